@@ -1,0 +1,1 @@
+"""What runs inside a hospital's silo, and asks other hospitals."""

@@ -1,0 +1,1 @@
+"""Who asked what, and what was answered: an append-only log inside the silo."""

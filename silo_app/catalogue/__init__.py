@@ -1,0 +1,1 @@
+"""What a silo holds: patients, studies, views, findings, refusals, in SQLite."""

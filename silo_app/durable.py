@@ -1,0 +1,60 @@
+"""Durable files: a reader sees the old content or the new content, never half of either.
+
+Every file that Siloscope publishes goes through here: temporary file in the same folder, fsync, rename, fsync of the
+folder. Private files are created 0600, so there is no moment in which another account could read them.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+PRIVATE = 0o600
+SHARED = 0o644
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """Open a temporary file that becomes `path` when the block ends, and is removed when the block raises."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+    """Replace the content of `path` durably."""
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str, *, mode: int = PRIVATE) -> None:
+    """Replace the content of `path` durably, as UTF-8."""
+    write_bytes(path, content.encode(), mode=mode)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (a rename alone may be lost with the power)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def private_folder(path: Path) -> Path:
+    """Create `path` with mode 0700 (parents too, with the process's own mask) and return it."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path

@@ -1,0 +1,1 @@
+"""From a hospital's DICOM to clean radiographs in the silo's cache. The only importer of pydicom."""

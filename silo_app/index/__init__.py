@@ -1,0 +1,1 @@
+"""One silo's searchable cases: generations of an index over embeddings."""

@@ -1,0 +1,1 @@
+"""What may leave a silo: one release policy, owned by the silo."""

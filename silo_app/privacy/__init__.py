@@ -1,0 +1,1 @@
+"""What a silo spends of its patients' privacy, and release rules for aggregates."""

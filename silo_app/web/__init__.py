@@ -1,0 +1,1 @@
+"""The pages that a clinician sees, served inside the hospital."""
