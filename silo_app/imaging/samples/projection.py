@@ -8,7 +8,7 @@ from silo_app.imaging.samples.attenuation import Attenuation
 from silo_app.imaging.samples.bones import bones
 from silo_app.imaging.samples.findings import Abnormality
 from silo_app.imaging.samples.lungs import lungs
-from silo_app.imaging.samples.rays import HEIGHTS, Field, Loft, Rays
+from silo_app.imaging.samples.rays import HEIGHTS, Field, Loft, Rays, Span
 from silo_app.imaging.samples.thorax import LEFT, RIGHT, Thorax
 
 GLANDULAR = 0.35  # the share of a breast that attenuates as soft tissue; the rest is fat
@@ -23,8 +23,8 @@ def line_integrals(
 ) -> Field:
     """Return the attenuation along every ray, without unit, (H, W): minus the logarithm of what passes."""
     torso = thorax.torso()
-    skin, flesh = rays.loft(torso).length, rays.loft(torso, grow=-thorax.anatomy.fat).length
-    breast = breasts(thorax, rays)
+    whole, flesh = rays.loft(torso), rays.loft(torso, grow=-thorax.anatomy.fat).length
+    skin, breast = whole.length, breasts(thorax, rays, whole)
     lung = lungs(thorax, rays, abnormal, random)
     bone = bones(thorax, rays) + lung.chalk
     air = lung.air + airways(thorax, rays)
@@ -34,13 +34,12 @@ def line_integrals(
     return np.asarray(solid + lung.heavy * beam.lung, np.float32)
 
 
-def breasts(thorax: Thorax, rays: Rays) -> Field:
-    """Return the chord through the breasts, as far as they stand out of the torso, mm (H, W)."""
+def breasts(thorax: Thorax, rays: Rays, torso: Span) -> Field:
+    """Return the chord through the breasts, as far as they stand out of the `torso`, mm (H, W)."""
     size = thorax.anatomy.breast
     total = np.zeros(rays.shape, np.float32)
     if size <= 0:
         return total
-    torso = rays.loft(thorax.torso())
     front = 100 * thorax.anatomy.deep + thorax.anatomy.muscle
     for side in (LEFT, RIGHT):
         centre = (side * 74 * thorax.anatomy.wide, (-46 - 0.3 * size) * thorax.anatomy.tall, front)

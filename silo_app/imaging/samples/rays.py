@@ -127,18 +127,16 @@ class Geometry:
 
     def rays(self) -> Rays:
         """Return the rays from the source to the middle of every pixel."""
-        forward = -1.0 if self.anterior else 1.0
-        right = (np.arange(self.columns) - (self.columns - 1) / 2) * self.spacing - self.shift[0]
-        up = ((self.rows - 1) / 2 - np.arange(self.rows)) * self.spacing - self.shift[1]
-        x, y = np.broadcast_arrays(right[None, :], up[:, None])
-        source = np.array([-self.shift[0], -self.shift[1], 0])
-        course = np.stack([x - source[0], y - source[1], np.full_like(x, forward * self.source_to_detector)])
-        part = 1 - self.patient_to_detector / self.source_to_detector
-        point = np.stack([source[0] + part * course[0], source[1] + part * course[1], np.zeros_like(x)])
-        course /= np.sqrt((course * course).sum(axis=0))
-        turn = self._turn()
-        px, py, pz = np.einsum("ij,jhw->ihw", turn, point).astype(np.float32)
-        ux, uy, uz = np.einsum("ij,jhw->ihw", turn, course).astype(np.float32)
+        right = (np.arange(self.columns) - (self.columns - 1) / 2) * self.spacing  # mm from the source's foot
+        up = ((self.rows - 1) / 2 - np.arange(self.rows)) * self.spacing
+        reach = -self.source_to_detector if self.anterior else self.source_to_detector
+        x, y = np.broadcast_arrays(right.astype(np.float32)[None, :], up.astype(np.float32)[:, None])
+        turn = self._turn().astype(np.float32)
+        shorter = 1 / np.sqrt(x * x + y * y + np.float32(reach * reach))
+        part = np.float32(1 - self.patient_to_detector / self.source_to_detector)
+        across, above = part * x - np.float32(self.shift[0]), part * y - np.float32(self.shift[1])
+        px, py, pz = (row[0] * across + row[1] * above for row in turn)
+        ux, uy, uz = ((row[0] * x + row[1] * y + row[2] * np.float32(reach)) * shorter for row in turn)
         row = np.clip(np.rint((py - LOWEST) / STEP), 0, len(HEIGHTS) - 1).astype(np.intp)
         return Rays((px, py, pz), (ux, uy, uz), row, self)
 

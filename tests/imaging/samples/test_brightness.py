@@ -1,8 +1,8 @@
 """Brightness and position must not give a phantom's findings away (a trained encoder's macro-AUC is about 0.86).
 
-Two floors are measured on one small set: nearest neighbours of raw pixels, and image statistics with a random
-forest. Neither may be further above chance than a quarter of what the encoder is, beside sampling error; that error
-is three standard deviations of the same score for labels that were shuffled among the images.
+Two floors are measured on one small set: nearest neighbours of raw pixels, and image statistics with a random forest.
+Neither may be told from chance: the bound is four standard deviations of the same score under labels that were
+shuffled among the images.
 """
 
 from dataclasses import replace
@@ -18,20 +18,18 @@ from silo_app.imaging.samples.findings import SCOPE
 from silo_app.imaging.samples.hospitals import hospital
 from silo_app.imaging.samples.patients import draw_patient
 
-ENCODER = 0.86
-NEAR = 0.5 + (ENCODER - 0.5) / 4
 COARSER = 5  # the pictures are rendered so much smaller, which neither floor minds
 
 
 @pytest.fixture(scope="module", params=[0, 1])
 def pictures(request):
-    """Return 200 pictures of as many patients of one hospital, float32 (N, H, W), and their findings, bool (N, 6)."""
+    """Return 180 pictures of as many patients of one hospital, float32 (N, H, W), and their findings, bool (N, 6)."""
     where = hospital(request.param)
     usual = where.room
     size = {"rows": usual.rows // COARSER, "columns": usual.columns // COARSER, "spacing": usual.spacing * COARSER}
     room = replace(usual, **size, photons=usual.photons * COARSER**2)
     images, truth = [], []
-    for number in range(200):
+    for number in range(180):
         random = np.random.default_rng((2024, request.param, number))
         patient = draw_patient(where, 1, random)
         abnormal = patient.visits[0].abnormal
@@ -45,11 +43,11 @@ def macro_auc(truth, scores):
 
 
 def bound(truth, score):
-    """Return what `score(labels)` may reach: near chance, and three deviations of it under shuffled labels."""
+    """Return what `score(labels)` may reach: chance, and four deviations of it under shuffled labels."""
     random = np.random.default_rng(0)
-    shuffled = [macro_auc(labels, score(labels)) for labels in (random.permutation(truth) for _ in range(100))]
+    shuffled = [macro_auc(labels, score(labels)) for labels in (random.permutation(truth) for _ in range(60))]
     assert np.mean(shuffled) == pytest.approx(0.5, abs=0.03)
-    return NEAR + 3 * np.std(shuffled)
+    return 0.5 + 4 * np.std(shuffled)
 
 
 def test_raw_pixel_neighbours_stay_near_chance(pictures):
@@ -79,6 +77,6 @@ def statistics(image):
 def test_image_statistics_stay_near_chance(pictures):
     images, truth = pictures
     features = np.array([statistics(image) for image in images])
-    forest = RandomForestRegressor(150, min_samples_leaf=4, random_state=0)
-    scores = cross_val_predict(forest, features, truth.astype(float), cv=5)  # (N, 6)
+    forest = RandomForestRegressor(60, min_samples_leaf=4, random_state=0)
+    scores = cross_val_predict(forest, features, truth.astype(float), cv=4)  # (N, 6)
     assert macro_auc(truth, scores) < bound(truth, lambda _: scores)

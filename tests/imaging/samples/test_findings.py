@@ -68,16 +68,19 @@ def test_an_effusion_is_flat_below_and_deeper_when_larger():
     assert rows.min() > 30  # the upper lung stays clear
 
 
-def cardiothoracic_ratio(image):
-    """Return heart over thorax in the row where the heart is broadest, from the profile of attenuation."""
-    dense = image > np.percentile(image[30:60, 20:76], 60)
-    heart = max(int(row[30:76].sum()) for row in dense[45:60])
-    return heart / 70
+def heart_breadth(image):
+    """Return the breadth of the heart in pixels: between the lungs, denser than halfway from them to the midline."""
+    breadths = []
+    for row in image[44:56]:
+        right, left = 12 + row[12:44].argmin(), 54 + row[54:84].argmin()
+        halfway = (row[48] + max(row[right], row[left])) / 2
+        breadths.append(int((row[right:left] > halfway).sum()))
+    return max(breadths)
 
 
 def test_cardiomegaly_broadens_the_heart():
     assert (shadow(abnormality(Finding.CARDIOMEGALY, size=1.4)) - shadow()).max() > 0.3
-    assert cardiothoracic_ratio(shadow(abnormality(Finding.CARDIOMEGALY, size=1.5))) > cardiothoracic_ratio(shadow())
+    assert heart_breadth(shadow(abnormality(Finding.CARDIOMEGALY, size=1.4))) >= 1.15 * heart_breadth(shadow())
 
 
 def test_a_calcified_nodule_is_denser():
