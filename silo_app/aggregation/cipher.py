@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from silo_app.errors import KeyRefused, UpdateRefused
 
-__all__ = ["JobKey", "Sum", "SLOTS", "modulus"]
+__all__ = ["SLOTS", "JobKey", "Sum", "modulus"]
 
 SLOTS = 8192
 _PLAIN_BITS = 50

@@ -50,7 +50,7 @@ class Scales:
 
 
 def _limit(bits: int, silos: int) -> int:
-    """The largest weighted magnitude: rounding up may add one a silo, so that much of the field stays free."""
+    """Return the largest weighted magnitude: rounding up may add one a silo, so that much of the field stays free."""
     return (1 << (bits - 1)) - 1 - silos
 
 
@@ -68,7 +68,7 @@ def quantise(
     bound = np.float32(weight * _limit(bits, silos))
     np.clip(steps, -bound, bound, out=steps)
     steps += rng.random(len(steps), dtype=np.float32)
-    return np.floor(steps).astype(np.int64)
+    return np.asarray(np.floor(steps), dtype=np.int64)
 
 
 def dequantise(steps: NDArray[np.int64], units: NDArray[np.float32], arrived: float) -> NDArray[np.float32]:

@@ -114,9 +114,7 @@ def unwrap(private: X25519PrivateKey, roster: Roster, sender: str, receiver: str
         raise _refused(f"the key that came for this silo is not from {sender} for this job") from None
 
 
-def _pairwise(
-    private: X25519PrivateKey, roster: Roster, sender: str, receiver: str, *, peer: str
-) -> tuple[bytes, bytes]:
+def _pairwise(private: X25519PrivateKey, roster: Roster, sender: str, receiver: str, *, peer: str) -> tuple[bytes, bytes]:
     public = X25519PublicKey.from_public_bytes(roster.silos[peer].public_key)
     bound = msgpack.packb([_WRAP, roster.silos[peer].job, sender, receiver, roster.digest])
     derive = HKDF(algorithm=hashes.SHA256(), length=32, salt=roster.digest, info=bound)

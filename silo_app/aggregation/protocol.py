@@ -112,9 +112,7 @@ class SiloSession:
         """Return how many images each silo announced."""
         return {silo: one.samples for silo, one in self._agreed().silos.items()}
 
-    def encrypt_update(
-        self, number: int, update: NDArray[np.float32], participants: Sequence[str]
-    ) -> NDArray[np.uint8]:
+    def encrypt_update(self, number: int, update: NDArray[np.float32], participants: Sequence[str]) -> NDArray[np.uint8]:
         """Return our update, float32 (P,), of round `number` as a message, uint8 (bytes,).
 
         Raises `RoundRefused` for a round that was answered already, `UpdateRefused` for values that are not finite.
@@ -144,9 +142,7 @@ class SiloSession:
         key = self._held_key()
         return wire.write(replace(header, parts=-(-len(slots) // cipher.SLOTS)), key.encrypt(slots))
 
-    def open_sum(
-        self, number: int, message: NDArray[np.uint8] | bytes, contributors: Sequence[str]
-    ) -> NDArray[np.float32]:
+    def open_sum(self, number: int, message: NDArray[np.uint8] | bytes, contributors: Sequence[str]) -> NDArray[np.float32]:
         """Return the global update, float32 (P,), of round `number`; rounds are opened in order, each once.
 
         Raises `RoundRefused` for too few contributors or another round, `KeyRefused` for another key, `UpdateRefused`
@@ -164,9 +160,7 @@ class SiloSession:
             units = self._scales.units(self._layout, len(header.participants))
             mean = codec.dequantise(steps, units, arrived)
         if not np.isfinite(mean).all():
-            raise UpdateRefused(
-                "the sum is not finite", remedy="One silo's training diverged; lower the learning rate."
-            )
+            raise UpdateRefused("the sum is not finite", remedy="One silo's training diverged; lower the learning rate.")
         self._next_open = number + 1
         self._scales = codec.Scales.after(self._layout, mean, self._settings.later_bits)
         return mean
@@ -229,9 +223,7 @@ class SiloSession:
             raise UpdateRefused("the sum is of another network", remedy="Submit the job again.")
         self._require_participants(header.participants)
         if sorted(header.silos) != sorted(contributors) or not set(header.silos) <= set(header.participants):
-            raise RoundRefused(
-                "the sum's contributors are not those that were announced", remedy="Submit the job again."
-            )
+            raise RoundRefused("the sum's contributors are not those that were announced", remedy="Submit the job again.")
         if len(set(header.silos)) < self._min_silos:
             raise RoundRefused(
                 f"a sum of {len(set(header.silos))} silos; this silo opens sums of at least {self._min_silos}",

@@ -37,7 +37,7 @@ class LoadedEncoder:
 
     def file(self, path: Path) -> Embedding:
         """Return the unit embedding, float32 (D,), of a DICOM file. Raises `ImageUnsupported`."""
-        return self.radiographs([as_cached(read_radiograph(path).pixels)])[0]
+        return self.radiographs([as_cached(read_radiograph(path))])[0]
 
 
 def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:

@@ -61,7 +61,7 @@ def train_round(
                 remedy="Lower training.learning_rate; nothing of this round leaves the silo.",
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         total += float(loss.detach())

@@ -30,7 +30,7 @@ def squared(radiograph: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     square[top : top + height, left : left + width] = radiograph
     resample = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
     reduced = Image.fromarray(square).resize((size, size), resample)
-    return np.rint(np.clip(np.asarray(reduced), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(np.asarray(reduced), 0, 1) * 255), dtype=np.uint8)
 
 
 def standardised(images: Tensor) -> Tensor:

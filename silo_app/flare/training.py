@@ -104,9 +104,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         self._members = sorted(answers.accepted)
         return wrapped
 
-    def _round(
-        self, number: int, last: _Sum | None, wrapped: dict[str, bytes], abort: Signal, fl_ctx: FLContext
-    ) -> _Sum:
+    def _round(self, number: int, last: _Sum | None, wrapped: dict[str, bytes], abort: Signal, fl_ctx: FLContext) -> _Sum:
         start = time.monotonic()
         data = self._with_sum(last)
         data[words.ROUND] = number
