@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -49,7 +49,7 @@ class _Phase:
     title: str
     start: float = 0.0
 
-    def __enter__(self) -> "_Phase":
+    def __enter__(self) -> Self:
         self.start = time.monotonic()
         self.steps.screen.print(f"\n[bold]{self.title}[/bold]")
         return self

@@ -64,9 +64,7 @@ def findings(visit: Visit) -> tuple[str, ...]:
     return tuple(sorted({one.finding.value for one in visit.abnormal})) or (Finding.NO_FINDING.value,)
 
 
-def _identity(
-    order: Order, where: Hospital, patient: Patient, visit: Visit, study: str, number: int, view: int
-) -> Identity:
+def _identity(order: Order, where: Hospital, patient: Patient, visit: Visit, study: str, number: int, view: int) -> Identity:
     letter = where.name.removeprefix("hospital-").upper()
     return Identity(
         patient_id=f"PH{letter}{order.patient:05d}",
@@ -121,9 +119,7 @@ def encode(picture: Field, bits: int, style: Style, random: np.random.Generator)
         return stored, Display(inverted=inverted, rescale=_SCALES["identity"], table=curve(top, centre, width))
     slope, intercept = _SCALES[scaling] or (1.0, 0.0)
     window = (round(centre * slope + intercept, 1), round(width * slope * (0.75 if kind == "sigmoid" else 1), 1))
-    return stored, Display(
-        inverted=inverted, rescale=_SCALES[scaling], window=window, function=_FUNCTIONS.get(kind, "")
-    )
+    return stored, Display(inverted=inverted, rescale=_SCALES[scaling], window=window, function=_FUNCTIONS.get(kind, ""))
 
 
 def curve(top: int, centre: float, width: float) -> NDArray[np.uint16]:

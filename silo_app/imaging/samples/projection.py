@@ -31,9 +31,7 @@ def line_integrals(
     soft = np.maximum(flesh - lung.tissue - air - bone, 0) + np.float32(GLANDULAR) * breast
     fat = skin - flesh + np.float32(1 - GLANDULAR) * breast
     puffed = 0.8 + 0.45 * (1 - thorax.breath.depth)  # a lung that holds less air is denser
-    return (soft * beam.soft + fat * beam.fat + bone * beam.bone + lung.tissue * (beam.lung * puffed)).astype(
-        np.float32
-    )
+    return (soft * beam.soft + fat * beam.fat + bone * beam.bone + lung.tissue * (beam.lung * puffed)).astype(np.float32)
 
 
 def breasts(thorax: Thorax, rays: Rays) -> Field:
