@@ -105,6 +105,11 @@ class SiloSession:
         """The round that this silo answers and opens next."""
         return self._progress.next_round
 
+    def samples_by_silo(self) -> dict[str, int]:
+        """Return how many images each silo of the job announced. Raises `KeyRefused` before the roster is known."""
+        announcements = self._exchange.require_roster().announcements
+        return {name: announcements[name].samples for name in sorted(announcements)}
+
     @property
     def _plain(self) -> bool:
         return self.settings.encryption == "none"
