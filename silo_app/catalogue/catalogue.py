@@ -88,7 +88,7 @@ class Catalogue:
     def refusals(self) -> list[Refusal]:
         """Return every file that is no view, with the reason, ordered by path."""
         rows = self._rows("SELECT source, path, reason, detail FROM files WHERE digest IS NULL ORDER BY source, path")
-        return [Refusal(path=str(Path(s) / p), reason=reason, detail=detail) for s, p, reason, detail in rows]
+        return [Refusal(source=s, path=p, reason=reason, detail=detail) for s, p, reason, detail in rows]
 
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
