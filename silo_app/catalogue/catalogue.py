@@ -41,9 +41,7 @@ class Catalogue:
         """Return the open catalogue."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close it."""
         self.close()
 
@@ -80,9 +78,7 @@ class Catalogue:
 
     def labels_of(self, digest: str) -> list[Label]:
         """Return what is known about one view, with where it is known from."""
-        rows = self._rows(
-            "SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,)
-        )
+        rows = self._rows("SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,))
         return [Label(finding=Finding(name), present=bool(p), source=s, term=t) for name, p, s, t in rows]
 
     def counts(self) -> CatalogueCounts:
