@@ -18,7 +18,7 @@ _HEADER = "# A silo's configuration; every setting is explained in docs/ref-silo
 Key = Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"]
 
 
-def init(  # noqa: PLR0917  (typer makes options of them)
+def init(
     kit: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     name: Annotated[str, typer.Option(help="The silo's name: a-z, 0-9 and -.", show_default=False)],
     source: Annotated[
@@ -35,9 +35,7 @@ def init(  # noqa: PLR0917  (typer makes options of them)
     ] = None,
     scope: Annotated[
         list[Finding] | None,
-        typer.Option(
-            help="A finding that was looked for: not named is absent. May be given again.", show_default=False
-        ),
+        typer.Option(help="A finding that was looked for: not named is absent. May be given again.", show_default=False),
     ] = None,
     held_out_share: Annotated[float, typer.Option(help="The share of patients that is never trained on.")] = 0.2,
 ) -> None:
@@ -51,9 +49,7 @@ def init(  # noqa: PLR0917  (typer makes options of them)
     """
     file = kit / "local" / CONFIG_NAME
     if file.exists():
-        raise ConfigInvalid(
-            "this is a silo already", where=str(file), remedy="Edit it, or name another folder."
-        )
+        raise ConfigInvalid("this is a silo already", where=str(file), remedy="Edit it, or name another folder.")
     content: dict[str, Any] = {
         "name": name,
         "sources": [{"kind": "folder", "path": str(path.resolve())} for path in source or []],
