@@ -63,7 +63,7 @@ def decode(request: Request) -> dict[str, Any]:
     except MemoryError:
         return {
             "reason": RefusalReason.TOO_LARGE.value,
-            "detail": "the image needs more memory than a decoder may take",
+            "detail": "decoding needs more memory than there is",
         }
     try:
         cache.write(digest, radiograph)
