@@ -1,7 +1,7 @@
 """Who somebody is: signatures with the provisioned certificates, checked against the federation's root.
 
-NVFlare's mTLS ends at the server, which relays; so what must hold between two silos is signed by one and verified by the
-other. A signature is bound to a context, so that a signed query can never pass for a signed key.
+NVFlare's mTLS ends at the server, which relays; so what must hold between two silos is signed by one and verified by
+the other. A signature is bound to a context, so that a signed query can never pass for a signed key.
 """
 
 import datetime as dt
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from silo_app.errors import CertificateMissing, SignatureInvalid
 
-__all__ = ["Identity", "Signed", "Trust"]
+__all__ = ["Identity", "Signed", "Trust", "unverified_payload"]
 
 MAX_CERTIFICATE_BYTES = 8 * 1024
 _REMEDY = "Unpack the startup kit again, or ask the consortium's operator for a new one (`consortium provision`)."
@@ -101,6 +101,11 @@ class Identity:
         else:
             signature = self._key.sign(message, ec.ECDSA(hashes.SHA256()))
         return bytes(msgpack.packb([self._certificate, payload, signature]))
+
+
+def unverified_payload(envelope: bytes) -> bytes:
+    """Return what an envelope holds without asking who signed it, for a relay. Raises `SignatureInvalid`."""
+    return _opened(envelope)[1]
 
 
 def _opened(envelope: bytes) -> tuple[bytes, bytes, bytes]:
