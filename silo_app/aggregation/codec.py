@@ -1,7 +1,9 @@
-"""From an update to integers and back: weigh, clip, round stochastically, pack several signed fields into one slot.
+"""Turn updates into integers that add without overflow, several to a slot, and back (steps 1-3 and 7 of the codec).
 
-Sums of packed slots are sums of the fields as long as no field overflows. The silos' weights add up to at most 1, so the
-sum of what they send stays inside one field, and no headroom bits are spent on the number of silos.
+A field of b bits holds signed integers up to L = 2^(b-1) - 1. Weights sum to 1 and each of n silos may round up by one,
+so the silos share out L between them (`quota`) and no bit is spent on headroom for their number. The integers are
+rounded at random without bias; what rounding and clipping lost stays at the silo and joins its next update (error
+feedback; Karimireddy et al. 2019, arXiv:1901.09847).
 """
 
 from dataclasses import dataclass
@@ -10,100 +12,106 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.aggregation.layout import Layout
+from silo_app.aggregation.ring import DEGREE, PLAIN_BITS
 
-__all__ = ["FIELDS_PER_SLOT", "Scales", "dequantise", "pack", "quantise", "slots_of", "unpack"]
+__all__ = ["WIDTHS", "FieldPlan", "dequantise", "next_scales", "quantise"]
 
-FIELDS_PER_SLOT = {25: 2, 16: 3, 12: 4, 10: 5}
-"""Signed fields of so many bits that fit one slot of a 50-bit plaintext modulus."""
-
-FIRST_BITS = 25
-FIRST_CLIP = 1.0
-"""Round 0 knows no scale yet: wide fields over [-1, 1], a step of 6e-8."""
-MARGIN = 4.0
-"""A silo's update is larger than the sum's mean: later fields reach to 4 x the last global update of the tensor."""
-FLOOR = 0.01
-"""A tensor that hardly moved keeps at least 1 % of the largest tensor's reach."""
+WIDTHS = (10, 12, 16, 25)
+CHUNK = 1 << 18
 
 
-@dataclass(frozen=True)
-class Scales:
-    """How far the fields of each tensor reach, float32 (T,), and their width; known to every silo, telling nothing new."""
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """How values of `bits` bits lie in slots: `fields` to a slot, `fields * DEGREE` to a block."""
 
-    reach: NDArray[np.float32]
     bits: int
 
-    @classmethod
-    def first(cls, layout: Layout) -> "Scales":
-        """Return the scales of round 0."""
-        return cls(np.full(len(layout.names), FIRST_CLIP, np.float32), FIRST_BITS)
+    @property
+    def fields(self) -> int:
+        """The values in one slot."""
+        return PLAIN_BITS // self.bits
 
-    @classmethod
-    def after(cls, layout: Layout, last: NDArray[np.float32], bits: int) -> "Scales":
-        """Return the scales after a round whose decrypted global update was `last`, float32 (P,)."""
-        largest = layout.largest(last)
-        overall = float(largest.max(initial=0.0)) or 1e-3
-        return cls(np.float32(MARGIN) * np.maximum(largest, np.float32(FLOOR * overall)), bits)
+    @property
+    def limit(self) -> int:
+        """The largest magnitude L of a field's sum."""
+        return (1 << (self.bits - 1)) - 1
 
-    def units(self, layout: Layout, silos: int) -> NDArray[np.float32]:
-        """Return the value of one step of each weight's field, float32 (P,), when `silos` add up."""
-        return layout.spread(self.reach / np.float32(_limit(self.bits, silos)))
+    def blocks(self, size: int) -> int:
+        """Return how many blocks hold `size` values."""
+        return -(-size // (self.fields * DEGREE))
 
+    def levels(self, silos: int) -> int:
+        """Return how many steps one scale has when `silos` add up, each perhaps rounding up by one."""
+        return self.limit - silos
 
-def _limit(bits: int, silos: int) -> int:
-    """The largest weighted magnitude: rounding up may add one a silo, so that much of the field stays free."""
-    return (1 << (bits - 1)) - 1 - silos
+    def quota(self, weight: float, silos: int) -> int:
+        """Return the largest magnitude that a silo of `weight` may put into a field; all quotas sum to at most L."""
+        return 1 + int(weight * self.levels(silos))
+
+    def pack(self, values: NDArray[np.int32], modulus: int) -> NDArray[np.uint64]:
+        """Return slots, uint64 (blocks, DEGREE) below `modulus`, of values within `limit`, int32 (P,)."""
+        blocks = self.blocks(len(values))
+        slots = np.empty((blocks, DEGREE), dtype=np.uint64)
+        for block, fields in enumerate(self._rows(values, blocks)):
+            packed = fields[-1].astype(np.int64)
+            for field in fields[-2::-1]:
+                packed = (packed << self.bits) + field
+            slots[block] = np.where(packed < 0, packed + modulus, packed)
+        return slots
+
+    def unpack(self, slots: NDArray[np.uint64], size: int, modulus: int) -> NDArray[np.int32]:
+        """Undo `pack` on a sum of slots: return the first `size` fields, int32 (P,)."""
+        values = np.empty((len(slots), self.fields, DEGREE), dtype=np.int32)
+        half = 1 << (self.bits - 1)
+        mask = (1 << self.bits) - 1
+        for block, row in enumerate(slots):
+            packed = row.astype(np.int64)
+            packed[packed > modulus // 2] -= modulus
+            for field in range(self.fields - 1):
+                low = ((packed + half) & mask) - half  # the field with its sign; the rest pays the borrow back
+                values[block, field] = low
+                packed = (packed - low) >> self.bits
+            values[block, -1] = packed
+        return values.reshape(-1)[:size]
+
+    def _rows(self, values: NDArray[np.int32], blocks: int) -> NDArray[np.int32]:
+        """Return `values` as int32 (blocks, fields, DEGREE), zeros at the end."""
+        padded = np.zeros(blocks * self.fields * DEGREE, dtype=np.int32)
+        padded[: len(values)] = values
+        return padded.reshape(blocks, self.fields, DEGREE)
 
 
 def quantise(
-    update: NDArray[np.float32],
-    units: NDArray[np.float32],
-    weight: float,
-    bits: int,
-    silos: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Return the weighted update in steps, int64 (P,), rounded up or down with a probability that keeps its mean."""
-    steps = update / units
-    steps *= np.float32(weight)
-    bound = np.float32(weight * _limit(bits, silos))
-    np.clip(steps, -bound, bound, out=steps)
-    steps += rng.random(len(steps), dtype=np.float32)
-    return np.floor(steps).astype(np.int64)
+    values: NDArray[np.float32], steps: NDArray[np.float32], weight: float, quota: int, random: np.random.Generator
+) -> NDArray[np.int32]:
+    """Return `values * weight / steps` as integers, rounded at random without bias, clipped to `quota`; all (P,)."""
+    integers = np.empty(len(values), dtype=np.int32)
+    for start in range(0, len(values), CHUNK):
+        part = slice(start, start + CHUNK)
+        scaled = values[part] * weight / steps[part].astype(np.float64)
+        scaled += random.random(len(scaled))
+        np.floor(scaled, out=scaled)
+        integers[part] = np.clip(scaled, -quota, quota, out=scaled)
+    return integers
 
 
-def dequantise(steps: NDArray[np.int64], units: NDArray[np.float32], arrived: float) -> NDArray[np.float32]:
-    """Return the mean update, float32 (P,), of a sum in steps; `arrived` is the share of the weights that is in it."""
-    return (steps * units.astype(np.float64) / arrived).astype(np.float32)
+def dequantise(integers: NDArray[np.int32], steps: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Return `integers * steps / weight`, float32 (P,): an update in its own units again."""
+    values = integers * steps  # int32 * float32 is float64 in numpy
+    return (values / weight).astype(np.float32)
 
 
-def slots_of(size: int, bits: int) -> int:
-    """Return how many slots `size` fields need."""
-    return -(-size // FIELDS_PER_SLOT[bits])
+def next_scales(
+    update: NDArray[np.float32], layout: Layout, resolution: NDArray[np.float64], *, headroom: float, floor: float
+) -> NDArray[np.float64]:
+    """Return the scale of every tensor for the next round, float64 (T,), from what all silos just decrypted.
 
-
-def pack(fields: NDArray[np.int64], bits: int, modulus: int) -> NDArray[np.uint64]:
-    """Pack signed fields, int64 (P,), into slots, uint64 (S,): sum over j of field_j * 2^(bits * j), modulo `modulus`."""
-    count = FIELDS_PER_SLOT[bits]
-    padded = np.zeros(slots_of(len(fields), bits) * count, np.int64)
-    padded[: len(fields)] = fields
-    rows = padded.reshape(-1, count)
-    slots = rows[:, count - 1].copy()
-    for j in range(count - 2, -1, -1):
-        slots <<= bits
-        slots += rows[:, j]
-    slots += np.where(slots < 0, modulus, 0)
-    return slots.astype(np.uint64)
-
-
-def unpack(slots: NDArray[np.uint64], size: int, bits: int, modulus: int) -> NDArray[np.int64]:
-    """Undo `pack`, also for sums: return int64 (size,). Lower fields borrow from the higher ones when negative."""
-    count = FIELDS_PER_SLOT[bits]
-    rest = slots.astype(np.int64)
-    rest -= np.where(rest > modulus // 2, modulus, 0)
-    half, whole = 1 << (bits - 1), 1 << bits
-    fields = np.empty((len(rest), count), np.int64)
-    for j in range(count):
-        field = ((rest + half) & (whole - 1)) - half
-        fields[:, j] = field
-        rest = (rest - field) >> bits
-    return fields.reshape(-1)[:size]
+    A scale is the largest weight change that a round can carry. `headroom` times the largest change of the last round
+    leaves room for silos that differ and for growth; `resolution`, float64 (T,), is the smallest change that the last
+    round could have shown.
+    """
+    starts = np.concatenate([[0], np.cumsum(layout.sizes)[:-1]])
+    filled = layout.sizes > 0
+    largest = np.zeros(len(layout.sizes))
+    largest[filled] = np.maximum.reduceat(np.abs(update), starts[filled])
+    return np.maximum(headroom * np.maximum(largest, resolution), floor)

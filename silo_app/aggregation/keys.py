@@ -1,127 +1,184 @@
-"""Keys born with a job: signed X25519 announcements, and the job's key wrapped for each silo under the pairwise secret.
+"""Keys born with the job: silos announce themselves under their certificates, and the first one hands out the BFV key.
 
-Each silo signs its public key with its provisioned certificate, so the server, which relays everything, cannot put itself
-in the middle. The pairwise key is HKDF-SHA256 (RFC 5869) of the X25519 secret (RFC 7748); wrapping is AES-256-GCM.
+Every silo makes an X25519 key for the job and signs it with its certificate's key, so the server that relays these
+messages cannot put itself between two silos. The first silo in name order makes the BFV key and encrypts it for each
+other silo under their pairwise secret (RFC 7748, RFC 5869, AES-256-GCM). Nothing of this lies in a startup kit.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Self
 
 import msgpack
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from silo_app.errors import KeyRefused
+from silo_app.aggregation.wire import NAME_LIMIT, parse_map
+from silo_app.errors import KeyRefused, SignatureInvalid
 from silo_app.identity import Identity, Trust
 
-__all__ = ["Announcement", "Roster", "announce", "unwrap", "verified", "wrap"]
+__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "read_announcement", "unwrap", "wrap"]
 
-_CONTEXT = b"siloscope/announce/1\0"
-_WRAP = b"siloscope/wrap/1"
-_NONCE_BYTES = 12
-MAX_SILOS = 1000
+ANNOUNCEMENT = b"siloscope/announcement/1"
+KEY_WRAP = b"siloscope/key-wrap/1"
+NONCE_BYTES = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
-    """What one silo says about itself at a job's start."""
+    """What a silo signs when it joins a job."""
 
     job: str
     silo: str
-    public_key: bytes
-    layout: str
-    """Digest of the network's layout."""
-    start: str
-    """Digest of the weights that everybody starts from."""
-    encryption: str
+    public: bytes
+    """X25519 public key, 32 bytes."""
+    layout: bytes
+    initial: bytes
+    """Digest of the weights from which this silo starts."""
+    settings: bytes
+    """Digest of the job's aggregation settings."""
     samples: int
-    """How many images it trains on: its weight in the sum; the server sees it."""
+    """How many images this silo trains on: its weight in every round."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Roster:
-    """Everybody's verified announcement, by silo."""
+    """All silos of a job, believed; one digest stands for exactly these announcements."""
 
-    silos: Mapping[str, Announcement]
+    announcements: Mapping[str, Announcement]
     digest: bytes
 
-    def share(self, silo: str, among: Mapping[str, Any] | list[str] | tuple[str, ...]) -> float:
-        """Return a silo's weight: its images over those of all in `among`."""
-        return self.silos[silo].samples / sum(self.silos[name].samples for name in among)
+    @classmethod
+    def of(cls, announcements: Mapping[str, Announcement], signed: Mapping[str, bytes]) -> Self:
+        """Return the roster of verified announcements, digested over what was signed."""
+        parts = [[name, sha256(signed[name]).digest()] for name in sorted(signed)]
+        ordered = {name: announcements[name] for name in sorted(announcements)}
+        return cls(ordered, sha256(msgpack.packb(parts)).digest())
+
+    @property
+    def first(self) -> str:
+        """The silo that makes the key."""
+        return min(self.announcements)
+
+    def weights(self, participants: Collection[str]) -> dict[str, float]:
+        """Return each participant's weight n_i / sum n, from the sample counts that they signed."""
+        total = sum(self.announcements[name].samples for name in participants)
+        return {name: self.announcements[name].samples / total for name in sorted(participants)}
 
 
-def announce(identity: Identity, announcement: Announcement) -> bytes:
-    """Return the signed announcement."""
-    return identity.sign(_CONTEXT, msgpack.packb(asdict(announcement)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedKey:
+    """A BFV key on its way from `sender` to `receiver`."""
+
+    job: str
+    sender: str
+    receiver: str
+    roster: bytes
+    key: bytes
+    """The key's id."""
+    nonce: bytes
+    sealed: bytes
+
+    def binding(self) -> bytes:
+        """Return what the seal binds beside the key."""
+        return bytes(msgpack.packb([self.job, self.sender, self.receiver, self.roster, self.key]))
 
 
-def verified(trust: Trust, own: Announcement, announcements: Mapping[str, bytes], min_silos: int) -> Roster:
-    """Check everybody's announcement against our own and return the roster.
+def announce(announcement: Announcement, identity: Identity) -> bytes:
+    """Return `announcement`, signed."""
+    return identity.sign(msgpack.packb(asdict(announcement)), context=ANNOUNCEMENT)
 
-    Raises `SignatureInvalid` or `KeyRefused` naming the silo whose announcement is not what it must be.
+
+def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
+    """Verify an announcement that came as that of the silo `name`.
+
+    Raises `MessageInvalid`, `SignatureInvalid`, or `KeyRefused` when the signer is not that silo.
     """
-    if not min_silos <= len(announcements) <= MAX_SILOS:
-        raise _refused(f"{len(announcements)} silos announced a key; this silo wants at least {min_silos}")
-    silos = {name: _read(trust, own, name, envelope) for name, envelope in sorted(announcements.items())}
-    if silos.get(own.silo) != own:
-        raise _refused("our own announcement is not in the roster as we sent it")
-    if len({one.public_key for one in silos.values()}) != len(silos):
-        raise _refused("two silos announced the same key")
-    digest = hashlib.sha256(msgpack.packb([asdict(one) for one in silos.values()])).digest()
-    return Roster(silos, digest)
+    verified = trust.verify(signed, context=ANNOUNCEMENT)
+    if not verified.signer.is_silo:
+        raise KeyRefused(
+            f"the certificate of {verified.name} is of a {verified.signer.role}, not of a silo",
+            where=name,
+            remedy="Nothing was used. Only silos share the key; ask the operator why this participant is in the job.",
+        )
+    types = {"job": str, "silo": str, "public": bytes, "layout": bytes, "initial": bytes, "settings": bytes}
+    what = f"the announcement of {name}"
+    announcement = Announcement(**parse_map(verified.payload, {**types, "samples": int}, refuse=KeyRefused, what=what))
+    if not verified.name == announcement.silo == name:
+        raise SignatureInvalid(
+            f"it is signed by {verified.name} and speaks of {announcement.silo[:NAME_LIMIT]}",
+            where=name,
+            remedy="Nothing was used. The server relayed it under a wrong name; tell its operator.",
+        )
+    return announcement
 
 
-def _read(trust: Trust, own: Announcement, name: str, envelope: bytes) -> Announcement:
-    signed = trust.verify(_CONTEXT, envelope)
+def wrap(
+    secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity
+) -> bytes:
+    """Return the key `secret`, of id `key`, sealed for `receiver` and signed."""
+    job = roster.announcements[own.name].job
+    head = WrappedKey(
+        job=job,
+        sender=own.name,
+        receiver=receiver,
+        roster=roster.digest,
+        key=key,
+        nonce=os.urandom(NONCE_BYTES),
+        sealed=b"",
+    )
+    sealed = _pairwise(private, roster, head, receiver).encrypt(head.nonce, secret, head.binding())
+    return own.sign(msgpack.packb({**asdict(head), "sealed": sealed}), context=KEY_WRAP)
+
+
+def unwrap(signed: bytes, roster: Roster, private: X25519PrivateKey, own: Identity) -> tuple[bytes, bytes]:
+    """Return secret and id of the key in `signed`.
+
+    Raises `SignatureInvalid`, or `KeyRefused` for a key of another job, roster, sender or receiver.
+    """
+    verified = own.trust.verify(signed, context=KEY_WRAP)
+    types = dict.fromkeys(("job", "sender", "receiver"), str) | dict.fromkeys(
+        ("roster", "key", "nonce", "sealed"), bytes
+    )
+    wrapped = WrappedKey(**parse_map(verified.payload, types, refuse=KeyRefused, what="the wrapped key"))
+    _require_meant(wrapped, verified.name, roster, own.name)
     try:
-        one = Announcement(**msgpack.unpackb(signed.payload))
-    except Exception:  # noqa: BLE001  (a member's bytes, but still foreign ones)
-        raise _refused(f"the announcement of {name} cannot be read") from None
-    if signed.name != name or one.silo != name:
-        raise _refused(f"the announcement of {name} was signed by {signed.name}")
-    for field, what in (
-        ("job", "job"),
-        ("layout", "network"),
-        ("start", "start weights"),
-        ("encryption", "encryption"),
-    ):
-        if getattr(one, field) != getattr(own, field):
-            raise _refused(f"{name} has another {what} than this silo")
-    if not isinstance(one.samples, int) or one.samples < 1 or len(one.public_key) != 32:
-        raise _refused(f"the announcement of {name} has values out of range")
-    return one
-
-
-def wrap(private: X25519PrivateKey, roster: Roster, sender: str, receiver: str, secret: bytes) -> bytes:
-    """Return `secret` readable by `receiver` only, bound to job, sender, receiver and roster."""
-    key, bound = _pairwise(private, roster, sender, receiver, peer=receiver)
-    nonce = os.urandom(_NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, secret, bound)
-
-
-def unwrap(private: X25519PrivateKey, roster: Roster, sender: str, receiver: str, wrapped: bytes) -> bytes:
-    """Undo `wrap`. Raises `KeyRefused` if it is not from `sender`, for us, in this job, with this roster."""
-    key, bound = _pairwise(private, roster, sender, receiver, peer=sender)
-    try:
-        return AESGCM(key).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], bound)
+        pairwise = _pairwise(private, roster, wrapped, wrapped.sender)
+        return pairwise.decrypt(wrapped.nonce, wrapped.sealed, wrapped.binding()), wrapped.key
     except (InvalidTag, ValueError):
-        raise _refused(f"the key that came for this silo is not from {sender} for this job") from None
+        raise KeyRefused(
+            "the key does not open under the secret of this silo and the sender",
+            where=wrapped.sender,
+            remedy="Nothing was used. Submit the job again; if it repeats, tell the server's operator.",
+        ) from None
 
 
-def _pairwise(
-    private: X25519PrivateKey, roster: Roster, sender: str, receiver: str, *, peer: str
-) -> tuple[bytes, bytes]:
-    public = X25519PublicKey.from_public_bytes(roster.silos[peer].public_key)
-    bound = msgpack.packb([_WRAP, roster.silos[peer].job, sender, receiver, roster.digest])
-    derive = HKDF(algorithm=hashes.SHA256(), length=32, salt=roster.digest, info=bound)
-    return derive.derive(private.exchange(public)), bound
+def _require_meant(wrapped: WrappedKey, signer: str, roster: Roster, own: str) -> None:
+    """Refuse a key that is not for this silo, in this job, with this roster, from the silo that makes it."""
+    problem = ""
+    if wrapped.job != roster.announcements[own].job:
+        problem = f"it is of job {wrapped.job[:NAME_LIMIT]!r}"
+    elif not signer == wrapped.sender == roster.first:
+        problem = f"it is signed by {signer} for {wrapped.sender[:NAME_LIMIT]}; {roster.first} makes the key"
+    elif wrapped.receiver != own:
+        problem = f"it is for {wrapped.receiver[:NAME_LIMIT]}"
+    elif wrapped.roster != roster.digest:
+        problem = "its sender was shown another list of silos than this silo"
+    if problem:
+        raise KeyRefused(
+            f"the key was refused: {problem}",
+            where=signer,
+            remedy="Nothing was used. Submit the job again; if it repeats, tell the server's operator.",
+        )
 
 
-def _refused(problem: str) -> KeyRefused:
-    return KeyRefused(problem, remedy="The job cannot go on safely; its operator must look at the named silo.")
+def _pairwise(private: X25519PrivateKey, roster: Roster, wrapped: WrappedKey, other: str) -> AESGCM:
+    """Return the cipher of this silo and `other` for one direction of one job."""
+    shared = private.exchange(X25519PublicKey.from_public_bytes(roster.announcements[other].public))
+    info = msgpack.packb([KEY_WRAP, wrapped.job, wrapped.sender, wrapped.receiver])
+    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=roster.digest, info=info).derive(shared))

@@ -1,310 +1,328 @@
-"""The protocol of encrypted sums as two state machines without I/O: `SiloSession` at a silo, `ServerSum` at the server.
+"""A silo's side of encrypted aggregation: a state machine that takes and gives bytes, without network and files.
 
-    announce -> receive_roster -> (receive_key) -> [encrypt_update -> open_sum] for every round
+    announce -> receive_roster -> receive_key -> per round: encrypt_update -> open_sum
 
-The place of the pairwise and self masks (Bonawitz et al. 2017) is between `pack` and `encrypt`, and between `decrypt` and
-`unpack`. They are not there yet: until they are, a silo that colludes with the server can open another silo's update,
-because all silos of a job share its key (docs/explanation-encryption.md).
+Rounds are opened in order, each once: the scales of a round rest on the sums before it, so a silo that missed a sum
+needs that sum first (`next_round` says which).
 """
 
-import hashlib
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from silo_app.aggregation import cipher, codec, keys, wire
+from silo_app.aggregation import ring
+from silo_app.aggregation.cipher import plain_modulus
+from silo_app.aggregation.codec import FieldPlan, dequantise, next_scales, quantise
+from silo_app.aggregation.exchange import KeyExchange
 from silo_app.aggregation.layout import Layout
+from silo_app.aggregation.settings import AggregationSettings
+from silo_app.aggregation.wire import Header, body_digest, join, split
 from silo_app.errors import KeyRefused, RoundRefused, UpdateRefused
 from silo_app.identity import Identity
 
-__all__ = ["AggregationSettings", "ServerSum", "SiloSession"]
+__all__ = ["SiloSession"]
 
-_log = logging.getLogger(__name__)
-_NO_KEY = "plain"
+LOG = logging.getLogger(__name__)
+PLAIN_WIDTH = 32  # of float32
+NOISE_VALUES = 4096  # fewer values are too few to tell noise from a sum
+NOISE_LEVEL = 0.5  # noise fills a field evenly: its root mean square is 0.58 of the limit
+UNUSED = "Nothing was changed. If it repeats, tell the server's operator."
 
 
-@dataclass(frozen=True)
-class AggregationSettings:
-    """How updates travel; `none` is for comparison only."""
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What this silo gave to a round, kept until the round's sum is opened."""
 
-    encryption: Literal["bfv", "none"] = "bfv"
-    later_bits: Literal[10, 12, 16, 25] = 16
+    participants: tuple[str, ...]
+    residual: NDArray[np.float32] | None
+    """What the sum will lack if it contains this silo, float32 (P,)."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where the job stands; `basis`, `scales` and `next_round` are the same at every silo."""
+
+    basis: bytes
+    """Digest chain over all rounds closed."""
+    scales: NDArray[np.float64]
+    """The largest change that the next round carries, float64 (T,)."""
+    next_round: int = 0
+    answered: int = -1
+    """The last round that this silo gave an update to."""
+    residual: NDArray[np.float32] | None = None
+    """What rounding and clipping lost so far, float32 (P,)."""
+    sent: _Sent | None = None
 
 
 class SiloSession:
-    """One silo's state in one job: keys, scales, what rounding lost, and which rounds it has opened."""
+    """One silo in one job, from its announcement to the last sum. The job's key stays in its memory."""
 
     def __init__(
         self,
-        *,
         job: str,
         identity: Identity,
         layout: Layout,
-        initial: NDArray[np.float32],
-        settings: AggregationSettings,
-        min_silos: int,
+        *,
+        initial: bytes,
         samples: int,
+        settings: AggregationSettings | None = None,
+        min_silos: int = 2,
     ) -> None:
-        if initial.shape != (layout.size,):
-            raise UpdateRefused(
-                f"start weights of {initial.shape} for a layout of {layout.size} values",
-                remedy="This is a bug; report it.",
-            )
-        self._identity = identity
-        self._layout = layout
-        self._settings = settings
-        self._min_silos = min_silos
-        self._private = X25519PrivateKey.generate()
-        self._own = keys.Announcement(
-            job=job,
-            silo=identity.name,
-            public_key=self._private.public_key().public_bytes_raw(),
-            layout=layout.digest,
-            start=hashlib.sha256(np.ascontiguousarray(initial, np.float32).tobytes()).hexdigest(),
-            encryption=settings.encryption,
-            samples=samples,
-        )
-        self._roster: keys.Roster | None = None
-        self._key: cipher.JobKey | None = None
-        self._key_id = _NO_KEY if settings.encryption == "none" else ""
-        self._scales = codec.Scales.first(layout)
-        self._residual = np.zeros(layout.size, np.float32)
-        self._next_open = 0
-        self._answered = -1
-        self._rng = np.random.default_rng(secrets.randbits(128))
-        if settings.encryption == "none":
-            _log.warning("ENCRYPTION IS OFF for job %s: the server sees this silo's plain update", job)
+        """Begin a job.
 
-    def announce(self) -> bytes:
-        """Return our signed announcement."""
-        return keys.announce(self._identity, self._own)
-
-    def receive_roster(self, announcements: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Verify everybody; the first silo in name order makes the job's key and returns it wrapped for each other.
-
-        Raises `KeyRefused` or `SignatureInvalid` naming the silo that is not as it must be.
+        `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
+        silo trains on, `min_silos` the smallest number of updates in a sum that this silo will open.
         """
-        if self._roster is not None:
-            raise KeyRefused("a second roster came for this job", remedy="Submit the job again.")
-        self._roster = keys.verified(self._identity.trust, self._own, announcements, self._min_silos)
-        if self._settings.encryption == "none" or self._own.silo != self._leader:
-            return {}
-        self._use(cipher.JobKey.generate())
-        assert self._key is not None  # noqa: S101  (set by the line above)
-        secret = self._key.to_bytes()
-        others = [silo for silo in self._roster.silos if silo != self._own.silo]
-        return {silo: keys.wrap(self._private, self._roster, self._own.silo, silo, secret) for silo in others}
+        if samples < 1:
+            raise UpdateRefused("no images to train on", where=identity.name, remedy="Ingest images, then join.")
+        self.job = job
+        self.silo = identity.name
+        self.layout = layout
+        self.settings = settings or AggregationSettings()
+        self.min_silos = max(min_silos, 2)
+        self._exchange = KeyExchange(
+            job=job,
+            identity=identity,
+            layout=layout,
+            initial=initial,
+            samples=samples,
+            settings=self.settings,
+            min_silos=self.min_silos,
+        )
+        basis = sha256(b"siloscope/basis/1" + layout.digest + initial + self.settings.digest).digest()
+        self._progress = _Progress(basis, np.full(len(layout.names), self.settings.first_clip))
+        self._random = np.random.Generator(np.random.SFC64(secrets.randbits(256)))
+        if self._plain:
+            LOG.warning("Job %s: ENCRYPTION IS OFF. The server can read the updates of this silo.", job)
 
-    def receive_key(self, wrapped: bytes) -> None:
-        """Take the job's key from the first silo. Raises `KeyRefused`."""
-        roster = self._agreed()
-        if self._key is not None:
-            raise KeyRefused("this silo has the job's key already", remedy="Submit the job again.")
-        self._use(cipher.JobKey.from_bytes(keys.unwrap(self._private, roster, self._leader, self._own.silo, wrapped)))
+    @property
+    def next_round(self) -> int:
+        """The round that this silo answers and opens next."""
+        return self._progress.next_round
 
     def samples_by_silo(self) -> dict[str, int]:
-        """Return how many images each silo announced."""
-        return {silo: one.samples for silo, one in self._agreed().silos.items()}
+        """Return how many images each silo of the job announced. Raises `KeyRefused` before the roster is known."""
+        announcements = self._exchange.require_roster().announcements
+        return {name: announcements[name].samples for name in sorted(announcements)}
+
+    @property
+    def _plain(self) -> bool:
+        return self.settings.encryption == "none"
+
+    def announce(self) -> bytes:
+        """Return this silo's signed announcement; the same bytes when called again."""
+        return self._exchange.announce()
+
+    def receive_roster(self, announcements: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Believe who is in the job, or refuse; return the wrapped keys to relay, by receiver.
+
+        Only the first silo in name order makes a key; for the others, and without encryption, the result is empty.
+        Raises `SignatureInvalid`, `MessageInvalid`, `KeyRefused` or `UpdateRefused`, naming the silo.
+        """
+        return self._exchange.receive_roster(announcements)
+
+    def receive_key(self, wrapped: bytes) -> None:
+        """Take the key that the first silo made. Raises `SignatureInvalid`, `MessageInvalid` or `KeyRefused`."""
+        self._exchange.receive_key(wrapped)
 
     def encrypt_update(
-        self, number: int, update: NDArray[np.float32], participants: Sequence[str]
+        self, round_number: int, update: NDArray[np.float32], participants: Collection[str]
     ) -> NDArray[np.uint8]:
-        """Return our update, float32 (P,), of round `number` as a message, uint8 (bytes,).
+        """Return this silo's message for a round, uint8 (n,).
 
-        Raises `RoundRefused` for a round that was answered already, `UpdateRefused` for values that are not finite.
+        `update` is local minus global weights, float32 (P,); `participants` are the silos that were asked, over whose
+        signed sample counts the weights are taken. Raises `KeyRefused`, `RoundRefused` or `UpdateRefused`.
         """
-        roster, names = self._agreed(), tuple(sorted(participants))
-        self._require_participants(names)
-        if number != self._next_open or number <= self._answered:
-            raise RoundRefused(
-                f"round {number} was asked for; this silo answered up to {self._answered} and opened {self._next_open}",
-                remedy="A round is answered once, and in order. Submit the job again.",
-            )
-        if update.shape != (self._layout.size,) or not np.isfinite(update).all():
+        self._require_turn(round_number)
+        if self._progress.answered >= round_number:
+            raise self._round_refused(round_number, "this silo has answered it before")
+        weights = self._weights(participants)
+        if self.silo not in weights:
+            raise self._round_refused(round_number, "this silo is not among its participants")
+        if update.shape != (self.layout.size,) or not np.isfinite(update).all():
             raise UpdateRefused(
-                "the update of this silo is not finite, or not of this network",
-                remedy="Training diverged: lower the learning rate, or look at this silo's images.",
+                f"its update of shape {update.shape} is not {self.layout.size} finite values",
+                where=f"{self.silo}, round {round_number}",
+                remedy="This silo sits out the round. Look at its training: learning rate, damaged images.",
             )
-        header = self._header(number, names)
-        weight = roster.share(self._own.silo, names)
-        self._answered = number
-        if self._settings.encryption == "none":
-            return wire.write(replace(header, parts=1), [(update * np.float32(weight)).astype("<f4").tobytes()])
-        total = update + self._residual
-        units = self._scales.units(self._layout, len(names))
-        steps = codec.quantise(total, units, weight, self._scales.bits, len(names), self._rng)
-        self._residual = total - codec.dequantise(steps, units, weight)
-        slots = codec.pack(steps, self._scales.bits, cipher.modulus())
-        key = self._held_key()
-        return wire.write(replace(header, parts=-(-len(slots) // cipher.SLOTS)), key.encrypt(slots))
+        if self._plain:
+            body, residual = (update * np.float32(weights[self.silo])).astype("<f4").view(np.uint8), None
+        else:
+            body, residual = self._encrypt(round_number, update, weights)
+        self._progress.answered = round_number
+        self._progress.sent = _Sent(tuple(weights), residual)
+        return join(self._header(round_number, tuple(weights), body), body)
 
     def open_sum(
-        self, number: int, message: NDArray[np.uint8] | bytes, contributors: Sequence[str]
+        self, round_number: int, message: NDArray[np.uint8] | bytes, contributors: Sequence[str]
     ) -> NDArray[np.float32]:
-        """Return the global update, float32 (P,), of round `number`; rounds are opened in order, each once.
+        """Return the weighted mean of the contributors' updates, float32 (P,), and go on to the next round.
 
-        Raises `RoundRefused` for too few contributors or another round, `KeyRefused` for another key, `UpdateRefused`
-        for another layout or values that are not finite.
+        Raises `RoundRefused` for a round out of order or of too few silos, `KeyRefused` for another key, and
+        `UpdateRefused` for what does not belong here or is not sane; nothing is then changed.
         """
-        roster = self._agreed()
-        header, parts = wire.read(message)
-        self._check_sum(header, number, contributors)
-        arrived = sum(roster.share(silo, header.participants) for silo in header.silos)
-        if self._settings.encryption == "none":
-            mean = self._plain(list(parts)) / np.float32(arrived)
+        self._require_turn(round_number)
+        header, body = split(message)
+        self._require_ours(header, round_number, contributors)
+        weights = self._weights(header.participants)
+        share = sum(weights[name] for name in header.silos)
+        if self._plain:
+            update = self._read_plain(header, body) / np.float32(share)
+            resolution = np.zeros(len(self.layout.names))
         else:
-            slots = self._held_key().decrypt(parts, codec.slots_of(self._layout.size, header.bits))
-            steps = codec.unpack(slots, self._layout.size, header.bits, cipher.modulus())
-            units = self._scales.units(self._layout, len(header.participants))
-            mean = codec.dequantise(steps, units, arrived)
-        if not np.isfinite(mean).all():
-            raise UpdateRefused(
-                "the sum is not finite", remedy="One silo's training diverged; lower the learning rate."
+            steps = self._steps(round_number, len(weights))
+            update = dequantise(self._decrypt(header, body), self._spread(steps), share)
+            resolution = steps / share
+        self._advance(header, update, resolution)
+        return update
+
+    def void_round(self, round_number: int) -> None:
+        """Close a round that ended without a sum; what this silo gave to it is forgotten."""
+        self._require_turn(round_number)
+        self._close(b"void")
+
+    def _encrypt(
+        self, round_number: int, update: NDArray[np.float32], weights: Mapping[str, float]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the body of an update, uint8 (n,), and what it does not carry of it, float32 (P,)."""
+        cipher = self._exchange.require_cipher()
+        plan = FieldPlan(self.settings.width(round_number))
+        weight = weights[self.silo]
+        steps = self._spread(self._steps(round_number, len(weights)))
+        carried = self._progress.residual
+        wanted = update if carried is None else update + carried
+        integers = quantise(wanted, steps, weight, plan.quota(weight, len(weights)), self._random)
+        slots = plan.pack(integers, plain_modulus())
+        # Here step 4 adds the masks, modulo `plain_modulus()`, to `slots`, uint64 (blocks, DEGREE): not built yet.
+        # Until then a silo that gets hold of another silo's message can read it with the key that they share.
+        words, seeds = cipher.encrypt(slots)
+        body = np.concatenate([ring.to_wire(words), seeds.reshape(-1)])
+        return body, wanted - dequantise(integers, steps, weight)
+
+    def _decrypt(self, header: Header, body: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Return the sum of the contributors' integers, int32 (P,)."""
+        plan = FieldPlan(header.bits)
+        blocks = plan.blocks(header.size)
+        words_bytes = ring.wire_bytes(blocks)
+        if len(body) != words_bytes + len(header.silos) * blocks * ring.SEED_BYTES:
+            raise self._update_refused(header, f"{len(body)} bytes for {len(header.silos)} silos' {header.size} values")
+        words = ring.from_wire(body[:words_bytes])
+        if words.max() >= ring.MODULUS:
+            raise self._update_refused(header, "its numbers are not below the ciphertext modulus")
+        slots = self._exchange.require_cipher().decrypt(words, body[words_bytes:].reshape(-1, blocks, ring.SEED_BYTES))
+        # Here the masks of the silos that dropped out are taken off `slots` (step 7), when there are masks.
+        integers = plan.unpack(slots, header.size, plain_modulus())
+        self._require_no_noise(header, integers, plan)
+        return integers
+
+    def _read_plain(self, header: Header, body: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(body) != 4 * header.size:
+            raise self._update_refused(header, f"{len(body)} bytes for {header.size} plain values")
+        return np.frombuffer(body.tobytes(), dtype="<f4").astype(np.float32)
+
+    def _steps(self, round_number: int, silos: int) -> NDArray[np.float64]:
+        """Return the change of a weight that the integer 1 stands for, float64 (T,)."""
+        return self._progress.scales / FieldPlan(self.settings.width(round_number)).levels(silos)
+
+    def _spread(self, steps: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return each tensor's step at each of its values, float32 (P,)."""
+        return np.repeat(steps.astype(np.float32), self.layout.sizes)
+
+    def _weights(self, participants: Collection[str]) -> dict[str, float]:
+        """Return the weights of a round's participants. Raises `RoundRefused` for too few, or silos not in the job."""
+        roster = self._exchange.require_roster()
+        names = set(participants)
+        if strangers := names - roster.announcements.keys():
+            raise self._round_refused(self.next_round, f"{len(strangers)} of its participants are not in the job")
+        if len(names) < self.min_silos:
+            raise self._round_refused(
+                self.next_round, f"{len(names)} participants; this silo needs {self.min_silos} (training.min_silos)"
             )
-        self._next_open = number + 1
-        self._scales = codec.Scales.after(self._layout, mean, self._settings.later_bits)
-        return mean
+        return roster.weights(names)
 
-    @property
-    def _leader(self) -> str:
-        return min(self._agreed().silos)
-
-    def _agreed(self) -> keys.Roster:
-        if self._roster is None:
-            raise KeyRefused("this silo has not seen the job's roster", remedy="Submit the job again.")
-        return self._roster
-
-    def _held_key(self) -> cipher.JobKey:
-        if self._key is None:
-            raise KeyRefused("this silo has not got the job's key", remedy="It takes part again in the next job.")
-        return self._key
-
-    def _use(self, key: cipher.JobKey) -> None:
-        self._key = key
-        self._key_id = hashlib.sha256(b"siloscope/key-id/1" + key.to_bytes()).hexdigest()[:32]
-
-    def _header(self, number: int, participants: tuple[str, ...]) -> wire.Header:
-        self._held_key() if self._settings.encryption == "bfv" else None
-        return wire.Header(
+    def _header(self, round_number: int, participants: tuple[str, ...], body: NDArray[np.uint8]) -> Header:
+        return Header(
             kind="update",
-            encryption=self._settings.encryption,
-            job=self._own.job,
-            round_number=number,
-            key_id=self._key_id,
-            layout=self._layout.digest,
-            bits=self._scales.bits,
-            parts=0,
+            encryption=self.settings.encryption,
+            job=self.job,
+            round_number=round_number,
+            key=b"" if self._plain else self._exchange.require_cipher().key_id,
+            layout=self.layout.digest,
+            size=self.layout.size,
+            bits=PLAIN_WIDTH if self._plain else self.settings.width(round_number),
+            basis=self._progress.basis,
             participants=participants,
-            silos=(self._own.silo,),
+            silos=(self.silo,),
+            body=body_digest(body),
         )
 
-    def _require_participants(self, names: tuple[str, ...]) -> None:
-        strangers = [name for name in names if name not in self._agreed().silos]
-        if strangers or len(set(names)) != len(names) or self._own.silo not in names:
-            raise RoundRefused(
-                f"the participants of the round are not silos of this job: {strangers or names}",
-                remedy="The server announced them wrongly; submit the job again.",
-            )
-        if len(names) < self._min_silos:
-            raise RoundRefused(
-                f"a round of {len(names)} silos; this silo wants at least {self._min_silos}",
-                remedy="Wait for more silos, or lower training.min_silos in silo.yaml (2 at least).",
-            )
-
-    def _check_sum(self, header: wire.Header, number: int, contributors: Sequence[str]) -> None:
-        if number != self._next_open or header.round_number != number or header.kind != "sum":
-            raise RoundRefused(
-                f"the sum is of round {header.round_number}; this silo opens round {self._next_open} next",
-                remedy="Sums are opened once and in order. It takes part again in the next job.",
-            )
-        if (header.job, header.key_id, header.encryption) != (self._own.job, self._key_id, self._settings.encryption):
-            raise KeyRefused("the sum is of another job or under another key", remedy="Submit the job again.")
-        if header.layout != self._layout.digest or header.bits != self._scales.bits:
-            raise UpdateRefused("the sum is of another network", remedy="Submit the job again.")
-        self._require_participants(header.participants)
-        if sorted(header.silos) != sorted(contributors) or not set(header.silos) <= set(header.participants):
-            raise RoundRefused(
-                "the sum's contributors are not those that were announced", remedy="Submit the job again."
-            )
-        if len(set(header.silos)) < self._min_silos:
-            raise RoundRefused(
-                f"a sum of {len(set(header.silos))} silos; this silo opens sums of at least {self._min_silos}",
-                remedy="A smaller sum would show a single silo's update. Wait for more silos.",
+    def _require_turn(self, round_number: int) -> None:
+        """Refuse a round that is over, and one whose predecessors this silo has not seen."""
+        turn = self._progress.next_round
+        if round_number < turn:
+            raise self._round_refused(round_number, f"it is over; this silo is at round {turn}")
+        if round_number > turn:
+            raise self._round_refused(
+                round_number,
+                f"this silo is at round {turn}",
+                f"Send the sums of rounds {turn} to {round_number - 1} first.",
             )
 
-    def _plain(self, parts: list[bytes]) -> NDArray[np.float32]:
-        if len(parts) != 1 or len(parts[0]) != 4 * self._layout.size:
-            raise UpdateRefused("the plain sum has another size", remedy="Submit the job again.")
-        return np.frombuffer(parts[0], "<f4").astype(np.float32)
-
-
-class ServerSum:
-    """One round's sum at the server: checks headers, adds ciphertexts as they arrive, never has a key."""
-
-    def __init__(self, *, job: str, round_number: int, participants: Sequence[str]) -> None:
-        self._job = job
-        self._number = round_number
-        self._participants = tuple(sorted(participants))
-        self._first: wire.Header | None = None
-        self._sum: cipher.Sum | None = None
-        self._plain: NDArray[np.float32] | None = None
-        self._silos: list[str] = []
-
-    @property
-    def contributors(self) -> tuple[str, ...]:
-        """Whose updates are in the sum, in name order."""
-        return tuple(sorted(self._silos))
-
-    def add(self, silo: str, message: NDArray[np.uint8] | bytes) -> None:
-        """Add one silo's update. Raises `UpdateRefused` or `RoundRefused`, and then nothing of it was added."""
-        header, parts = wire.read(message)
-        self._check(silo, header)
-        if header.encryption == "none":
-            self._add_plain(b"".join(parts))
-        else:
-            if self._sum is None:
-                self._sum = cipher.Sum(header.parts)
-            self._sum.add(parts)
-        self._first = self._first or header
-        self._silos.append(silo)
-
-    def result(self) -> NDArray[np.uint8]:
-        """Return the sum as a message, uint8 (bytes,). Raises `RoundRefused` if nothing was added."""
-        if self._first is None:
-            raise RoundRefused(f"no update arrived in round {self._number}", remedy="Look at the silos' logs.")
-        header = replace(self._first, kind="sum", silos=self.contributors)
-        if self._plain is not None:
-            return wire.write(header, [self._plain.tobytes()])
-        assert self._sum is not None  # noqa: S101  (one of the two was made by `add`)
-        return wire.write(header, self._sum.ciphertexts())
-
-    def _check(self, silo: str, header: wire.Header) -> None:
-        if header.kind != "update" or header.job != self._job or header.round_number != self._number:
-            raise RoundRefused(
-                f"an update of round {header.round_number} came in round {self._number}",
-                remedy="It was late or repeated; the silo answers the next round.",
-            )
-        if header.silos != (silo,) or header.participants != self._participants or silo in self._silos:
-            raise RoundRefused(
-                f"{silo} answered twice, for another silo, or for another set of participants",
-                remedy="Nothing of it was used; look at that silo.",
-            )
-        first = self._first
-        same = ("encryption", "key_id", "layout", "bits", "parts")
-        if first is not None and any(getattr(header, name) != getattr(first, name) for name in same):
-            raise UpdateRefused(
-                f"{silo} uses another key, network or field width than the others",
-                remedy="Nothing of it was used; look at that silo.",
+    def _require_ours(self, header: Header, round_number: int, contributors: Sequence[str]) -> None:
+        """Refuse a sum of anything but this round of this job, as this silo and its key know it."""
+        sent = self._progress.sent
+        participants = sent.participants if sent else header.participants
+        expected = self._header(round_number, participants, np.empty(0, dtype=np.uint8))
+        if header.kind != "sum" or header.encryption != expected.encryption:
+            raise self._update_refused(header, f"it is a {header.kind} with encryption {header.encryption}")
+        if header.key != expected.key:
+            raise KeyRefused("the sum is under another key", where=self._place(round_number), remedy=UNUSED)
+        if (header.job, header.round_number) != (self.job, round_number):
+            raise self._round_refused(round_number, f"its sum says round {header.round_number} of job {header.job}")
+        if header.agreement != expected.agreement:
+            raise self._update_refused(header, "layout, width, participants or earlier sums differ from this silo's")
+        if tuple(sorted(contributors)) != header.silos:
+            raise self._update_refused(header, "it is of other silos than the server names")
+        if len(header.silos) < self.min_silos:
+            raise self._round_refused(
+                round_number,
+                f"{len(header.silos)} silos in its sum; this silo needs {self.min_silos} (training.min_silos)",
             )
 
-    def _add_plain(self, content: bytes) -> None:
-        values = np.frombuffer(content, "<f4")
-        if self._plain is not None and len(values) != len(self._plain):
-            raise UpdateRefused("a plain update of another size", remedy="Nothing of it was used; look at that silo.")
-        self._plain = values.copy() if self._plain is None else self._plain + values
+    def _require_no_noise(self, header: Header, integers: NDArray[np.int32], plan: FieldPlan) -> None:
+        """Refuse what a wrong key or a damaged ciphertext decrypts to: values that fill their fields evenly."""
+        level = float(np.sqrt(np.mean(np.square(integers, dtype=np.float64)))) / plan.limit
+        if (len(integers) >= NOISE_VALUES and level > NOISE_LEVEL) or np.abs(integers).max() > plan.limit:
+            raise self._update_refused(header, f"it decrypts to noise ({level:.2f} of a field)")
+
+    def _advance(self, header: Header, update: NDArray[np.float32], resolution: NDArray[np.float64]) -> None:
+        """Take a sum as done: new scales, what this silo still owes, the next round."""
+        if not np.isfinite(update).all():
+            raise self._update_refused(header, "it has values that are not finite")
+        progress = self._progress
+        if progress.sent and self.silo in header.silos:
+            progress.residual = progress.sent.residual
+        progress.scales = next_scales(
+            update, self.layout, resolution, headroom=self.settings.headroom, floor=self.settings.min_scale
+        )
+        self._close(header.body)
+
+    def _close(self, evidence: bytes) -> None:
+        progress = self._progress
+        progress.basis = sha256(progress.basis + evidence).digest()
+        progress.sent = None
+        progress.next_round += 1
+
+    def _place(self, round_number: int) -> str:
+        return f"{self.silo}, job {self.job}, round {round_number}"
+
+    def _round_refused(self, round_number: int, problem: str, remedy: str = UNUSED) -> RoundRefused:
+        return RoundRefused(f"the round was refused: {problem}", where=self._place(round_number), remedy=remedy)
+
+    def _update_refused(self, header: Header, problem: str) -> UpdateRefused:
+        return UpdateRefused(f"the sum was refused: {problem}", where=self._place(header.round_number), remedy=UNUSED)

@@ -1,110 +1,161 @@
-"""What an update or a sum looks like on the wire: a header that says what it is, then the ciphertexts (or plain floats)."""
+"""Messages of a round: a header that says all that must agree, and a body of raw bytes.
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+    b"SILO"  version uint16  header length uint32  header (msgpack map)  body          (little-endian)
+
+The body of an encrypted update is c0 of all blocks (`ring.to_wire`) and one seed a block; a sum has the seeds of every
+contributor, in the order of its header. A plain body is float32.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
+from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.errors import UpdateRefused
+from silo_app.errors import ProtocolError, UpdateRefused
 
-__all__ = ["Header", "read", "write"]
+__all__ = ["Header", "join", "parse_map", "split"]
 
-_MAGIC = b"SILOSUM1"
-_LENGTH = 4
-MAX_HEADER_BYTES = 256 * 1024
+MAGIC = b"SILO"
+VERSION = 1
+PREFIX = struct.Struct("<4sHI")
+HEADER_LIMIT = 64 * 1024
+NAME_LIMIT = 128
+DIGEST_BYTES = 32
+KINDS = ("update", "sum")
+ENCRYPTIONS = ("bfv", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the server may know of a message: whose, of which round, under which key; checked before anything is added."""
+    """What a message of a round is and belongs to."""
 
-    kind: Literal["update", "sum"]
-    encryption: Literal["bfv", "none"]
+    kind: str
+    """"update" of one silo, or "sum" of several."""
+    encryption: str
+    """"bfv", or "none" for plain numbers."""
     job: str
     round_number: int
-    key_id: str
-    layout: str
+    key: bytes
+    """Id of the BFV key; empty when plain."""
+    layout: bytes
+    size: int
+    """P, the values of the layout."""
     bits: int
-    parts: int
-    """How many ciphertexts follow."""
+    """Width of a field; 32 when plain."""
+    basis: bytes
+    """Digest of all that the sums before this round were, on which scales and weights rest."""
     participants: tuple[str, ...]
-    """Who was asked in this round: the weights in it are shares of theirs."""
+    """Over whom the weights sum to 1, sorted."""
     silos: tuple[str, ...]
-    """Whose updates are in it."""
+    """Who is in this message, sorted: one for an update."""
+    body: bytes
+    """BLAKE2b-256 of the body."""
+
+    @property
+    def agreement(self) -> tuple[object, ...]:
+        """What must be the same in all messages that are added to one sum."""
+        own = {"kind", "silos", "body"}
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in own)
 
 
-def write(header: Header, parts: Iterable[bytes]) -> NDArray[np.uint8]:
-    """Return the message, uint8 (bytes,)."""
-    text = msgpack.packb(asdict(header))
-    chunks = [_MAGIC, len(text).to_bytes(_LENGTH, "big"), text]
-    for part in parts:
-        chunks += [len(part).to_bytes(_LENGTH, "big"), part]
-    return np.frombuffer(b"".join(chunks), np.uint8)
+TYPES: dict[str, type] = {
+    "kind": str,
+    "encryption": str,
+    "job": str,
+    "round_number": int,
+    "key": bytes,
+    "layout": bytes,
+    "size": int,
+    "bits": int,
+    "basis": bytes,
+    "participants": list,
+    "silos": list,
+    "body": bytes,
+}
 
 
-def read(message: NDArray[np.uint8] | bytes) -> tuple[Header, Iterator[bytes]]:
-    """Return the header and the parts of a message. Raises `UpdateRefused`; the parts are checked as they are read."""
-    view = _viewed(message)
-    start = len(_MAGIC) + _LENGTH
-    if bytes(view[: len(_MAGIC)]) != _MAGIC:
-        raise _refused("it is no update of this version")
-    length = int.from_bytes(view[len(_MAGIC) : start], "big")
-    if length > MAX_HEADER_BYTES:
-        raise _refused("its header is too large")
-    header = _header(bytes(view[start : start + length]))
-    return header, _parts(view[start + length :], header.parts)
+def body_digest(body: NDArray[np.uint8]) -> bytes:
+    """Return what `Header.body` says of `body`, uint8 (n,)."""
+    return blake2b(np.ascontiguousarray(body).data, digest_size=DIGEST_BYTES).digest()
 
 
-def _viewed(message: Any) -> memoryview:
+def join(header: Header, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the message of `header` and `body`, uint8 (n,)."""
+    packed = msgpack.packb(asdict(header))
+    prefix = PREFIX.pack(MAGIC, VERSION, len(packed))
+    return np.concatenate([np.frombuffer(prefix + packed, dtype=np.uint8), body])
+
+
+def split(message: NDArray[np.uint8] | bytes) -> tuple[Header, NDArray[np.uint8]]:
+    """Return header and body (a view) of a message, uint8 (n,). Raises `UpdateRefused` for anything malformed."""
+    octets = _octets(message)
+    if len(octets) < PREFIX.size:
+        raise _refused(f"it has {len(octets)} bytes")
+    magic, version, length = PREFIX.unpack(octets[: PREFIX.size].tobytes())
+    if magic != MAGIC or version != VERSION:
+        raise _refused(f"it starts with {magic!r}, version {version}, instead of {MAGIC!r}, version {VERSION}")
+    if not 0 < length <= min(HEADER_LIMIT, len(octets) - PREFIX.size):
+        raise _refused(f"its header claims {length} bytes")
+    header = _header(octets[PREFIX.size : PREFIX.size + length].tobytes())
+    body = octets[PREFIX.size + length :]
+    if body_digest(body) != header.body:
+        raise _refused("its body is not what its header was made for", silos=header.silos)
+    return header, body
+
+
+def _octets(message: NDArray[np.uint8] | bytes) -> NDArray[np.uint8]:
     if isinstance(message, np.ndarray):
         if message.dtype != np.uint8 or message.ndim != 1:
-            raise _refused(f"it is an array of {message.dtype} with {message.ndim} dimensions")
-        message = np.ascontiguousarray(message)
-    try:
-        return memoryview(message).cast("B")
-    except TypeError:
-        raise _refused(f"it is a {type(message).__name__}") from None
+            raise _refused(f"it is an array {message.dtype} {message.shape} instead of uint8 (n,)")
+        return np.ascontiguousarray(message)
+    return np.frombuffer(message, dtype=np.uint8)
 
 
-def _header(text: bytes) -> Header:
-    try:
-        fields = msgpack.unpackb(text)
-        fields["participants"], fields["silos"] = tuple(fields["participants"]), tuple(fields["silos"])
-        header = Header(**fields)
-    except Exception:  # noqa: BLE001  (foreign bytes: msgpack and the constructor raise many kinds)
-        raise _refused("its header cannot be read") from None
-    texts = (
-        header.kind,
-        header.encryption,
-        header.job,
-        header.key_id,
-        header.layout,
-        *header.participants,
-        *header.silos,
-    )
-    numbers = (header.round_number, header.bits, header.parts)
-    if not all(isinstance(t, str) for t in texts) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise _refused("its header has values of other types")
+def _header(packed: bytes) -> Header:
+    content = parse_map(packed, TYPES, refuse=UpdateRefused, what="the header of a round's message")
+    for key in ("participants", "silos"):
+        names = content[key]
+        if not names or any(not isinstance(name, str) or len(name) > NAME_LIMIT for name in names):
+            raise _refused(f"its {key} are not names")
+        if names != sorted(set(names)):
+            raise _refused(f"its {key} are not sorted, or name one twice")
+        content[key] = tuple(names)
+    header = Header(**content)
+    if header.kind not in KINDS or header.encryption not in ENCRYPTIONS:
+        raise _refused(f"its kind is {header.kind[:20]!r}, its encryption {header.encryption[:20]!r}")
+    if header.round_number < 0 or header.size < 1 or not set(header.silos) <= set(header.participants):
+        raise _refused(
+            f"its round is {header.round_number}, its size {header.size}, or it names silos beside the round"
+        )
     return header
 
 
-def _parts(view: memoryview, count: int) -> Iterator[bytes]:
-    start = 0
-    for _ in range(count):
-        length = int.from_bytes(view[start : start + _LENGTH], "big")
-        start += _LENGTH
-        if not length or start + length > len(view):
-            raise _refused("it ends too early")
-        yield bytes(view[start : start + length])
-        start += length
-    if start != len(view):
-        raise _refused("there is more in it than its header says")
+def parse_map(packed: bytes, types: Mapping[str, type], *, refuse: type[ProtocolError], what: str) -> dict[str, Any]:
+    """Return the msgpack map in `packed` if it has exactly the keys and types of `types`; raise `refuse` if not."""
+    try:
+        content = msgpack.unpackb(packed)
+    except (ValueError, RecursionError, msgpack.UnpackException):
+        content = None
+    if (
+        not isinstance(content, dict)
+        or content.keys() != types.keys()
+        or any(type(content[key]) is not kind for key, kind in types.items())
+    ):
+        raise refuse(
+            f"{what} is damaged, or of another version of siloscope",
+            remedy="Nothing was used. Compare the versions of siloscope at the silos and the server.",
+        )
+    return content
 
 
-def _refused(problem: str) -> UpdateRefused:
+def _refused(problem: str, silos: tuple[str, ...] = ()) -> UpdateRefused:
     return UpdateRefused(
-        f"the message was refused: {problem}", remedy="Nothing of it was used; the silo answers the next round."
+        f"a round's message was refused: {problem}",
+        where=", ".join(silos)[:NAME_LIMIT],
+        remedy="Nothing was used. Compare the versions of siloscope at the silos and the server.",
     )

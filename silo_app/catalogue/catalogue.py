@@ -41,9 +41,7 @@ class Catalogue:
         """Return the open catalogue."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close it."""
         self.close()
 
@@ -80,9 +78,7 @@ class Catalogue:
 
     def labels_of(self, digest: str) -> list[Label]:
         """Return what is known about one view, with where it is known from."""
-        rows = self._rows(
-            "SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,)
-        )
+        rows = self._rows("SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,))
         return [Label(finding=Finding(name), present=bool(p), source=s, term=t) for name, p, s, t in rows]
 
     def counts(self) -> CatalogueCounts:
@@ -92,7 +88,7 @@ class Catalogue:
     def refusals(self) -> list[Refusal]:
         """Return every file that is no view, with the reason, ordered by path."""
         rows = self._rows("SELECT source, path, reason, detail FROM files WHERE digest IS NULL ORDER BY source, path")
-        return [Refusal(path=str(Path(s) / p), reason=reason, detail=detail) for s, p, reason, detail in rows]
+        return [Refusal(source=s, path=p, reason=reason, detail=detail) for s, p, reason, detail in rows]
 
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:

@@ -33,9 +33,7 @@ def read_counts(rows: Rows) -> CatalogueCounts:
         findings=_findings(rows, views),
         unlabelled=views - _single(rows, "SELECT count(DISTINCT digest) FROM labels"),
         refused=dict(
-            rows(
-                "SELECT reason, count(*) FROM files WHERE digest IS NULL GROUP BY reason ORDER BY count(*) DESC, reason"
-            )
+            rows("SELECT reason, count(*) FROM files WHERE digest IS NULL GROUP BY reason ORDER BY count(*) DESC, reason")
         ),
     )
 

@@ -12,7 +12,10 @@ __all__ = ["CatalogueCounts", "FileRecord", "FindingCount", "Label", "Refusal", 
 class Refusal:
     """A file that is no view; the path stays inside the silo."""
 
+    source: str
+    """The source's folder."""
     path: str
+    """Relative to the source."""
     reason: str
     """One of `silo_app.imaging.refusal.RefusalReason`."""
     detail: str = ""

@@ -138,9 +138,7 @@ def _statements(script: str) -> list[str]:
 def _failed(path: Path, error: sqlite3.Error) -> StateError:
     """Tell a catalogue that is busy from one that is damaged."""
     if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return NotReady(
-            "another process is writing the catalogue", where=str(path), remedy="Try again when it is done."
-        )
+        return NotReady("another process is writing the catalogue", where=str(path), remedy="Try again when it is done.")
     return _damaged(path, str(error))
 
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from silo_app.cases import CaseId
+from silo_app.cases import CaseId, Finding
 from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
 from silo_app.errors import CatalogueDamaged
 
@@ -116,6 +116,13 @@ class CatalogueWriter:
         ).fetchall()
         return [digest for (digest,) in orphans]
 
+    def drop_if_orphan(self, digest: str) -> bool:
+        """Remove one view if no file holds it any more; return whether it was removed."""
+        cursor = self._connection.execute(
+            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1)", (digest,)
+        )
+        return cursor.rowcount > 0
+
     def identities(self) -> Iterator[Identity]:
         """Yield what each view can be named by, ordered by digest."""
         paths: dict[str, list[str]] = {}
@@ -154,5 +161,7 @@ class CatalogueWriter:
         for digest, finding, present, source, term in self._connection.execute(
             "SELECT digest, finding, present, source, term FROM labels ORDER BY digest, finding"
         ):
-            known.setdefault(digest, []).append(Label(finding=finding, present=bool(present), source=source, term=term))
+            known.setdefault(digest, []).append(
+                Label(finding=Finding(finding), present=bool(present), source=source, term=term)
+            )
         return {digest: tuple(found) for digest, found in known.items()}

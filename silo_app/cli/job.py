@@ -33,7 +33,6 @@ def submit(
     """Submit a job.
 
     Examples:
-
         silo job submit jobs/train --admin consortium/lead@example.org
 
         silo job submit jobs/train --set rounds=4 --set training.batch_size=16 --wait
@@ -60,7 +59,6 @@ def list_jobs(
     """List jobs, newest first.
 
     Example:
-
         silo job list --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
@@ -75,7 +73,6 @@ def watch(job: str, admin: AdminOption, timeout: Annotated[float, typer.Option(h
     """Follow a job until it is over.
 
     Example:
-
         silo job watch 7f2c1e9a-... --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
@@ -95,7 +92,6 @@ def abort(job: str, admin: AdminOption) -> None:
     """End a running job.
 
     Example:
-
         silo job abort 7f2c1e9a-... --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
@@ -110,7 +106,6 @@ def log(job: str, admin: AdminOption) -> None:
     """Print the server's log of a job.
 
     Example:
-
         silo job log 7f2c1e9a-... --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
@@ -124,7 +119,6 @@ def download(job: str, admin: AdminOption) -> None:
     """Fetch the server's record of a job (who took part in which round, bytes, seconds; no weights: it has none).
 
     Example:
-
         silo job download 7f2c1e9a-... --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console

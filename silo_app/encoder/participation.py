@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app import durable
-from silo_app.aggregation.layout import Layout
-from silo_app.aggregation.protocol import AggregationSettings, SiloSession
+from silo_app.aggregation.layout import Layout, digest_of
+from silo_app.aggregation.protocol import SiloSession
+from silo_app.aggregation.settings import AggregationSettings
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder.plan import TrainingPlan
@@ -82,16 +83,17 @@ class Participation:
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
         self._counts = {name: opened[name] for name in ("train_views", "held_out_views", "train_patients")}
-        self._layout = Layout.of((name, tuple(shape)) for name, shape in opened["layout"])
+        names, shapes = zip(*opened["layout"], strict=True)
+        layout = Layout(tuple(names), tuple(tuple(shape) for shape in shapes))
         self._weights = read_vector(Path(opened["weights"]))
         self._session = SiloSession(
-            job=self._job,
-            identity=self._identity,
-            layout=self._layout,
-            initial=self._weights,
-            settings=AggregationSettings(encryption=plan.encryption, later_bits=plan.field_bits),
-            min_silos=max(plan.min_silos, self._home.config.training.min_silos),
+            self._job,
+            self._identity,
+            layout,
+            initial=digest_of(self._weights),
             samples=opened["train_views"],
+            settings=AggregationSettings(encryption=plan.encryption, bits=plan.field_bits),
+            min_silos=max(plan.min_silos, self._home.config.training.min_silos),
         )
         return self._session.announce()
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.encoder.train import TrainSettings
 from silo_app.errors import ConfigInvalid
 
 __all__ = ["TrainingPlan"]

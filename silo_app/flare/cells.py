@@ -35,9 +35,7 @@ def request(core: Any, topic: str, target: str, payload: bytes, timeout_s: float
     """Send `payload` and return the reply's. Raises `CellTimeout` or `CellUnreachable`, `ValueError` if too large."""
     if len(payload) > MAX_REQUEST_BYTES:
         raise ValueError(f"{len(payload)} bytes are more than the {MAX_REQUEST_BYTES} that one message may have")
-    reply = core.send_request(
-        words.CHANNEL, topic, target, new_cell_message({}, payload), timeout=timeout_s, optional=True
-    )
+    reply = core.send_request(words.CHANNEL, topic, target, new_cell_message({}, payload), timeout=timeout_s, optional=True)
     code = reply.get_header(MessageHeaderKey.RETURN_CODE, ReturnCode.OK)
     if code == ReturnCode.TIMEOUT:
         raise CellTimeout(target)

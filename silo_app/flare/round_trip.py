@@ -57,7 +57,7 @@ def ask(
     targets = sorted(silos)
     answers = Answers()
 
-    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:  # noqa: ARG001  (NVFlare passes it by name)
+    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
         silo, reply = client_task.client.name, client_task.result
         client_task.result = None  # an update is tens of megabytes: NVFlare would keep each until the task is over
         if reply is None or reply.get_return_code() != ReturnCode.OK:

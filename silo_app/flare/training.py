@@ -15,7 +15,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from silo_app import durable
-from silo_app.aggregation.protocol import ServerSum
+from silo_app.aggregation.sums import RoundSum
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
 from silo_app.flare import words
@@ -104,21 +104,19 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         self._members = sorted(answers.accepted)
         return wrapped
 
-    def _round(
-        self, number: int, last: _Sum | None, wrapped: dict[str, bytes], abort: Signal, fl_ctx: FLContext
-    ) -> _Sum:
+    def _round(self, number: int, last: _Sum | None, wrapped: dict[str, bytes], abort: Signal, fl_ctx: FLContext) -> _Sum:
         start = time.monotonic()
         data = self._with_sum(last)
         data[words.ROUND] = number
         data[words.WRAPPED_KEYS] = wrapped
         data[words.PARTICIPANTS] = self._members
-        total = ServerSum(job=fl_ctx.get_job_id(), round_number=number, participants=self._members)
+        total = RoundSum(str(fl_ctx.get_job_id()), number, min_silos=self._plan.min_silos)
         sizes: dict[str, int] = {}
 
         def take(silo: str, reply: Shareable) -> None:
             update = reply.pop(words.UPDATE)
             sizes[silo] = int(update.nbytes)
-            total.add(silo, update)
+            total.add(update, silo=silo)
 
         answers = ask(self, words.TASK_ROUND, data, self._members, self._patience(), fl_ctx, abort, take)
         if abort.triggered:

@@ -48,6 +48,8 @@ def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
         return source
     try:
         if isinstance(source, Path):
+            if not source.is_file():  # a pipe would wait for ever; a folder, or nothing at all
+                raise refusal(RefusalReason.UNREADABLE, "there is no such file, or it is not a regular one")
             with source.open("rb") as file:
                 return file.read(MAX_FILE_BYTES + 1)
         return source.read(MAX_FILE_BYTES + 1)

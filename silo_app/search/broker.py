@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from silo_app.errors import MessageInvalid, SiloscopeError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import peek_request
-from silo_app.search.local import error_frame
 from silo_app.search.merge import merge
-from silo_app.search.messages import Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import ErrorMessage, Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.transport import SiloLate, SiloUnreachable, Transport
 from silo_app.search.wire import decode, encode
 
@@ -76,10 +75,10 @@ class Broker:
             return encode(self.ask_all(frame))
         except SiloscopeError as error:
             _log.warning("a query was refused: %s", error.code)
-            return error_frame(error)
+            return encode(ErrorMessage(code=error.code, public=error.public))
         except Exception:  # noqa: BLE001  (the asker must hear that we failed, not wait)
             _log.exception("a query failed")
-            return error_frame(SiloscopeError("the broker failed", remedy="Its log says why."))
+            return encode(ErrorMessage(code=SiloscopeError.code, public=SiloscopeError.public))
 
     def ask_all(self, frame: bytes) -> SearchResult:
         """Relay a signed request to every silo and merge what comes back in time. Raises `ProtocolError`."""

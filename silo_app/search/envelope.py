@@ -1,30 +1,28 @@
 """The signature around a search request: whoever relays it can neither forge it nor change it."""
 
-from silo_app.errors import MessageInvalid, SignatureInvalid
+from silo_app.errors import SignatureInvalid
 from silo_app.identity import Identity, Trust, unverified_payload
 from silo_app.search.messages import SearchRequest
 from silo_app.search.wire import decode, encode
 
-__all__ = ["CONTEXT", "MAX_ENVELOPE_BYTES", "open_request", "peek_request", "seal"]
+__all__ = ["CONTEXT", "open_request", "peek_request", "seal"]
 
 CONTEXT = b"siloscope search request 1\0"
-MAX_ENVELOPE_BYTES = SearchRequest.max_bytes + 16 * 1024
-"""The request, the signer's certificate and the signature."""
 
 
 def seal(identity: Identity, request: SearchRequest) -> bytes:
     """Return the signed request."""
-    return identity.sign(CONTEXT, encode(request))
+    return identity.sign(encode(request), context=CONTEXT)
 
 
 def open_request(trust: Trust, envelope: bytes) -> SearchRequest:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
-    _require_size(envelope)
-    signed = trust.verify(CONTEXT, envelope)
+    signed = trust.verify(envelope, context=CONTEXT, limit=SearchRequest.max_bytes)
     request = decode(signed.payload, SearchRequest)
-    if request.asker != signed.name:
+    if request.asker != signed.name or not signed.signer.is_silo:
         raise SignatureInvalid(
-            f"the request says that {request.asker} asks, but {signed.name[:64]!r} signed it",
+            f"the request says that {request.asker} asks, but {signed.name[:64]!r} signed it, "
+            f"{'a silo' if signed.signer.is_silo else 'which is no silo'}",
             remedy="Nothing of the message was used. Ask the consortium's operator about this participant.",
         )
     return request
@@ -32,14 +30,4 @@ def open_request(trust: Trust, envelope: bytes) -> SearchRequest:
 
 def peek_request(envelope: bytes) -> SearchRequest:
     """Return the request without verifying who signed it: for the broker, which only relays. Raises alike."""
-    _require_size(envelope)
-    return decode(unverified_payload(envelope), SearchRequest)
-
-
-def _require_size(envelope: bytes) -> None:
-    if len(envelope) > MAX_ENVELOPE_BYTES:
-        raise MessageInvalid(
-            f"{len(envelope)} bytes; the largest allowed is {MAX_ENVELOPE_BYTES}",
-            where="signed request",
-            remedy="Both sides must run the same version of Siloscope.",
-        )
+    return decode(unverified_payload(envelope, limit=SearchRequest.max_bytes), SearchRequest)

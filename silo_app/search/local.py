@@ -31,8 +31,10 @@ _REMEDY = "Start the process that listens there, or look at its log."
 
 
 def error_frame(error: SiloscopeError) -> bytes:
-    """Return the message that tells an asker why there is no result: the error's code and public sentence."""
-    return encode(ErrorMessage(code=error.code, public=error.public))
+    """Return an error as a message to our own side of the socket, with its problem and remedy."""
+    return encode(
+        ErrorMessage(code=error.code, public=error.public, problem=error.problem[:1000], remedy=error.remedy[:1000])
+    )
 
 
 def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
@@ -125,10 +127,10 @@ class FrameServer:
             return self._handler(frame)
         except SiloscopeError as error:
             _log.warning("a frame was not answered: %s", error.code)
-            return error_frame(error)
+            return encode(ErrorMessage(code=error.code, public=error.public))
         except Exception:  # noqa: BLE001  (a bad frame must not end the process)
             _log.exception("a frame was not answered")
-            return error_frame(SiloscopeError("unexpected", remedy="The log says why."))
+            return encode(ErrorMessage(code=SiloscopeError.code, public=SiloscopeError.public))
 
 
 def _claim(path: Path) -> int:

@@ -22,9 +22,7 @@ def merge(answers: Iterable[SiloAnswer], k: int) -> tuple[ResultHit, ...]:
             if known is None or _order(found) < _order(known):
                 best[found.silo, found.case] = found
     if len(versions) > 1:
-        raise ValueError(
-            f"answers of {len(versions)} encoder versions cannot be merged: their scores differ in meaning"
-        )
+        raise ValueError(f"answers of {len(versions)} encoder versions cannot be merged: their scores differ in meaning")
     return tuple(sorted(best.values(), key=_order)[:k])
 
 

@@ -219,8 +219,10 @@ class SearchResult(Message):
 
 
 class ErrorMessage(Message):
-    """Why there is no result: the code and the public sentence of an error, never its text."""
+    """Why there is no result. Between hospitals only the code and the public sentence; inside one, the text as well."""
 
     kind: Literal["error"] = "error"
     code: Code
     public: Public
+    problem: Annotated[str, Field(max_length=1000)] = ""
+    remedy: Annotated[str, Field(max_length=1000)] = ""

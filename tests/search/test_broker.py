@@ -91,9 +91,7 @@ MAD = {
     "another encoder": _answer(lambda a: a.model_copy(update={"encoder_version": "cd" * 32})),
     "too many hits": _answer(lambda a: a.model_copy(update={"hits": a.hits[:1] + a.hits})),
     "a case twice": _answer(lambda a: a.model_copy(update={"hits": a.hits[:1] * 2})),
-    "a score above one": _answer(
-        lambda a: a.model_copy(update={"hits": (a.hits[0].model_copy(update={"score": 7.0}),)})
-    ),
+    "a score above one": _answer(lambda a: a.model_copy(update={"hits": (a.hits[0].model_copy(update={"score": 7.0}),)})),
     "a score that is no number": _answer(
         lambda a: a.model_copy(update={"hits": (a.hits[0].model_copy(update={"score": float("nan")}),)})
     ),
@@ -154,9 +152,7 @@ def test_one_hanging_silo_is_busy_for_the_next_query_and_holds_up_no_other(trans
 def test_queries_in_flight_do_not_mix(broker, sealed, silos):
     frames = [sealed(silos["south"].gallery.stored[i], k=1) for i in range(20)]
     results: dict[int, SearchResult] = {}
-    threads = [
-        threading.Thread(target=lambda i=i: results.__setitem__(i, broker.ask_all(frames[i]))) for i in range(20)
-    ]
+    threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, broker.ask_all(frames[i]))) for i in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
