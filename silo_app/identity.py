@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from silo_app.errors import CertificateMissing, MessageInvalid, SignatureInvalid
 
-__all__ = ["Identity", "Signer", "Trust", "Verified"]
+__all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
 
 PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
@@ -124,6 +124,11 @@ class Identity:
         else:
             signature = self.key.sign(statement, ec.ECDSA(hashes.SHA256()))
         return bytes(msgpack.packb({"certificate": certificate, "payload": payload, "signature": signature}))
+
+
+def unverified_payload(signed: bytes, *, limit: int = PAYLOAD_LIMIT) -> bytes:
+    """Return what a signed message says without asking who signed it: for a relay. Raises `MessageInvalid`."""
+    return _unpack(signed, limit)[1]
 
 
 def _statement(context: bytes, certificate: bytes, payload: bytes) -> bytes:
