@@ -129,9 +129,7 @@ def _header(packed: bytes) -> Header:
     if header.kind not in KINDS or header.encryption not in ENCRYPTIONS:
         raise _refused(f"its kind is {header.kind[:20]!r}, its encryption {header.encryption[:20]!r}")
     if header.round_number < 0 or header.size < 1 or not set(header.silos) <= set(header.participants):
-        raise _refused(
-            f"its round is {header.round_number}, its size {header.size}, or it names silos beside the round"
-        )
+        raise _refused(f"its round is {header.round_number}, its size {header.size}, or it names silos beside the round")
     return header
 
 
