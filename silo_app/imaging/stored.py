@@ -28,7 +28,8 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
         decoded = _decode(ds, rows, columns, stored)
     if decoded.shape != (rows, columns) or decoded.dtype.kind not in "iu":
         raise refusal(RefusalReason.BAD_GEOMETRY, f"decoded to shape {decoded.shape}, not to {rows} x {columns}")
-    return _unpacked(decoded, stored)
+    compressed = UID(text(ds.file_meta, "TransferSyntaxUID")).is_compressed
+    return _unpacked(decoded, stored, shift=0 if compressed else stored.high_bit - (stored.bits - 1))
 
 
 def _decode(ds: Dataset, rows: int, columns: int, stored: StoredFormat) -> NDArray[np.generic]:
@@ -44,7 +45,7 @@ def _decode(ds: Dataset, rows: int, columns: int, stored: StoredFormat) -> NDArr
             check_codestream(ds.PixelData, rows, columns)
         else:
             _check_length(ds.PixelData, rows * columns * stored.allocated // 8)
-        decoded: NDArray[np.generic] = decoder.as_array(ds, index=0, raw=True)[0]
+        decoded: NDArray[np.generic] = decoder.as_array(ds, index=0, raw=True, correct_unused_bits=False)[0]
     except ImageUnsupported:
         raise
     except MemoryError:
@@ -68,9 +69,8 @@ def _name(syntax: UID) -> str:
     return syntax.name if not syntax.is_private and syntax.name != syntax else "unknown"
 
 
-def _unpacked(decoded: NDArray[np.generic], stored: StoredFormat) -> NDArray[np.uint16]:
+def _unpacked(decoded: NDArray[np.generic], stored: StoredFormat, *, shift: int) -> NDArray[np.uint16]:
     """Keep the stored bits only (old files have overlays in the others), sign-extend, and start at 0."""
-    shift = stored.high_bit - (stored.bits - 1)
     raw = decoded.astype(np.int32) >> shift if shift else decoded
     bits = raw.astype(np.uint16) & np.uint16((1 << stored.bits) - 1)
     # Two's complement: flipping the sign bit maps the lowest value to 0 and keeps the order.
