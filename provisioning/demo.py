@@ -52,7 +52,12 @@ class DemoSettings:
     @property
     def training(self) -> list[str]:
         """The plan's settings as `--set` arguments."""
-        values = {"rounds": self.rounds, "training.epochs": self.epochs, "encoder.input_size": self.input_size, "seed": self.seed}
+        values = {
+            "rounds": self.rounds,
+            "training.epochs": self.epochs,
+            "encoder.input_size": self.input_size,
+            "seed": self.seed,
+        }
         return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
@@ -131,7 +136,9 @@ def _ingest(federation: Federation, steps: Steps) -> list[dict[str, Any]]:
             report = steps.silo("ingest", "--silo", str(federation.kit(silo)))
             catalogue = steps.silo("catalogue", "--silo", str(federation.kit(silo)), quiet=True)
             refused = len(report.get("refused", []))
-            steps.screen.print(f"    {silo}: {report['views']} images usable, {refused} refused, {report['unlabelled']} unlabelled")
+            steps.screen.print(
+                f"    {silo}: {report['views']} images usable, {refused} refused, {report['unlabelled']} unlabelled"
+            )
             result.append({"name": silo, "ingest": report, "catalogue": catalogue})
     return result
 
@@ -245,16 +252,19 @@ def _scores_by_round(federation: Federation, job: str, rounds: int) -> list[dict
     """Pool the silos' held-out scores of each round: on this one machine they may meet."""
     import numpy as np
 
-    from silo_app.encoder.metrics import pooled_auc
+    from silo_app.encoder.metrics import findings_figures
 
     curve = []
     for number in range(rounds + 1):
         files = [federation.kit(s) / "silo" / "jobs" / job / f"scores-{number:04d}.npz" for s in federation.silos]
         loaded = [np.load(file, allow_pickle=False) for file in files if file.is_file()]
         if len(loaded) == len(files):
-            logits, targets, known = (np.concatenate([one[k] for one in loaded]) for k in ("logits", "targets", "known"))
+            parts = ("logits", "targets", "known", "patients")
+            logits, targets, known, patients = (np.concatenate([one[part] for one in loaded]) for part in parts)
             names = [str(name) for name in loaded[0]["findings"]]
-            curve.append({"round": number, "auc": pooled_auc(names, logits, targets, known), "views": len(logits)})
+            figures = findings_figures(names, logits, targets, known, patients)
+            areas = {name: round(one.auc.value, 4) for name, one in figures.items()}
+            curve.append({"round": number, "auc": areas, "views": len(logits)})
     return curve
 
 
@@ -304,8 +314,12 @@ def _show_result(result: dict[str, Any], screen: Console) -> None:
 
 def _bars(screen: Console) -> Progress:
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description:<42}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(), console=screen,
+        SpinnerColumn(),
+        TextColumn("{task.description:<42}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        console=screen,
     )
 
 

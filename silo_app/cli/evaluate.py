@@ -73,7 +73,9 @@ def _findings_table(data: dict[str, Any]) -> Table:
         for name, one in findings.items():
             floor = data["statistics_auc"].get(name) if silo == "pooled" else None
             counts = str(one["present"]), str(one["absent"])
-            table.add_row(name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor))
+            table.add_row(
+                name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor)
+            )
     return table
 
 

@@ -131,7 +131,9 @@ def _show_list(data: dict[str, Any]) -> None:
     table = Table("version", "", "kind", "job", "created")
     for one in data["encoders"]:
         card = one["card"]
-        table.add_row(one["version"], "current" if one["current"] else "", *(str(card.get(f, "")) for f in ("kind", "job", "created")))
+        table.add_row(
+            one["version"], "current" if one["current"] else "", *(str(card.get(f, "")) for f in ("kind", "job", "created"))
+        )
     Console().print(table)
 
 

@@ -130,9 +130,7 @@ def _average_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.divide((precision * right).sum(axis=1), total, out=np.full(len(right), np.nan), where=total > 0)
 
 
-def _class_means(
-    names: Sequence[str], queries: NDArray[np.bool_], values: NDArray[np.float64]
-) -> dict[str, float]:
+def _class_means(names: Sequence[str], queries: NDArray[np.bool_], values: NDArray[np.float64]) -> dict[str, float]:
     means = {}
     for c, name in enumerate(names):
         defined = values[queries[:, c], c]
