@@ -34,10 +34,9 @@ def nvflare_command() -> list[str]:
 def project(consortium: Consortium) -> dict[str, Any]:
     """Return NVFlare's `project.yml` of a federation."""
     server = consortium.server
-    sites = [{"name": consortium.anchor.name, "org": server.organisation}]
+    sites = [{"name": consortium.anchor, "org": server.organisation}]
     sites += [{"name": silo.name, "org": silo.org} for silo in consortium.silos]
-    people = [{"name": consortium.admin, "org": server.organisation, "role": "project_admin"}]
-    people += [{"name": p.name, "org": p.organisation, "role": p.role} for p in consortium.researchers]
+    people = [{"name": p.name, "org": p.organisation, "role": p.role} for p in consortium.people]
     listener = {"name": SERVER, "org": server.organisation, "default_host": server.host, "fed_learn_port": server.port}
     return {
         "api_version": 3,
@@ -56,7 +55,7 @@ def project(consortium: Consortium) -> dict[str, Any]:
             },
             {
                 "path": "nvflare.lighter.impl.cert.CertBuilder",
-                "args": {"root_valid_days": consortium.validity_days},
+                "args": {"root_valid_days": consortium.certificates.root_valid_days},
             },
             {"path": "nvflare.lighter.impl.signature.SignatureBuilder"},
         ],
@@ -93,11 +92,12 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -
         return
     root = x509.load_pem_x509_certificate(json.loads(state.read_text())["root_cert"].encode())
     days = (root.not_valid_after_utc - root.not_valid_before_utc).days
-    if days != consortium.validity_days:
+    wanted = consortium.certificates.root_valid_days
+    if days != wanted:
         raise ConfigInvalid(
-            f"validity_days is {consortium.validity_days}, but the root certificate was made for {days} days",
+            f"certificates.root_valid_days is {wanted}, but the root certificate was made for {days} days",
             where=str(authority.parent),
-            remedy=f"Set validity_days to {days}: a root with another life would be a new root, with new kits for all.",
+            remedy=f"Set it to {days}: a root with another life would be a new root, with new kits for everybody.",
         )
 
 

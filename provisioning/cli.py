@@ -1,230 +1,248 @@
-"""The `consortium` command: who is in the federation, and all of it on one machine."""
+"""The `consortium` command: who is in the federation, and a whole consortium on one machine."""
 
-import json
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from provisioning import consortium, processes
+from provisioning import consortium as description
+from provisioning import kits, processes
 from provisioning.control import PartStatus
 from provisioning.federation import Federation
-from provisioning.provision import provision
-from silo_app.errors import SiloscopeError
-
-__all__ = ["app", "main"]
+from silo_app.cli import edge
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.errors import InputError
 
 app = typer.Typer(
-    help="Provision a federation of hospitals, and run all of it on one machine.",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    help="Provision a consortium of hospitals, and run one on this machine for demo, tests and development.",
     pretty_exceptions_enable=False,
 )
-people = Console(stderr=True, highlight=False)
-
-Format = Literal["text", "json"]
-Folder = Annotated[Path, typer.Option("--dir", envvar="CONSORTIUM", help="The folder of the federation.")]
-As = Annotated[Format, typer.Option("--format", help="json: one envelope on stdout.")]
-Name = Annotated[str, typer.Argument(help="A participant (hospital-a) or a process (hospital-a.index).")]
-Restart = Annotated[bool, typer.Option(help="Start a process again that ends by itself.")]
-HERE = Path("consortium")
+FolderOption = Annotated[
+    Path, typer.Option("--dir", envvar="CONSORTIUM", help="The folder that `consortium provision` made.")
+]
+NameArgument = Annotated[str, typer.Argument(help="A participant (hospital-a) or one process (hospital-a.index).")]
+RestartOption = Annotated[bool, typer.Option(help="Start a process again when it ends by itself.")]
+_DEFAULT = Path("consortium")
 
 
-def main() -> None:
-    """Run the command; an error of ours is shown as what it says, never as a traceback."""
-    try:
-        app()
-    except SiloscopeError as error:
-        people.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(error.exit_status)
-
-
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
-    if not wanted:
-        return
-    try:
-        typer.echo(f"siloscope {version('siloscope')}")
-    except PackageNotFoundError:
-        typer.echo("siloscope (from a checkout)")
-    raise typer.Exit
-
-
-@app.callback()
-def _options(
-    show_version: Annotated[  # noqa: FBT002 - typer's flags
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
-    ] = False,
+@app.command()
+def provision(
+    file: Annotated[Path, typer.Argument(help="The consortium's description (YAML).")],
+    out: Annotated[Path, typer.Option(help="Where the startup kits go.")] = _DEFAULT,
+    output: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    pass
+    """Make startup kits; again later, it adds what is new and leaves the root and everything that is right alone.
 
-
-@app.command("provision")
-def provision_command(
-    file: Annotated[Path, typer.Argument(help="The federation: its server, hospitals and people.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder of the federation.")] = HERE,
-    output: As = "text",
-) -> None:
-    """Make a startup kit for every participant; run again, it adds what is new and touches nothing else.
-
-    Example: consortium provision provisioning/consortium.yaml
+    Example:
+        consortium provision provisioning/consortium.yaml --out consortium
     """
     changes: list[str] = []
-    federation = provision(consortium.load(file), out, tell=changes.append)
-    certificates = federation.certificates()
-    if output == "json":
-        _envelope({"dir": str(federation.root), "changes": changes, "certificates": [asdict(c) for c in certificates]})
-        return
-    for line in changes or ["nothing changed"]:
-        people.print(line, markup=False)
-    table = Table("participant", "startup kit", "certificate valid until", "days left", box=None)
-    for certificate in certificates:
-        kit = str(federation.kit(certificate.participant))
-        table.add_row(certificate.participant, kit, f"{certificate.expires:%Y-%m-%d}", str(certificate.days_left))
-    _wide(people).print(table)
-    _next_steps(federation, out)
+    federation = kits.provision(description.read(file), out, tell=changes.append)
+    data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
+    emit(data, output, lambda _: _show_kits(data, federation))
 
 
-def _next_steps(federation: Federation, out: Path) -> None:
-    option = "" if out == HERE else f" --dir {out}"
-    server = federation.consortium.server
+@app.command()
+def up(folder: FolderOption = _DEFAULT, *, restart: RestartOption = True) -> None:
+    """Start server, anchor, silos and their index processes on this machine, and wait until all are ready.
+
+    Example:
+        consortium up --dir consortium
+    """
+    with _telling("up", "`consortium status`, `consortium down`") as tell:
+        Federation.load(folder).up(tell, restart=restart)
+
+
+@app.command()
+def down(folder: FolderOption = _DEFAULT) -> None:
+    """End every process that `consortium up` started from this folder, with what they started, and no other.
+
+    Example:
+        consortium down --dir consortium
+    """
+    with _telling("down") as tell:
+        Federation.load(folder).down(tell)
+
+
+@app.command()
+def start(name: NameArgument, folder: FolderOption = _DEFAULT, *, restart: RestartOption = True) -> None:
+    """Start one participant, or one of its processes.
+
+    Example:
+        consortium start hospital-b
+    """
+    with _telling("started") as tell:
+        Federation.load(folder).start(name, tell, restart=restart)
+
+
+@app.command()
+def stop(name: NameArgument, folder: FolderOption = _DEFAULT) -> None:
+    """End one participant's processes, or one of them.
+
+    Example:
+        consortium stop hospital-b
+    """
+    with _telling("stopped") as tell:
+        Federation.load(folder).stop(name, tell)
+
+
+@app.command()
+def status(
+    folder: FolderOption = _DEFAULT,
+    output: FormatOption = OutputFormat.TABLE,
+    *,
+    ask: Annotated[bool, typer.Option(help="Ask the server which silos it reaches (takes some seconds).")] = True,
+) -> None:
+    """Say what runs, since when, with how much memory, and which silos the server reaches.
+
+    Example:
+        consortium status --format json
+    """
+    found = Federation.load(folder).status(ask_server=ask)
+    emit({"processes": [asdict(part) for part in found]}, output, lambda _: _show_status(found))
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="A participant or process; none shows all of them.")] = "",
+    folder: FolderOption = _DEFAULT,
+    lines: Annotated[int, typer.Option("-n", "--lines", help="How many lines from the end.", min=1)] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines come.")] = False,  # noqa: FBT002
+) -> None:
+    """Print the end of the processes' logs; `NAME.index` is a silo's index process.
+
+    Example:
+        consortium logs hospital-b -f
+    """
+    files = Federation.load(folder).logs(name)
+    if not files:
+        raise InputError(f"{name or 'the consortium'} has no log yet", remedy="Start it: `consortium up`.")
+    for file in files:
+        people.print(f"==> {file} <==", highlight=False, soft_wrap=True)
+        typer.echo(processes.tail(file, lines))
+    if follow:
+        subprocess.run(["tail", "-q", "-n", "0", "-F", *map(str, files)], check=False)  # noqa: S607  (the system's own)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    data: Annotated[
+        str, typer.Option(help="Zips or folders of real images with a CSV, separated by commas; none: synthetic phantoms.")
+    ] = "",
+    hospitals: Annotated[int, typer.Option(help="How many hospitals.", min=2, max=16)] = 3,
+    studies: Annotated[int, typer.Option(help="Phantom studies a hospital.", min=20)] = 220,
+    alpha: Annotated[float, typer.Option(help="Dirichlet label skew between hospitals; real images only.", min=0.01)] = 0.5,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of training.", min=1, show_default=False)] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over a silo's images in a round.", show_default=False)] = None,
+    input_size: Annotated[int, typer.Option(help="Side of the network's input, pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of phantoms, partition and training.", min=0)] = 1,
+) -> None:
+    """Run everything, from images to a search across hospitals, and write report.html.
+
+    Examples:
+        consortium demo
+
+        consortium demo --data pediatric-chest-xray.zip --alpha 0.5
+    """
+    from provisioning.demo import DemoSettings, run
+
+    sets = tuple(Path(part).resolve() for part in data.split(",") if part)
+    chosen = {"rounds": rounds or (8 if sets else 6), "epochs": epochs or (1.0 if sets else 2.0)}
+    settings = DemoSettings(
+        out=out.resolve(),
+        data=sets,
+        hospitals=hospitals,
+        studies=studies,
+        alpha=alpha,
+        seed=seed,
+        input_size=input_size,
+        **chosen,
+    )
+    run(settings, people)
+
+
+@contextmanager
+def _telling(done: str, next_step: str = "") -> Iterator[Callable[[str], None]]:
+    """Show each line as it comes, with the time that passed."""
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        people.print(f"{time.monotonic() - began:5.1f} s  {line}", highlight=False, markup=False)
+
+    yield tell
+    people.print(f"[green]{done}[/green] after {time.monotonic() - began:.0f} s{'; ' * bool(next_step)}{next_step}")
+
+
+def _lives(federation: Federation) -> list[dict[str, Any]]:
+    roles = {federation.server: "server", federation.consortium.anchor: "anchor"} | dict.fromkeys(federation.silos, "silo")
+    return [
+        {
+            "name": certificate.participant,
+            "role": roles.get(certificate.participant, "person"),
+            "kit": str(federation.kit(certificate.participant)),
+            "valid_until": f"{certificate.expires:%Y-%m-%d}",
+            "days": certificate.days_left,
+        }
+        for certificate in federation.certificates()
+    ]
+
+
+def _show_kits(data: dict[str, Any], federation: Federation) -> None:
+    for change in data["changes"] or ["nothing changed"]:
+        people.print(change, highlight=False, markup=False, soft_wrap=True)
+    table = Table("participant", "role", "startup kit", "certificate valid until", box=None)
+    for kit in data["kits"]:
+        table.add_row(kit["name"], kit["role"], kit["kit"], f"{kit['valid_until']} ({kit['days']} days)")
+    _print(table)
+    option = "" if federation.root == _DEFAULT.resolve() else f" --dir {federation.root}"
     people.print(
-        f"\nNext, on this machine: consortium up{option}\n"
-        "Or give each hospital its folder over a channel you trust (it holds a private key); there, with siloscope\n"
-        f"installed: startup/start.sh. Hospitals connect to {server.host}:{server.port} and open no port themselves.\n"
-        f"Keep {federation.root / '.authority'} safe: it holds the federation's root key.",
+        f"On this machine: consortium up{option}\n"
+        "Elsewhere: send each hospital its own folder over a channel you trust (it holds a private key); with siloscope\n"
+        "installed there, startup/start.sh connects it. Hospitals open no port themselves.\n"
+        f"Keep {federation.root / '.authority'} offline: it holds the root's key.",
+        highlight=False,
         markup=False,
         soft_wrap=True,
     )
 
 
-@app.command()
-def up(directory: Folder = HERE, *, restart: Restart = True) -> None:
-    """Start the server and every hospital on this machine, and wait until all of them work.
-
-    Example: consortium up
-    """
-    federation = Federation.load(directory)
-    with _progress() as progress:
-        federation.up(progress, restart=restart)
-
-
-@app.command()
-def down(directory: Folder = HERE) -> None:
-    """End every process that `consortium up` started, with all their children; no other process is touched.
-
-    Example: consortium down
-    """
-    federation = Federation.load(directory)
-    with _progress() as progress:
-        _tell_killed(federation.down(progress))
-
-
-@app.command()
-def start(name: Name, directory: Folder = HERE, *, restart: Restart = True) -> None:
-    """Start one participant or one process.
-
-    Example: consortium start hospital-a
-    """
-    federation = Federation.load(directory)
-    with _progress() as progress:
-        federation.start(name, progress, restart=restart)
-
-
-@app.command()
-def stop(name: Name, directory: Folder = HERE) -> None:
-    """End one participant or one process.
-
-    Example: consortium stop hospital-a
-    """
-    federation = Federation.load(directory)
-    with _progress() as progress:
-        _tell_killed(federation.stop(name, progress))
-
-
-@app.command()
-def status(
-    directory: Folder = HERE,
-    output: As = "text",
-    *,
-    ask: Annotated[bool, typer.Option(help="Ask the server which hospitals it reaches (some seconds).")] = True,
-) -> None:
-    """Show every process: running or not, since when, reached by the server or not, memory.
-
-    Example: consortium status --format json
-    """
-    federation = Federation.load(directory)
-    found = federation.status(ask_server=ask)
-    if output == "json":
-        _envelope({"dir": str(federation.root), "processes": [asdict(part) for part in found]})
-        return
+def _show_status(found: list[PartStatus]) -> None:
+    colors = {"running": "green", "restarting": "yellow", "failed": "red", "stopped": "dim"}
     table = Table("process", "state", "pid", "up for", "reached", "memory", "restarts", box=None)
     for part in found:
-        table.add_row(*_row(part))
-    _wide(Console(highlight=False)).print(table)
+        up_for = str(datetime.now(UTC) - part.since).split(".", maxsplit=1)[0] if part.since else ""
+        table.add_row(
+            part.name,
+            f"[{colors[part.state]}]{part.state}[/]",
+            str(part.pid or ""),
+            up_for,
+            {None: "", True: "yes", False: "[red]no[/red]"}[part.reached],
+            f"{part.memory_bytes / 1e6:.0f} MB" if part.memory_bytes else "",
+            str(part.restarts or ""),
+        )
+    _print(table)
 
 
-def _row(part: PartStatus) -> tuple[str, ...]:
-    up_for = str(datetime.now(UTC) - part.since).split(".", maxsplit=1)[0] if part.since else ""
-    reached = {None: "", True: "yes", False: "no"}[part.registered]
-    memory = f"{part.memory_bytes / 1e6:.0f} MB" if part.memory_bytes else ""
-    return (part.name, part.state, str(part.pid or ""), up_for, reached, memory, str(part.restarts or ""))
-
-
-@app.command()
-def logs(
-    name: Annotated[str | None, typer.Argument(help="A participant or process; all of them without one.")] = None,
-    directory: Folder = HERE,
-    *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what is written.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 20,
-) -> None:
-    """Show the last lines of the processes' logs.
-
-    Example: consortium logs hospital-a -f
-    """
-    federation = Federation.load(directory)
-    names = [name] if name else [part.name for part in federation.status(ask_server=False)]
-    found = [log for each in names for log in federation.logs(each)]
-    for log in found:
-        people.print(f"==> {log}", markup=False)
-        typer.echo(processes.tail(log, lines))
-    if follow and found:
-        subprocess.run(["tail", "-q", "-n", "0", "-F", *map(str, found)], check=False)  # noqa: S607 - the system's tail
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    began = time.monotonic()
-
-    def tell(name: str, what: str) -> None:
-        people.print(f"{time.monotonic() - began:6.1f} s  {name:<24} {what}", markup=False)
-
-    yield tell
-
-
-def _tell_killed(killed: list[int]) -> None:
-    if killed:
-        people.print(f"killed, because they did not end when asked: {', '.join(map(str, killed))}", markup=False)
-
-
-def _wide(console: Console) -> Console:
+def _print(table: Table) -> None:
     # In a pipe a table is not cut to 80 columns.
-    return console if console.is_terminal else Console(file=console.file, width=240, highlight=False)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
 
 
-def _envelope(data: dict[str, Any]) -> None:
-    typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": data}, default=_plain))
+def main() -> None:
+    """Run the command line, turning our errors into one line with a remedy."""
+    edge.run(app)
 
 
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+if __name__ == "__main__":
+    main()

@@ -1,62 +1,52 @@
-"""Who is in the federation: `consortium.yaml` as an immutable model; every problem in it is reported at once."""
+"""The consortium's description: who takes part, under which names, and where the server is."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from silo_app.config import FolderSource, Labels, ReleaseSettings, SiloConfig, TrainingSettings, problems, read_yaml
-from silo_app.errors import ConfigInvalid
+from silo_app.errors import ConfigInvalid, InputError
 
-__all__ = ["SERVER", "Admin", "Anchor", "Consortium", "Server", "Silo", "load"]
+__all__ = ["SERVER", "Consortium", "Person", "Server", "SiloEntry", "read"]
 
 SERVER = "server"
-"""The server's identity, in its certificate and as the name of its kit; its host may change, this does not."""
+"""The server's identity in its certificate, and the name of its kit: its host may change, this does not."""
 
-# NVFlare 2.9 checks the same shapes (apis/utils/format_check.py) one at a time; here they are checked together.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Organisation = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,63}$")]
-Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$")]
-Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$")]
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_EMAIL = r"^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$"
+_ORGANISATION = r"^[A-Za-z0-9_]{1,63}$"  # NVFlare's rule (apis/utils/format_check.py)
 
 
-class _Part(BaseModel):
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Server(_Part):
-    """Where the coordinator listens: one host, one port for sites and administrators alike."""
+class Server(_Settings):
+    """Where the hospitals find the server: one host, one port for sites and administrators alike."""
 
-    host: Host = "localhost"
+    host: str = Field(default="localhost", pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")
     """The name that every hospital reaches it by; it stands in the server's certificate."""
-    port: int = Field(default=8002, ge=0, le=65535)
-    """0: a free port is chosen at the first provisioning, and kept."""
+    port: int = Field(default=8002, ge=0, le=65_535)
+    """0: a free one is chosen when the consortium is first provisioned, and kept."""
     scheme: Literal["tcp", "grpc", "http"] = "tcp"
-    organisation: Organisation = "coordinator"
+    organisation: str = Field(default="coordinator", pattern=_ORGANISATION)
     home: Path | None = None
     """Where the kit will lie on the server's own machine, if not where it is made: NVFlare stores jobs by full path."""
 
 
-class Admin(_Part):
-    """A person who may ask the federation for something; the name is in the person's certificate."""
+class Certificates(_Settings):
+    """How long the root certificate holds; NVFlare 2.9 gives every participant's own 360 days, but never longer."""
 
-    name: Email
-    role: Literal["lead", "org_admin", "member"] = "lead"
-    organisation: Organisation = "coordinator"
+    root_valid_days: int = Field(default=3650, ge=1, le=36_500)
 
 
-class Anchor(_Part):
-    """A site without data beside the server: a job for the server alone still needs one participating site."""
+class SiloEntry(_Settings):
+    """A hospital; what is given beside its names goes into the first `silo.yaml` of its kit."""
 
-    name: Name = "anchor"
-
-
-class Silo(_Part):
-    """A hospital, and what its first `silo.yaml` shall say; from then on that file is the hospital's own."""
-
-    name: Name
+    name: str = Field(pattern=NAME)
     display_name: str = ""
-    organisation: Organisation | None = None
+    organisation: str | None = Field(default=None, pattern=_ORGANISATION)
     """By default the name, with "_" for "-"."""
     sources: tuple[FolderSource, ...] = ()
     labels: Labels | None = None
@@ -70,46 +60,43 @@ class Silo(_Part):
         return self.organisation or self.name.replace("-", "_")
 
     def config(self) -> SiloConfig:
-        """Return the first `silo.yaml` of this silo."""
-        given = {
-            "labels": self.labels,
-            "held_out_share": self.held_out_share,
-            "release": self.release,
-            "training": self.training,
-        }
-        return SiloConfig(
-            name=self.name,
-            display_name=self.display_name,
-            sources=self.sources,
-            **{key: value for key, value in given.items() if value is not None},
-        )
+        """Return the first `silo.yaml` of this silo: what is given here, and the defaults."""
+        given = self.model_dump(exclude={"organisation"}, exclude_none=True)
+        return SiloConfig.model_validate(given)
 
 
-class Consortium(_Part):
+class Person(_Settings):
+    """Somebody with an admin kit."""
+
+    name: str = Field(pattern=_EMAIL)
+    organisation: str = Field(default="coordinator", pattern=_ORGANISATION)
+    role: Literal["lead", "member", "org_admin", "project_admin"] = "lead"
+
+
+class Consortium(_Settings):
     """The whole of `consortium.yaml`."""
 
-    name: Name
+    name: str = Field(pattern=NAME)
     server: Server = Server()
-    validity_days: int = Field(default=360, ge=1, le=3650)
-    """Life of the federation's root certificate; participants' certificates last 360 days at most, never longer."""
-    admin: Email = "admin@consortium.example"
-    researchers: tuple[Admin, ...] = ()
-    silos: tuple[Silo, ...] = Field(min_length=1)
-    anchor: Anchor = Anchor()
+    certificates: Certificates = Certificates()
+    silos: tuple[SiloEntry, ...] = Field(min_length=1)
+    researchers: tuple[Person, ...] = ()
+    operator: Person = Person(name="admin@siloscope.example", role="project_admin")
+    anchor: str = Field(default="anchor", pattern=NAME)
+    """A site without data beside the server: NVFlare wants every job, the search job too, to have one."""
+
+    @field_validator("operator")
+    @classmethod
+    def _operates(cls, person: Person) -> Person:
+        return person.model_copy(update={"role": "project_admin"})
 
     @model_validator(mode="after")
-    def _names_are_distinct(self) -> Self:
-        names = [SERVER, self.anchor.name, self.admin]
-        names += [silo.name for silo in self.silos] + [person.name for person in self.researchers]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"used more than once: {', '.join(doubled)} ({SERVER} and the anchor's name are taken)")
+    def _distinct(self) -> "Consortium":
+        names = [*self.participants]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names must differ, also from {SERVER!r} and the anchor's: {', '.join(twice)}")
         return self
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """NVFlare sites in starting order: the anchor, then the silos."""
-        return (self.anchor.name, *self.silo_names)
 
     @property
     def silo_names(self) -> tuple[str, ...]:
@@ -117,25 +104,29 @@ class Consortium(_Part):
         return tuple(silo.name for silo in self.silos)
 
     @property
-    def people(self) -> tuple[str, ...]:
-        """Everyone with an administrator's kit."""
-        return (self.admin, *(person.name for person in self.researchers))
+    def sites(self) -> tuple[str, ...]:
+        """NVFlare's sites: the anchor and the silos."""
+        return (self.anchor, *self.silo_names)
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Everyone with an admin kit: the researchers, then the operator."""
+        return (*self.researchers, self.operator)
 
     @property
     def participants(self) -> tuple[str, ...]:
         """Everyone with a startup kit."""
-        return (SERVER, *self.sites, *self.people)
+        return (SERVER, *self.sites, *(person.name for person in self.people))
 
 
-def load(file: Path) -> Consortium:
-    """Read `consortium.yaml`. Raises `ConfigInvalid` naming every wrong key at once."""
+def read(file: Path) -> Consortium:
+    """Read a consortium file. Raises `ConfigInvalid` naming every wrong key at once."""
     if not file.is_file():
-        raise ConfigInvalid(
-            "there is no such file",
-            where=str(file),
-            remedy="Name the file that lists the federation's hospitals, for example provisioning/consortium.yaml.",
+        raise InputError(
+            "there is no such file", where=str(file), remedy="Start from provisioning/consortium.yaml of the project."
         )
+    content: Any = read_yaml(file)
     try:
-        return Consortium.model_validate(read_yaml(file))
+        return Consortium.model_validate(content)
     except ValidationError as error:
         raise ConfigInvalid(problems(file, error), remedy="Correct these lines and try again.") from None

@@ -27,7 +27,7 @@ class PartStatus:
     """running, restarting, failed (ended by itself) or stopped."""
     pid: int | None = None
     since: datetime | None = None
-    registered: bool | None = None
+    reached: bool | None = None
     """Whether the server reaches this site now; None where that was not asked or has no meaning."""
     memory_bytes: int = 0
     """Resident memory of the process and everything it started."""
@@ -46,7 +46,7 @@ def status(part: Part, record: Record | None, reached: set[str] | None) -> PartS
         state=_state(record, alive=alive),
         pid=record.process.pid if alive and record.process else None,
         since=datetime.fromtimestamp(record.process.created, UTC) if alive and record.process else None,
-        registered=part.name in reached if is_site and reached is not None else None,
+        reached=part.name in reached if is_site and reached is not None else None,
         memory_bytes=sum(_memory(process) for process in processes.living([record])),
         restarts=record.restarts,
         last_exit=record.last_exit,

@@ -17,17 +17,17 @@ from provisioning.supervisor import Record
 from silo_app import durable
 from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
-__all__ = ["Federation", "Progress"]
+__all__ = ["Federation", "Tell"]
 
-Progress = Callable[[str, str], None]
-"""Hears the name of a process and what became of it: starting, ready, running already, ended."""
+Tell = Callable[[str], None]
+"""Hears what becomes of each process, a line each: "hospital-a: ready"."""
 
 _DESCRIPTION = "federation.json"
 _GRACE = 10.0
 _POLL = 0.2
 
 
-def _silent(_name: str, _what: str) -> None:
+def _silent(_line: str) -> None:
     pass
 
 
@@ -54,19 +54,24 @@ class Federation:
         durable.write_text(self.root / _DESCRIPTION, self.consortium.model_dump_json(indent=1) + "\n")
 
     @property
-    def silos(self) -> tuple[str, ...]:
+    def server(self) -> str:
+        """The server's name."""
+        return SERVER
+
+    @property
+    def silos(self) -> list[str]:
         """The names of the silos."""
-        return self.consortium.silo_names
+        return list(self.consortium.silo_names)
 
     @property
     def admin_kit(self) -> Path:
-        """The kit of the project's administrator."""
-        return self.kit(self.consortium.admin)
+        """The kit of who submits jobs: the first researcher, or the operator if there is none."""
+        return self.kit(self.consortium.people[0].name)
 
     @property
-    def lead_kit(self) -> Path:
-        """The kit of the first researcher, or the administrator's if there is none."""
-        return self.kit(self.consortium.people[1]) if self.consortium.researchers else self.admin_kit
+    def operator_kit(self) -> Path:
+        """The kit of who runs the federation."""
+        return self.kit(self.consortium.operator.name)
 
     def kit(self, name: str) -> Path:
         """Return the startup kit of a participant."""
@@ -78,24 +83,24 @@ class Federation:
         """Return every participant's certificate. Raises `CertificateMissing`."""
         return [certificates.read(self.kit(name)) for name in self.consortium.participants]
 
-    def up(self, progress: Progress = _silent, *, restart: bool = True, wait: float = 180.0) -> None:
+    def up(self, tell: Tell = _silent, *, restart: bool = True, wait: float = 180.0) -> None:
         """Start whatever does not run, and return when all of it does its work.
 
         If one process fails, everything that this call started is ended again and `ProcessFailed` holds its log's end.
         """
-        self._start(self._parts(), progress, restart=restart, wait=wait)
+        self._start(self._parts(), tell, restart=restart, wait=wait)
 
-    def start(self, name: str, progress: Progress = _silent, *, restart: bool = True, wait: float = 180.0) -> None:
+    def start(self, name: str, tell: Tell = _silent, *, restart: bool = True, wait: float = 180.0) -> None:
         """Start one participant (`hospital-a`) or one process (`hospital-a.index`)."""
-        self._start(self._named(name), progress, restart=restart, wait=wait)
+        self._start(self._named(name), tell, restart=restart, wait=wait)
 
-    def down(self, progress: Progress = _silent, *, grace: float = _GRACE) -> list[int]:
+    def down(self, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End every process of the federation, job processes included; return the numbers of those killed."""
-        return self._end(self._parts(), progress, grace)
+        return self._end(self._parts(), tell, grace)
 
-    def stop(self, name: str, progress: Progress = _silent, *, grace: float = _GRACE) -> list[int]:
+    def stop(self, name: str, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End one participant or one process; return the numbers of those killed."""
-        return self._end(self._named(name), progress, grace)
+        return self._end(self._named(name), tell, grace)
 
     def pids(self, name: str) -> list[int]:
         """Return the processes of a participant or part: its own first, then supervisor, jobs and other children."""
@@ -110,12 +115,13 @@ class Federation:
         records = {part.name: self._record(part) for part in found}
         server = records[SERVER]
         running = server is not None and processes.is_alive(server.process)
-        reached = control.reached_sites(self.admin_kit) if ask_server and running else None
+        reached = control.reached_sites(self.operator_kit) if ask_server and running else None
         return [control.status(part, records[part.name], reached) for part in found]
 
-    def logs(self, name: str) -> list[Path]:
-        """Return the logs of a participant or part, those that exist."""
-        return [part.log for part in self._named(name) if part.log.is_file()]
+    def logs(self, name: str = "") -> list[Path]:
+        """Return the logs of a participant or part, or of all, as far as they exist."""
+        found = self._named(name) if name else self._parts()
+        return [part.log for part in found if part.log.is_file()]
 
     def _parts(self) -> list[Part]:
         return parts.parts(self.consortium, self.root)
@@ -135,7 +141,7 @@ class Federation:
     def _records(self, found: Sequence[Part]) -> list[Record]:
         return [record for record in map(self._record, found) if record is not None]
 
-    def _start(self, found: Sequence[Part], progress: Progress, *, restart: bool, wait: float) -> None:
+    def _start(self, found: Sequence[Part], tell: Tell, *, restart: bool, wait: float) -> None:
         waiting = [part for part in found if not self._runs(part)]
         for part in waiting:
             if not part.socket:
@@ -144,12 +150,12 @@ class Federation:
             ports.refuse_taken(self.consortium.server.port)
         for part in found:
             if part not in waiting:
-                progress(part.name, "running already")
+                tell(f"{part.name}: running already")
         try:
             for part in waiting:
                 self._launch(part, restart=restart)
-                progress(part.name, "starting")
-            self._await_ready(waiting, progress, wait)
+                tell(f"{part.name}: starting")
+            self._await_ready(waiting, tell, wait)
         except BaseException:
             processes.end(self._records(waiting), grace=_GRACE)
             raise
@@ -171,14 +177,14 @@ class Federation:
         record = self._record(part)
         return record is not None and processes.is_alive(record.process)
 
-    def _await_ready(self, waiting: Sequence[Part], progress: Progress, wait: float) -> None:
+    def _await_ready(self, waiting: Sequence[Part], tell: Tell, wait: float) -> None:
         left, until = list(waiting), time.monotonic() + wait
         while left:
             for part in list(left):
                 self._refuse_failed(part)
                 if part.is_ready():
                     left.remove(part)
-                    progress(part.name, "ready")
+                    tell(f"{part.name}: ready")
             if left and time.monotonic() > until:
                 raise self._failed(left[0], f"not ready after {wait:.0f} s")
             time.sleep(_POLL if left else 0)
@@ -197,11 +203,11 @@ class Federation:
             remedy=f"The whole log: {part.log}",
         )
 
-    def _end(self, found: Sequence[Part], progress: Progress, grace: float) -> list[int]:
+    def _end(self, found: Sequence[Part], tell: Tell, grace: float) -> list[int]:
         records = self._records(found)
         killed = processes.end(records, grace=grace)
         for record in records:
             with contextlib.suppress(FileNotFoundError):
                 (self.root / ".run" / f"{record.name}.json").unlink()
-            progress(record.name, "ended")
+            tell(f"{record.name}: ended")
         return killed

@@ -17,6 +17,8 @@ __all__ = ["Part", "environment", "parts"]
 
 INDEX_SUFFIX = ".index"
 _SILO_COMMAND = "silo_app.cli.main"
+_LEFT_RUNNING = "30"
+"""Seconds that a job whose site vanished stays RUNNING after its last round (NVFlare's default: 900)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Part:
 
 def parts(consortium: Consortium, root: Path) -> list[Part]:
     """Return every process of a federation that lies in `root`, in starting order."""
-    sites = [(consortium.anchor.name, consortium.server.organisation)]
+    sites = [(consortium.anchor, consortium.server.organisation)]
     sites += [(silo.name, silo.org) for silo in consortium.silos]
     found = [_server(consortium, root / SERVER), *(_site(root / name, organisation) for name, organisation in sites)]
     if has_silo_command():
@@ -114,7 +116,8 @@ def environment(silos: int) -> Mapping[str, str]:
     threads = str(max(1, (os.cpu_count() or 1) // max(1, silos)))
     return {
         "OMP_NUM_THREADS": threads,
-        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_ARENA_MAX": "4",
+        "NVFLARE_CLIENT_OUTCOME_WAIT_TIMEOUT": _LEFT_RUNNING,
         **inherited,
         "PATH": os.pathsep.join([python, inherited.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [inherited.get("PYTHONPATH")])]),

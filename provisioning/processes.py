@@ -79,9 +79,7 @@ def _await_record(orders: Orders) -> Record:
         if record is not None and record.token == orders.token:
             return record
         time.sleep(0.02)
-    raise ProcessFailed(
-        "the supervisor did not report", where=orders.name, remedy=f"Look at {orders.log}, then try again."
-    )
+    raise ProcessFailed("the supervisor did not report", where=orders.name, remedy=f"Look at {orders.log}, then try again.")
 
 
 def read_record(file: Path) -> Record | None:
@@ -118,23 +116,26 @@ def living(records: Iterable[Record]) -> list[psutil.Process]:
 
 def _token(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get(TOKEN)
+        token: str | None = process.environ().get(TOKEN)
     except (psutil.Error, OSError):
         return None  # another account's process, or one that has just ended
+    return token
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        children: list[psutil.Process] = process.children(recursive=True)
     except psutil.Error:
         return []
+    return children
 
 
 def _not_a_zombie(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        zombie: bool = process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+    return not zombie
 
 
 def end(records: Iterable[Record], *, grace: float) -> list[int]:

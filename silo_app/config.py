@@ -44,9 +44,7 @@ class CsvLabels(_Settings):
 
     kind: Literal["csv"] = "csv"
     path: Path
-    key: Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"] = (
-        "study_instance_uid"
-    )
+    key: Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"] = "study_instance_uid"
     key_column: str = "study_instance_uid"
     findings_column: str = "findings"
     separator: str = "|"
@@ -90,6 +88,8 @@ class ReleaseSettings(_Settings):
     min_gallery: int = Field(default=11, ge=1)
     """A gallery of fewer cases answers nobody (small cells: CMS's threshold of 11)."""
     purposes: tuple[str, ...] = ("care", "research", "teaching")
+    askers: tuple[str, ...] = ()
+    """Names of the silos that are answered; empty means every silo of the federation."""
 
 
 class TrainingSettings(_Settings):
@@ -204,6 +204,5 @@ def read_yaml(file: Path) -> Any:
 def problems(file: Path, error: ValidationError) -> str:
     """Return one line "file:key: problem" for each problem that pydantic found."""
     return "\n".join(
-        f"{file}:{'.'.join(str(part) for part in problem['loc']) or '(top)'}: {problem['msg']}"
-        for problem in error.errors()
+        f"{file}:{'.'.join(str(part) for part in problem['loc']) or '(top)'}: {problem['msg']}" for problem in error.errors()
     )
