@@ -11,7 +11,8 @@ from rich.table import Table
 
 from silo_app import config, durable
 from silo_app.cases import EncoderVersion
-from silo_app.cli.edge import FormatOption, OutputFormat, emit, people, work
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.cli.progress import work
 
 SCHEMA_VERSION = 1
 """Of the JSON file."""
@@ -73,7 +74,9 @@ def _findings_table(data: dict[str, Any]) -> Table:
         for name, one in findings.items():
             floor = data["statistics_auc"].get(name) if silo == "pooled" else None
             counts = str(one["present"]), str(one["absent"])
-            table.add_row(name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor))
+            table.add_row(
+                name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor)
+            )
     return table
 
 

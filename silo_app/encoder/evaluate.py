@@ -136,10 +136,7 @@ def findings_auc(spec: EncoderSpec, scores: NDArray[np.float32], images: Images)
 def _pooled(everything: Sequence[SiloImages]) -> tuple[Images, NDArray[np.str_]]:
     images = Images(
         [view for one in everything for view in one.images.views],
-        *(
-            np.concatenate([getattr(one.images, name) for one in everything])
-            for name in ("pixels", "targets", "known")
-        ),
+        *(np.concatenate([getattr(one.images, name) for one in everything]) for name in ("pixels", "targets", "known")),
     )
     return images, np.concatenate([np.full(len(one.images), one.silo) for one in everything])
 
@@ -175,9 +172,7 @@ def _neighbours(
     if len(queries) > _MOST_QUERIES:
         queries = np.sort(np.random.default_rng(0).choice(queries, _MOST_QUERIES, replace=False))
     return {
-        way: neighbourhood(
-            class_names, vectors, classes, images.patients, silos, queries, k=k, other_silos_only=other
-        )
+        way: neighbourhood(class_names, vectors, classes, images.patients, silos, queries, k=k, other_silos_only=other)
         for way, vectors in ways.items()
     }
 
