@@ -37,22 +37,22 @@ class Authority:
     def __post_init__(self):
         self.root = self._certificate("root", self.key.public_key(), ca=True)
 
-    def kit(self, name: str) -> Path:
+    def kit(self, name: str, role: str = "") -> Path:
         if name not in self.kits:
-            self.kits[name] = self._make_kit(name)
+            self.kits[name] = self._make_kit(name, role)
         return self.kits[name]
 
-    def identity(self, name: str) -> Identity:
-        return Identity.load(self.kit(name))
+    def identity(self, name: str, role: str = "") -> Identity:
+        return Identity.load(self.kit(name, role))
 
-    def _make_kit(self, name: str) -> Path:
+    def _make_kit(self, name: str, role: str) -> Path:
         kit = self.folder / name
         startup = kit / "startup"
         startup.mkdir(parents=True)
         key = ec.generate_private_key(ec.SECP256R1())
         pem = serialization.Encoding.PEM
         (startup / "rootCA.pem").write_bytes(self.root.public_bytes(pem))
-        (startup / "client.crt").write_bytes(self._certificate(name, key.public_key()).public_bytes(pem))
+        (startup / "client.crt").write_bytes(self._certificate(name, key.public_key(), role=role).public_bytes(pem))
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (startup / "client.key").write_bytes(private)
         (startup / "client.key").chmod(0o600)
@@ -60,12 +60,12 @@ class Authority:
         (kit / "local" / "silo.yaml").write_text(f"name: {name}\n")
         return kit
 
-    def _certificate(self, name: str, public, *, ca: bool = False) -> x509.Certificate:
+    def _certificate(self, name: str, public, *, ca: bool = False, role: str = "") -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
-            .subject_name(_common_name(name))
-            .issuer_name(_common_name("root"))
+            .subject_name(_subject(name, role))
+            .issuer_name(_subject("root"))
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
@@ -75,8 +75,9 @@ class Authority:
         )
 
 
-def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+def _subject(name: str, role: str = "") -> x509.Name:
+    roles = [x509.NameAttribute(x509.NameOID.UNSTRUCTURED_NAME, role)] if role else []
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name), *roles])
 
 
 class BruteForceGallery:
@@ -107,7 +108,7 @@ def unit_rows(rng, count, dimension=DIMENSION):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def a_view(case: str, **fields) -> View:
+def make_view(case: str, **fields) -> View:
     known = {
         "digest": "0" * 64,
         "case": CaseId(case),
@@ -136,7 +137,7 @@ class SimulatedSilo:
     def handle(self, frame: bytes) -> bytes:
         request = open_request(self.identity.trust, frame)
         cases = SearchableCases(generation="000001", encoder_version=self.encoder, index=self.gallery)
-        return encode(answer(request, cases, silo=self.name, view_of=a_view, settings=self.settings))
+        return encode(answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings))
 
 
 @dataclass
@@ -212,3 +213,9 @@ def sealed(authority, request_of):
 def faults():
     """The ways in which a simulated silo fails."""
     return {"late": is_late, "gone": is_gone}
+
+
+@pytest.fixture(scope="session")
+def a_view():
+    """Make a view of a case, as a catalogue would."""
+    return make_view
