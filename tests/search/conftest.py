@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Sex, Split, View, ViewPosition
-from silo_app.config import ReleaseSettings
+from silo_app.catalogue import Catalogue, FileRecord, Label, ViewKeys, ViewRecord
+from silo_app.config import ReleaseSettings, SiloHome, load
 from silo_app.identity import Identity
+from silo_app.index.build import build_generation
 from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.envelope import open_request, seal
@@ -219,3 +221,62 @@ def faults():
 def a_view():
     """Make a view of a case, as a catalogue would."""
     return make_view
+
+
+@dataclass
+class StockedSilo:
+    """A silo's kit on disk, with a catalogue and (by `index`) generations, as ingest and `silo index build` make them."""
+
+    home: SiloHome
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def stock(self, seed: int, patients: int, studies: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self.home.catalogue.parent.mkdir(parents=True, exist_ok=True)
+        with Catalogue.open(self.home.catalogue, create=True) as catalogue, catalogue.writing() as writer:
+            for number in range(patients * studies):
+                digest, patient, study = rng.bytes(32).hex(), f"p{seed}-{number // studies}", f"s{seed}-{number}"
+                keys = ViewKeys(
+                    instance=digest,
+                    study=study,
+                    study_uid=study,
+                    accession=study,
+                    patient=PatientKey(patient),
+                    patient_id=patient,
+                )
+                record = ViewRecord(
+                    digest=digest, keys=keys, split=Split.TRAIN, position=ViewPosition.PA, age=40, device="secret-device"
+                )
+                writer.add_view(record)
+                writer.record_file(FileRecord(source="/secret", path=digest, size=1, mtime_ns=1, recipe="r", digest=digest))
+                writer.relabel({digest: [Label(finding=Finding.PNEUMONIA, present=number % 2 == 0, source="csv")]})
+                self.vectors[digest] = unit_rows(rng, 1)[0]
+
+    def recall(self, digest: str) -> None:
+        with Catalogue.open(self.home.catalogue) as catalogue, catalogue.writing() as writer:
+            writer.forget_files("/secret", [digest])
+            writer.drop_orphans()
+
+    def index(self, encoder: str = ENCODER):
+        return build_generation(self.home, EncoderVersion(encoder), self.embed)
+
+    def embed(self, digests):
+        return np.stack([self.vectors[digest] for digest in digests])
+
+
+@pytest.fixture
+def stocked(tmp_path):
+    """Make a silo with 20 cases in its catalogue, in a federation of its own."""
+    federation = Authority(tmp_path / "kits")
+
+    def make(name: str = "south", cases: int = 20, studies: int = 1, config: str = "") -> StockedSilo:
+        kit = federation.kit(name)
+        if config:
+            (kit / "local" / "silo.yaml").write_text(f"name: {name}\n{config}")
+        silo = StockedSilo(load(kit))
+        if cases:
+            silo.stock(len(name), cases // studies, studies)
+        return silo
+
+    make.federation = federation
+    return make
