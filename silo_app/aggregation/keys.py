@@ -22,7 +22,7 @@ from silo_app.aggregation.wire import NAME_LIMIT, parse_map
 from silo_app.errors import KeyRefused, SignatureInvalid
 from silo_app.identity import Identity, Trust
 
-__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "read_announcement", "unwrap", "wrap"]
+__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "is_usable", "read_announcement", "unwrap", "wrap"]
 
 ANNOUNCEMENT = b"siloscope/announcement/1"
 KEY_WRAP = b"siloscope/key-wrap/1"
@@ -118,7 +118,18 @@ def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
     return announcement
 
 
-def wrap(secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity) -> bytes:
+def is_usable(public: bytes) -> bool:
+    """Return whether `public` is an X25519 key of full order; with another, the shared secret would be known to all."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
+
+
+def wrap(
+    secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity
+) -> bytes:
     """Return the key `secret`, of id `key`, sealed for `receiver` and signed."""
     job = roster.announcements[own.name].job
     head = WrappedKey(
@@ -140,7 +151,9 @@ def unwrap(signed: bytes, roster: Roster, private: X25519PrivateKey, own: Identi
     Raises `SignatureInvalid`, or `KeyRefused` for a key of another job, roster, sender or receiver.
     """
     verified = own.trust.verify(signed, context=KEY_WRAP)
-    types = dict.fromkeys(("job", "sender", "receiver"), str) | dict.fromkeys(("roster", "key", "nonce", "sealed"), bytes)
+    types = dict.fromkeys(("job", "sender", "receiver"), str) | dict.fromkeys(
+        ("roster", "key", "nonce", "sealed"), bytes
+    )
     wrapped = WrappedKey(**parse_map(verified.payload, types, refuse=KeyRefused, what="the wrapped key"))
     _require_meant(wrapped, verified.name, roster, own.name)
     try:

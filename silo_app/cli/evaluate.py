@@ -11,7 +11,8 @@ from rich.table import Table
 
 from silo_app import config, durable
 from silo_app.cases import EncoderVersion
-from silo_app.cli.edge import FormatOption, OutputFormat, emit, people, work
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.cli.progress import work
 
 SCHEMA_VERSION = 1
 """Of the JSON file."""

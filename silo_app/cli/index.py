@@ -28,7 +28,6 @@ def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     generation and takes the new one by itself.
 
     Examples:
-
         silo index build --silo kits/st-anna
 
         silo index build --silo kits/st-anna --format json
@@ -58,10 +57,9 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     """Show which generation answers, whether it is sound, and whether it fits the silo's encoder and catalogue.
 
     Examples:
-
         silo index status --silo kits/st-anna
     """
-    from silo_app.encoder.version import current_version
+    from silo_app.encoder.checkpoint import current_version
     from silo_app.errors import NotReady
     from silo_app.index.generations import open_current
 

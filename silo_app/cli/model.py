@@ -10,7 +10,10 @@ from rich.table import Table
 
 from silo_app import config
 from silo_app.cases import EncoderVersion
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people, settings_of, work
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.job import parse_settings
+from silo_app.cli.progress import work
+from silo_app.errors import ConfigInvalid, NotReady
 
 app = typer.Typer(no_args_is_help=True, help="The encoders of a silo.")
 
@@ -23,7 +26,6 @@ def list_models(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> 
         silo model list --silo consortium/hospital-a
     """
     from silo_app.encoder import checkpoint
-    from silo_app.errors import NotReady
 
     models = config.load(silo).models
     try:
@@ -118,11 +120,13 @@ def plan_of(pairs: list[str]) -> Any:
     from silo_app.encoder.plan import TrainingPlan
 
     content: dict[str, Any] = {}
-    for name, value in settings_of(pairs).items():
+    for name, value in parse_settings(pairs).items():
         place = content
         *parts, last = name.split(".")
         for part in parts:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigInvalid(f"{name}: {part} holds no settings", where="--set", remedy="See jobs/README.md.")
         place[last] = value
     return TrainingPlan.checked(content)
 

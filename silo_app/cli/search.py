@@ -24,7 +24,7 @@ def search(
     k: Annotated[int, typer.Option("-k", "--hits", help="How many cases.", min=1, max=1000)] = 10,
     purpose: Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")] = "care",
     user: Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")] = "",
-    without_patient: Annotated[
+    without_patient: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
     ] = False,
     budget_ms: Annotated[int, typer.Option(help="How long silos may take.", min=50, max=60_000)] = 1000,
@@ -36,7 +36,6 @@ def search(
     and costs only its own hits. The exit status is 1 if no silo answered.
 
     Examples:
-
         silo search study/image.dcm --silo kits/st-anna
 
         silo search image.dcm --silo kits/st-anna -k 20 --purpose research --format json

@@ -16,7 +16,6 @@ def serve(silo: SiloOption) -> None:
     at the next start.
 
     Examples:
-
         silo serve --silo kits/st-anna
     """
     from silo_app.search.server import IndexProcess

@@ -137,4 +137,6 @@ def _ranked(scores: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64], *, empty: float = math.nan) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.full(above.shape, empty), where=below > 0)
+    ratio: NDArray[np.float64] = np.full(above.shape, empty)
+    np.divide(above, below, out=ratio, where=below > 0)
+    return ratio

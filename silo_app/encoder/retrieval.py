@@ -48,8 +48,8 @@ def classes_of(
     "No Finding" is a class of the views of which something is known and nothing is present.
     """
     present = known & (targets > 0.5)
-    nothing = known.any(axis=1) & ~present.any(axis=1)
-    return [*map(str, names), str(Finding.NO_FINDING)], np.concatenate([present, nothing[:, None]], axis=1)
+    nothing = known.any(axis=1, keepdims=True) & ~present.any(axis=1, keepdims=True)
+    return [*map(str, names), str(Finding.NO_FINDING)], np.concatenate([present, nothing], axis=1)
 
 
 def balanced_precision(
@@ -73,7 +73,7 @@ def precision_by_class(
     names: Sequence[str], queries: NDArray[np.bool_], hits: NDArray[np.bool_]
 ) -> tuple[float | None, Mapping[str, float]]:
     """Return balanced precision and each class's; `queries` (Q, C) and `hits` (Q, k, C) say who has which class."""
-    share = hits.mean(axis=1)  # (Q, C)
+    share = hits.astype(np.float64).mean(axis=1)  # (Q, C)
     by_class = {name: float(share[queries[:, c], c].mean()) for c, name in enumerate(names) if queries[:, c].any()}
     return _mean(by_class), by_class
 
@@ -126,8 +126,10 @@ def _average_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return each ranking's average precision, (q,), of `right` (q, N); NaN where nothing is right."""
     found = np.cumsum(right, axis=1)
     precision = found / np.arange(1, right.shape[1] + 1)
-    total = found[:, -1] if right.shape[1] else np.zeros(len(right), np.int64)
-    return np.divide((precision * right).sum(axis=1), total, out=np.full(len(right), np.nan), where=total > 0)
+    total = right.sum(axis=1)
+    average: NDArray[np.float64] = np.full(len(right), np.nan)
+    np.divide((precision * right).sum(axis=1), total, out=average, where=total > 0)
+    return average
 
 
 def _class_means(names: Sequence[str], queries: NDArray[np.bool_], values: NDArray[np.float64]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Which views make a batch: rare kinds of cases are drawn more often than they occur, so that a skewed silo learns both sides."""
+"""Which views make a batch: rare kinds of cases are drawn more often than they occur; a skewed silo learns both sides."""
 
 from collections.abc import Iterator
 

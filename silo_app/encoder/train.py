@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,5 +110,5 @@ def _loss(
 def _bfloat16(settings: TrainSettings) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

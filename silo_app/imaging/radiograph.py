@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.acceptance import check_acceptable
 from silo_app.imaging.grayscale import display_curve, padding_values, stored_format
-from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of
+from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.resample import area_mean, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
@@ -57,6 +57,7 @@ def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
         raise refusal(RefusalReason.UNREADABLE, f"the file cannot be read ({type(error).__name__})") from None
 
 
+@quiet()
 def radiograph_of(ds: Dataset) -> Radiograph:
     """Turn a parsed dataset into a radiograph; pure."""
     check_acceptable(ds)

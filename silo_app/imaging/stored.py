@@ -1,5 +1,7 @@
 """Pixel Data -> stored values: decoded after the declared size was compared with what is there (PS3.5 8 and A.4)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -10,7 +12,6 @@ from silo_app.errors import ImageUnsupported
 from silo_app.imaging.attributes import integer, text
 from silo_app.imaging.codestream import check_codestream
 from silo_app.imaging.grayscale import StoredFormat
-from silo_app.imaging.parse import quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["stored_pixels"]
@@ -28,8 +29,7 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
     Raises `ImageUnsupported` (truncated, bad-geometry, unsupported-transfer-syntax, decode-failed, too-large).
     """
     rows, columns = integer(ds, "Rows"), integer(ds, "Columns")
-    with quiet():
-        decoded = _decode(ds, rows, columns, stored)
+    decoded = _decode(ds, rows, columns, stored)
     if decoded.shape != (rows, columns) or decoded.dtype.kind not in "iu":
         raise refusal(RefusalReason.BAD_GEOMETRY, f"decoded to shape {decoded.shape}, not to {rows} x {columns}")
     compressed = UID(text(ds.file_meta, "TransferSyntaxUID")).is_compressed
@@ -50,9 +50,8 @@ def _decode(ds: Dataset, rows: int, columns: int, stored: StoredFormat) -> NDArr
         else:
             _check_length(ds.PixelData, rows * columns * stored.allocated // 8)
         plugin = next((name for name in _PREFERRED if name in decoder.available_plugins), "")
-        decoded: NDArray[np.generic] = decoder.as_array(
-            ds, index=0, raw=True, correct_unused_bits=False, decoding_plugin=plugin
-        )[0]
+        options: dict[str, Any] = {"correct_unused_bits": False}  # `_unpacked` does it, with the high bit in mind
+        decoded: NDArray[np.generic] = decoder.as_array(ds, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except (ImageUnsupported, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError:
