@@ -147,7 +147,6 @@ def demo(
     """Run everything, from images to a search across hospitals, and write report.html.
 
     Examples:
-
         consortium demo
 
         consortium demo --data pediatric-chest-xray.zip --alpha 0.5
@@ -155,7 +154,7 @@ def demo(
     from provisioning.demo import DemoSettings, run
 
     sets = tuple(Path(part).resolve() for part in data.split(",") if part)
-    chosen = {"rounds": rounds or (8 if sets else 6), "epochs": epochs or (1.0 if sets else 2.0)}
+    phantoms = not sets
     settings = DemoSettings(
         out=out.resolve(),
         data=sets,
@@ -164,7 +163,8 @@ def demo(
         alpha=alpha,
         seed=seed,
         input_size=input_size,
-        **chosen,
+        rounds=rounds or (6 if phantoms else 8),
+        epochs=epochs or (2.0 if phantoms else 1.0),
     )
     run(settings, people)
 
