@@ -130,6 +130,45 @@ def logs(
             print(text, end="", flush=True) if text else time.sleep(0.3)  # noqa: T201
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    data: Annotated[
+        str, typer.Option(help="Zips or folders of real images with a CSV, separated by commas; none: synthetic phantoms.")
+    ] = "",
+    hospitals: Annotated[int, typer.Option(help="How many hospitals.", min=2, max=16)] = 3,
+    studies: Annotated[int, typer.Option(help="Phantom studies a hospital.", min=20)] = 220,
+    alpha: Annotated[float, typer.Option(help="Dirichlet label skew between hospitals; real images only.", min=0.01)] = 0.5,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of training.", min=1, show_default=False)] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over a silo's images in a round.", show_default=False)] = None,
+    input_size: Annotated[int, typer.Option(help="Side of the network's input, pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of phantoms, partition and training.", min=0)] = 1,
+) -> None:
+    """Run everything, from images to a search across hospitals, and write report.html.
+
+    Examples:
+
+        consortium demo
+
+        consortium demo --data pediatric-chest-xray.zip --alpha 0.5
+    """
+    from provisioning.demo import DemoSettings, run
+
+    sets = tuple(Path(part).resolve() for part in data.split(",") if part)
+    chosen = {"rounds": rounds or (8 if sets else 6), "epochs": epochs or (1.0 if sets else 2.0)}
+    settings = DemoSettings(
+        out=out.resolve(),
+        data=sets,
+        hospitals=hospitals,
+        studies=studies,
+        alpha=alpha,
+        seed=seed,
+        input_size=input_size,
+        **chosen,
+    )
+    run(settings, people)
+
+
 def _lives(federation: Federation) -> list[dict[str, Any]]:
     people_names = [*federation.facts["researchers"], federation.facts["operator"]]
     roles = {federation.server: "server", federation.facts["anchor"]: "anchor"} | dict.fromkeys(federation.silos, "silo")

@@ -88,6 +88,8 @@ class ReleaseSettings(_Settings):
     min_gallery: int = Field(default=11, ge=1)
     """A gallery of fewer cases answers nobody (small cells: CMS's threshold of 11)."""
     purposes: tuple[str, ...] = ("care", "research", "teaching")
+    askers: tuple[str, ...] = ()
+    """Names of the silos that are answered; empty means every silo of the federation."""
 
 
 class TrainingSettings(_Settings):

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from silo_app.errors import CertificateMissing, MessageInvalid, SignatureInvalid
 
-__all__ = ["Identity", "Signer", "Trust", "Verified"]
+__all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
 
 PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
@@ -126,6 +126,11 @@ class Identity:
         return bytes(msgpack.packb({"certificate": certificate, "payload": payload, "signature": signature}))
 
 
+def unverified_payload(signed: bytes, *, limit: int = PAYLOAD_LIMIT) -> bytes:
+    """Return what a signed message says without asking who signed it: for a relay. Raises `MessageInvalid`."""
+    return _unpack(signed, limit)[1]
+
+
 def _statement(context: bytes, certificate: bytes, payload: bytes) -> bytes:
     """Return what is really signed: purpose, certificate and payload, each of a fixed or stated length."""
     return b"".join(
@@ -164,7 +169,7 @@ def _parse(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _common_name(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except Exception:  # noqa: BLE001  (a stranger's bytes: x509.InvalidVersion, for one, is no ValueError)
         raise SignatureInvalid(
             "the certificate in a signed message cannot be read",
             remedy="Nothing was used. Compare the versions of siloscope on both sides.",

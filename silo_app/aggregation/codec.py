@@ -59,8 +59,8 @@ class FieldPlan:
             slots[block] = np.where(packed < 0, packed + modulus, packed)
         return slots
 
-    def unpack(self, slots: NDArray[np.uint64], size: int, modulus: int) -> NDArray[np.int32]:
-        """Undo `pack` on a sum of slots: return the first `size` fields, int32 (P,)."""
+    def unpack(self, slots: NDArray[np.uint64], modulus: int) -> NDArray[np.int32]:
+        """Undo `pack` on a sum of slots: return all fields, int32 (blocks * fields * DEGREE,); after P come zeros."""
         values = np.empty((len(slots), self.fields, DEGREE), dtype=np.int32)
         half = 1 << (self.bits - 1)
         mask = (1 << self.bits) - 1
@@ -72,7 +72,7 @@ class FieldPlan:
                 values[block, field] = low
                 packed = (packed - low) >> self.bits
             values[block, -1] = packed
-        return values.reshape(-1)[:size]
+        return values.reshape(-1)
 
     def _rows(self, values: NDArray[np.int32], blocks: int) -> NDArray[np.int32]:
         """Return `values` as int32 (blocks, fields, DEGREE), zeros at the end."""
@@ -97,21 +97,30 @@ def quantise(
 
 def dequantise(integers: NDArray[np.int32], steps: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
     """Return `integers * steps / weight`, float32 (P,): an update in its own units again."""
-    values = integers * steps  # int32 * float32 is float64 in numpy
-    return (values / weight).astype(np.float32)
+    values = integers.astype(np.float32)  # exact: fields have at most 25 bits, sign included
+    values *= steps
+    values /= np.float32(weight)
+    return values
 
 
 def next_scales(
-    update: NDArray[np.float32], layout: Layout, resolution: NDArray[np.float64], *, headroom: float, floor: float
+    update: NDArray[np.float32],
+    layout: Layout,
+    *,
+    resolution: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    headroom: float,
+    floor: float,
 ) -> NDArray[np.float64]:
     """Return the scale of every tensor for the next round, float64 (T,), from what all silos just decrypted.
 
     A scale is the largest weight change that a round can carry. `headroom` times the largest change of the last round
-    leaves room for silos that differ and for growth; `resolution`, float64 (T,), is the smallest change that the last
-    round could have shown.
+    leaves room for growth; `resolution`, float64 (T,), is the smallest change that the last round could have shown.
+    `kept`, float64 (T,), is what remains of the last scales: unlike silos' updates cancel in the mean, most of all
+    when training converges, so a scale that follows the mean at once would clip every one of them.
     """
     starts = np.concatenate([[0], np.cumsum(layout.sizes)[:-1]])
     filled = layout.sizes > 0
     largest = np.zeros(len(layout.sizes))
     largest[filled] = np.maximum.reduceat(np.abs(update), starts[filled])
-    return np.maximum(headroom * np.maximum(largest, resolution), floor)
+    return np.maximum(np.maximum(headroom * np.maximum(largest, resolution), kept), floor)

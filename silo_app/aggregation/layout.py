@@ -1,6 +1,6 @@
 """How an encoder's tensors lie in one flat vector: names and shapes, in an order that all silos share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -59,7 +59,8 @@ class Layout:
 
     def flatten(self, tensors: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
         """Return `tensors` as one float32 (P,), in the layout's order. Raises `UpdateRefused` if they do not fit."""
-        if Layout.of(tensors).digest != self.digest and Layout.of(_ordered(tensors, self.names)).digest != self.digest:
+        shapes = {name: np.shape(tensor) for name, tensor in tensors.items()}
+        if shapes != dict(zip(self.names, self.shapes, strict=True)):
             raise UpdateRefused(
                 f"{len(tensors)} tensors do not have the names and shapes of this layout of {len(self.names)}",
                 where="layout",
@@ -73,12 +74,6 @@ class Layout:
             name: vector[place].reshape(shape)
             for name, shape, place in zip(self.names, self.shapes, self.slices(), strict=True)
         }
-
-
-def _ordered(tensors: Mapping[str, ArrayLike], names: Sequence[str]) -> dict[str, ArrayLike]:
-    """Return `tensors` in the order of `names`; names that are missing stay out."""
-    chosen = {name: tensors[name] for name in names if name in tensors}
-    return chosen if len(chosen) == len(tensors) else dict(tensors)
 
 
 def digest_of(vector: NDArray[np.float32]) -> bytes:

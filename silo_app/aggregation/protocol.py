@@ -21,7 +21,7 @@ from silo_app.aggregation.codec import FieldPlan, dequantise, next_scales, quant
 from silo_app.aggregation.exchange import KeyExchange
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.settings import AggregationSettings
-from silo_app.aggregation.wire import Header, body_digest, join, split
+from silo_app.aggregation.wire import KINDS, Header, body_digest, join, split
 from silo_app.errors import KeyRefused, RoundRefused, UpdateRefused
 from silo_app.identity import Identity
 
@@ -72,17 +72,20 @@ class SiloSession:
         samples: int,
         settings: AggregationSettings | None = None,
         min_silos: int = 2,
+        random: np.random.Generator | None = None,
     ) -> None:
         """Begin a job.
 
         `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
-        silo trains on, `min_silos` the smallest number of updates in a sum that this silo will open.
+        silo trains on, `min_silos` the smallest number of updates in a sum that this silo will open,
+        `random` rounds (by default from a secret seed).
         """
         if samples < 1:
             raise UpdateRefused("no images to train on", where=identity.name, remedy="Ingest images, then join.")
         self.job = job
         self.silo = identity.name
         self.layout = layout
+        self.samples = samples
         self.settings = settings or AggregationSettings()
         self.min_silos = max(min_silos, 2)
         self._exchange = KeyExchange(
@@ -96,7 +99,7 @@ class SiloSession:
         )
         basis = sha256(b"siloscope/basis/1" + layout.digest + initial + self.settings.digest).digest()
         self._progress = _Progress(basis, np.full(len(layout.names), self.settings.first_clip))
-        self._random = np.random.Generator(np.random.SFC64(secrets.randbits(256)))
+        self._random = random or np.random.Generator(np.random.SFC64(secrets.randbits(256)))
         if self._plain:
             LOG.warning("Job %s: ENCRYPTION IS OFF. The server can read the updates of this silo.", job)
 
@@ -216,9 +219,9 @@ class SiloSession:
             raise self._update_refused(header, "its numbers are not below the ciphertext modulus")
         slots = self._exchange.require_cipher().decrypt(words, body[words_bytes:].reshape(-1, blocks, ring.SEED_BYTES))
         # Here the masks of the silos that dropped out are taken off `slots` (step 7), when there are masks.
-        integers = plan.unpack(slots, header.size, plain_modulus())
+        integers = plan.unpack(slots, plain_modulus())
         self._require_no_noise(header, integers, plan)
-        return integers
+        return integers[: header.size]
 
     def _read_plain(self, header: Header, body: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(body) != 4 * header.size:
@@ -279,7 +282,7 @@ class SiloSession:
         participants = sent.participants if sent else header.participants
         expected = self._header(round_number, participants, np.empty(0, dtype=np.uint8))
         if header.kind != "sum" or header.encryption != expected.encryption:
-            raise self._update_refused(header, f"it is a {header.kind} with encryption {header.encryption}")
+            raise self._update_refused(header, f"it is {KINDS[header.kind]} with encryption {header.encryption}")
         if header.key != expected.key:
             raise KeyRefused("the sum is under another key", where=self._place(round_number), remedy=UNUSED)
         if (header.job, header.round_number) != (self.job, round_number):
@@ -295,10 +298,11 @@ class SiloSession:
             )
 
     def _require_no_noise(self, header: Header, integers: NDArray[np.int32], plan: FieldPlan) -> None:
-        """Refuse what a wrong key or a damaged ciphertext decrypts to: values that fill their fields evenly."""
-        level = float(np.sqrt(np.mean(np.square(integers, dtype=np.float64)))) / plan.limit
-        if (len(integers) >= NOISE_VALUES and level > NOISE_LEVEL) or np.abs(integers).max() > plan.limit:
-            raise self._update_refused(header, f"it decrypts to noise ({level:.2f} of a field)")
+        """Refuse what a wrong key or a damaged ciphertext decrypts to: values that fill all fields evenly."""
+        level = float(np.sqrt(np.mean(np.square(integers[: header.size], dtype=np.float64)))) / plan.limit
+        overfull = np.abs(integers).max() > plan.limit or integers[header.size :].any()
+        if overfull or (level > NOISE_LEVEL and header.size >= NOISE_VALUES):
+            raise self._update_refused(header, f"it decrypts to noise (level {level:.2f} of a field)")
 
     def _advance(self, header: Header, update: NDArray[np.float32], resolution: NDArray[np.float64]) -> None:
         """Take a sum as done: new scales, what this silo still owes, the next round."""
@@ -307,10 +311,17 @@ class SiloSession:
         progress = self._progress
         if progress.sent and self.silo in header.silos:
             progress.residual = progress.sent.residual
+        # The first scale is a guess, not a measurement: nothing of it is kept.
+        kept = progress.scales * (self.settings.persistence if progress.next_round else 0.0)
         progress.scales = next_scales(
-            update, self.layout, resolution, headroom=self.settings.headroom, floor=self.settings.min_scale
+            update,
+            self.layout,
+            resolution=resolution,
+            kept=kept,
+            headroom=self.settings.headroom,
+            floor=self.settings.min_scale,
         )
-        self._close(header.body)
+        self._close(header.digest)
 
     def _close(self, evidence: bytes) -> None:
         progress = self._progress

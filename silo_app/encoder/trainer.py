@@ -32,6 +32,7 @@ class Trainer:
         self._child: subprocess.Popen[str] | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._closed = False
+        self._prologue: dict[str, Any] | None = None
 
     @classmethod
     def start(cls, kit: Path, folder: Path, *, threads: int | None = None) -> Self:
@@ -52,10 +53,27 @@ class Trainer:
         return self._child.pid if self._child is not None else None
 
     def request(self, op: str, *, progress: Callable[[int, int], None] | None = None, **parameters: Any) -> dict[str, Any]:
-        """Return the child's answer. Raises `ProcessFailed` if it died, or the error that it reported."""
+        """Return the child's answer. Raises `ProcessFailed` if it died, or the error that it reported.
+
+        The last "open" is repeated in every new child, so that a crash costs one request and not the ones after it.
+        """
         if self._closed:
             raise ProcessFailed("the trainer was ended", remedy="The job was aborted; submit it again.")
+        fresh = self._child is None or self._child.poll() is not None
         child = self._running()
+        if op == "open":
+            self._prologue = parameters
+        elif fresh and self._prologue is not None:
+            self._exchange(child, "open", self._prologue, progress)
+        return self._exchange(child, op, parameters, progress)
+
+    def _exchange(
+        self,
+        child: subprocess.Popen[str],
+        op: str,
+        parameters: dict[str, Any],
+        progress: Callable[[int, int], None] | None,
+    ) -> dict[str, Any]:
         try:
             self._send(child, {"op": op, **parameters})
             while (message := self._receive(child)).get("event") == "progress":

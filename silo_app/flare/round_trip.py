@@ -22,11 +22,16 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a task may take: `deadline_s` in all, `straggler_s` after `enough` silos have answered."""
+    """How long a task may take: `deadline_s` in all, `straggler_s` after `enough` silos have answered.
+
+    For the silos in `unreliable` (they missed the last task) nobody waits once `enough` have answered; what they send in
+    time still counts.
+    """
 
     enough: int
     deadline_s: float
     straggler_s: float
+    unreliable: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -92,6 +97,7 @@ def _wait(
         living = [t for t in waiting if not controller.get_client_disconnect_time(t)]
         if len(answers.accepted) >= patience.enough:
             enough_since = enough_since or now
+            living = [t for t in living if t not in patience.unreliable]
         out_of_time = now - start > patience.deadline_s
         patience_spent = enough_since is not None and now - enough_since > patience.straggler_s
         if not living or out_of_time or patience_spent:

@@ -20,7 +20,7 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.round_trip import Answers, Patience, ask
-from silo_app.flare.site import job_folder
+from silo_app.flare.site import job_folder, silos_of
 
 RECORD_NAME = "rounds.json"
 _JOIN_DEADLINE_S = 600.0
@@ -43,6 +43,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         super().__init__()
         self._given = plan or {}
         self._record: dict[str, Any] = {"rounds": []}
+        self._members: list[str] = []
+        self._missed: set[str] = set()
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
@@ -83,7 +85,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def _join(self, abort: Signal, fl_ctx: FLContext) -> dict[str, bytes]:
         data = Shareable()
         data[words.PLAN] = json.dumps(self._plan.model_dump(mode="json"))
-        everyone = [site.name for site in fl_ctx.get_engine().get_clients()]
+        everyone = silos_of(fl_ctx)
         answers = ask(self, words.TASK_JOIN, data, everyone, self._patience(joining=True), fl_ctx, abort)
         roster = {silo: bytes(reply[words.ANNOUNCEMENT]) for silo, reply in answers.accepted.items()}
         self._record["join"] = _who(answers)
@@ -135,7 +137,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         )
         self._write_record(fl_ctx)
         self.log_info(fl_ctx, f"round {number + 1}/{self._plan.rounds}: sum of {len(result.contributors)} silos")
-        self._drop_the_gone(answers)
+        self._remember_absence(answers)
         return result
 
     def _finish(self, last: _Sum, abort: Signal, fl_ctx: FLContext) -> None:
@@ -163,14 +165,10 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         return data
 
     def _patience(self, *, joining: bool = False) -> Patience:
+        deadline, straggler = self._plan.round_deadline_s, self._plan.straggler_wait_s
         if joining:
-            enough = len(self._members) if hasattr(self, "_members") else self._plan.min_silos
-            return Patience(enough=enough, deadline_s=_JOIN_DEADLINE_S, straggler_s=_JOIN_STRAGGLER_S)
-        return Patience(
-            enough=self._plan.min_silos,
-            deadline_s=self._plan.round_deadline_s,
-            straggler_s=self._plan.straggler_wait_s,
-        )
+            deadline, straggler = _JOIN_DEADLINE_S, _JOIN_STRAGGLER_S
+        return Patience(self._plan.min_silos, deadline, straggler, frozenset(self._missed))
 
     def _require(self, silos: Any, what: str, answers: Answers) -> None:
         if len(silos) >= self._plan.min_silos:
@@ -181,8 +179,10 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             remedy="Look at the named silos (`consortium status`, their logs), then submit the job again.",
         )
 
-    def _drop_the_gone(self, answers: Answers) -> None:
+    def _remember_absence(self, answers: Answers) -> None:
+        """Ask a silo that is late again, but wait for it no more; ask one whose process is gone no more at all."""
         self._members = [silo for silo in self._members if answers.missing.get(silo) != "gone"]
+        self._missed = set(answers.missing)
 
     def _write_record(self, fl_ctx: FLContext) -> None:
         durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(self._record, indent=2))

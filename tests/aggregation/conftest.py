@@ -60,6 +60,7 @@ class Federation:
 
     root: Root
     sessions: dict[str, SiloSession]
+    layout: Layout = LAYOUT
     job: str = "job-1"
     messages: list[bytes] = field(default_factory=list)
     """Everything that the server saw."""
@@ -86,6 +87,16 @@ class Federation:
         self.messages.append(result.tobytes())
         return result, total.contributors
 
+    def updates(self, seed=0, spread=1e-3):
+        """Return a random update for every silo, float32 (P,)."""
+        random = np.random.default_rng(seed)
+        return {name: random.normal(0, spread, self.layout.size).astype(np.float32) for name in self.sessions}
+
+    def mean(self, updates):
+        """Return the weighted mean of `updates` as plain arithmetic gives it, float64 (P,)."""
+        counts = {name: self.sessions[name].samples for name in updates}
+        return sum(updates[name].astype(np.float64) * count for name, count in counts.items()) / sum(counts.values())
+
     def round(self, number, updates, contributors=None):
         message, names = self.sum(number, updates, contributors)
         return {name: session.open_sum(number, message, names) for name, session in self.sessions.items()}
@@ -96,11 +107,12 @@ def root():
     return Root()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(root):
     """Return a function that makes a federation of silos a, b, c, ... with the given sample counts."""
 
-    def federation(samples=(10, 20, 30), *, layout=LAYOUT, job="job-1", **settings):
+    def federation(samples=(10, 20, 30), *, layout=LAYOUT, job="job-1", min_silos=2, **settings):
+        """Return sessions of silo-00, silo-01, ...; call `exchange` on it to give them their key."""
         names = [f"silo-{index:02}" for index in range(len(samples))]
         sessions = {
             name: SiloSession(
@@ -110,9 +122,11 @@ def make(root):
                 initial=INITIAL,
                 samples=count,
                 settings=AggregationSettings(**settings),
+                min_silos=min_silos,
+                random=np.random.default_rng(count),
             )
             for name, count in zip(names, samples, strict=True)
         }
-        return Federation(root, sessions, job)
+        return Federation(root, sessions, layout, job)
 
     return federation
