@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from silo_app.encoder.dataset import load
-from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.embed import embed
+from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.train import learning_rate_at, train_round
