@@ -92,7 +92,8 @@ class Worker:
             return {"auc": {}, "views": 0}
         _, logits = embed(self._with(weights), images.pixels, progress)
         file = self._folder / "scores.npz"
-        np.savez(file, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
+        names = np.array([str(finding) for finding in self._spec_of().findings])
+        np.savez(file, findings=names, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
         return {"auc": findings_auc(self._spec_of(), logits, images), "views": len(images), "scores": str(file)}
 
     def save(self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool) -> dict[str, Any]:
