@@ -57,9 +57,7 @@ def write_kit(kit, root, name="silo-a", *, key=None, side="client", days=(-1, 30
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
         if not isinstance(key, ed25519.Ed25519PrivateKey)
-        else key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        else key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     private.chmod(0o600)
     (startup / "fed_client.json").write_text(json.dumps({"servers": [{"name": "federation", "identity": "server"}]}))

@@ -104,16 +104,23 @@ def dequantise(integers: NDArray[np.int32], steps: NDArray[np.float32], weight: 
 
 
 def next_scales(
-    update: NDArray[np.float32], layout: Layout, resolution: NDArray[np.float64], *, headroom: float, floor: float
+    update: NDArray[np.float32],
+    layout: Layout,
+    *,
+    resolution: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    headroom: float,
+    floor: float,
 ) -> NDArray[np.float64]:
     """Return the scale of every tensor for the next round, float64 (T,), from what all silos just decrypted.
 
     A scale is the largest weight change that a round can carry. `headroom` times the largest change of the last round
-    leaves room for silos that differ and for growth; `resolution`, float64 (T,), is the smallest change that the last
-    round could have shown.
+    leaves room for growth; `resolution`, float64 (T,), is the smallest change that the last round could have shown.
+    `kept`, float64 (T,), is what remains of the last scales: unlike silos' updates cancel in the mean, most of all
+    when training converges, so a scale that follows the mean at once would clip every one of them.
     """
     starts = np.concatenate([[0], np.cumsum(layout.sizes)[:-1]])
     filled = layout.sizes > 0
     largest = np.zeros(len(layout.sizes))
     largest[filled] = np.maximum.reduceat(np.abs(update), starts[filled])
-    return np.maximum(headroom * np.maximum(largest, resolution), floor)
+    return np.maximum(np.maximum(headroom * np.maximum(largest, resolution), kept), floor)

@@ -121,7 +121,7 @@ class KeyExchange:
         publics = [announcement.public for announcement in read.values()]
         for name, announcement in read.items():
             self._require_alike(name, announcement)
-            if len(announcement.public) != 32 or publics.count(announcement.public) > 1:
+            if publics.count(announcement.public) > 1 or not keys.is_usable(announcement.public):
                 raise self._refused("its X25519 key is of another silo, or none", "Nothing was used.", name)
 
     def _require_alike(self, name: str, announcement: Announcement) -> None:

@@ -22,7 +22,7 @@ from silo_app.aggregation.wire import NAME_LIMIT, parse_map
 from silo_app.errors import KeyRefused, SignatureInvalid
 from silo_app.identity import Identity, Trust
 
-__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "read_announcement", "unwrap", "wrap"]
+__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "is_usable", "read_announcement", "unwrap", "wrap"]
 
 ANNOUNCEMENT = b"siloscope/announcement/1"
 KEY_WRAP = b"siloscope/key-wrap/1"
@@ -116,6 +116,15 @@ def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
             remedy="Nothing was used. The server relayed it under a wrong name; tell its operator.",
         )
     return announcement
+
+
+def is_usable(public: bytes) -> bool:
+    """Return whether `public` is an X25519 key of full order; with another, the shared secret would be known to all."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def wrap(secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity) -> bytes:

@@ -21,7 +21,7 @@ from silo_app.aggregation.codec import FieldPlan, dequantise, next_scales, quant
 from silo_app.aggregation.exchange import KeyExchange
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.settings import AggregationSettings
-from silo_app.aggregation.wire import Header, body_digest, join, split
+from silo_app.aggregation.wire import KINDS, Header, body_digest, join, split
 from silo_app.errors import KeyRefused, RoundRefused, UpdateRefused
 from silo_app.identity import Identity
 
@@ -282,7 +282,7 @@ class SiloSession:
         participants = sent.participants if sent else header.participants
         expected = self._header(round_number, participants, np.empty(0, dtype=np.uint8))
         if header.kind != "sum" or header.encryption != expected.encryption:
-            raise self._update_refused(header, f"it is a {header.kind} with encryption {header.encryption}")
+            raise self._update_refused(header, f"it is {KINDS[header.kind]} with encryption {header.encryption}")
         if header.key != expected.key:
             raise KeyRefused("the sum is under another key", where=self._place(round_number), remedy=UNUSED)
         if (header.job, header.round_number) != (self.job, round_number):
@@ -311,10 +311,17 @@ class SiloSession:
         progress = self._progress
         if progress.sent and self.silo in header.silos:
             progress.residual = progress.sent.residual
+        # The first scale is a guess, not a measurement: nothing of it is kept.
+        kept = progress.scales * (self.settings.persistence if progress.next_round else 0.0)
         progress.scales = next_scales(
-            update, self.layout, resolution, headroom=self.settings.headroom, floor=self.settings.min_scale
+            update,
+            self.layout,
+            resolution=resolution,
+            kept=kept,
+            headroom=self.settings.headroom,
+            floor=self.settings.min_scale,
         )
-        self._close(header.body)
+        self._close(header.digest)
 
     def _close(self, evidence: bytes) -> None:
         progress = self._progress

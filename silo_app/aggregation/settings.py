@@ -26,6 +26,8 @@ class AggregationSettings:
     """The largest change of one weight that the first round carries; more is carried over to the next."""
     headroom: float = 4.0
     """How many times the last round's largest change (per tensor) a round can carry."""
+    persistence: float = 0.9
+    """What share of a tensor's scale outlasts a round whose sum was small: silos' updates may cancel in the sum."""
     min_scale: float = 1e-6
     """No tensor's scale falls below this change of a weight."""
 
@@ -44,6 +46,7 @@ class AggregationSettings:
             for name, value, low, high in (
                 ("first_clip", self.first_clip, 1e-6, 1e6),
                 ("headroom", self.headroom, 1.0, 1e3),
+                ("persistence", self.persistence, 0.0, 1.0),
                 ("min_scale", self.min_scale, 1e-12, 1.0),
             )
             if not low <= value <= high

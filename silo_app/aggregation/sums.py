@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from silo_app.aggregation import ring
 from silo_app.aggregation.codec import WIDTHS, FieldPlan
-from silo_app.aggregation.wire import Header, body_digest, join, split
+from silo_app.aggregation.wire import KINDS, Header, body_digest, join, split
 from silo_app.errors import RoundRefused, UpdateRefused
 
 __all__ = ["RoundSum"]
@@ -72,7 +72,7 @@ class RoundSum:
         name = header.silos[0]
         if header.kind != "update" or len(header.silos) != 1 or silo not in {None, name}:
             raise UpdateRefused(
-                f"it is a {header.kind} of {', '.join(header.silos)}, not an update of {silo or 'one silo'}",
+                f"it is {KINDS[header.kind]} of {', '.join(header.silos)}, not an update of {silo or 'one silo'}",
                 where=silo or name,
                 remedy=REMEDY,
             )

@@ -1,6 +1,6 @@
 """Messages of a round: a header that says all that must agree, and a body of raw bytes.
 
-    b"SILO"  version uint16  header length uint32  header (msgpack map)  body          (little-endian)
+    b"SILO"  version uint16  header length uint32  BLAKE2b-256 of header  header (msgpack map)  body    (little-endian)
 
 The body of an encrypted update is c0 of all blocks (`ring.to_wire`) and one seed a block; a sum has the seeds of every
 contributor, in the order of its header. A plain body is float32.
@@ -22,11 +22,11 @@ __all__ = ["Header", "join", "parse_map", "split"]
 
 MAGIC = b"SILO"
 VERSION = 1
-PREFIX = struct.Struct("<4sHI")
+PREFIX = struct.Struct("<4sHI32s")
 HEADER_LIMIT = 64 * 1024
 NAME_LIMIT = 128
 DIGEST_BYTES = 32
-KINDS = ("update", "sum")
+KINDS = {"update": "an update", "sum": "a sum"}
 ENCRYPTIONS = ("bfv", "none")
 
 
@@ -55,6 +55,15 @@ class Header:
     """Who is in this message, sorted: one for an update."""
     body: bytes
     """BLAKE2b-256 of the body."""
+
+    def packed(self) -> bytes:
+        """Return the header as it travels."""
+        return bytes(msgpack.packb(asdict(self)))
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE2b-256 of the header, and so of the whole message."""
+        return blake2b(self.packed(), digest_size=DIGEST_BYTES).digest()
 
     @property
     def agreement(self) -> tuple[object, ...]:
@@ -86,8 +95,8 @@ def body_digest(body: NDArray[np.uint8]) -> bytes:
 
 def join(header: Header, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the message of `header` and `body`, uint8 (n,)."""
-    packed = msgpack.packb(asdict(header))
-    prefix = PREFIX.pack(MAGIC, VERSION, len(packed))
+    packed = header.packed()
+    prefix = PREFIX.pack(MAGIC, VERSION, len(packed), header.digest)
     return np.concatenate([np.frombuffer(prefix + packed, dtype=np.uint8), body])
 
 
@@ -96,12 +105,15 @@ def split(message: NDArray[np.uint8] | bytes) -> tuple[Header, NDArray[np.uint8]
     octets = _octets(message)
     if len(octets) < PREFIX.size:
         raise _refused(f"it has {len(octets)} bytes")
-    magic, version, length = PREFIX.unpack(octets[: PREFIX.size].tobytes())
+    magic, version, length, digest = PREFIX.unpack(octets[: PREFIX.size].tobytes())
     if magic != MAGIC or version != VERSION:
         raise _refused(f"it starts with {magic!r}, version {version}, instead of {MAGIC!r}, version {VERSION}")
     if not 0 < length <= min(HEADER_LIMIT, len(octets) - PREFIX.size):
         raise _refused(f"its header claims {length} bytes")
-    header = _header(octets[PREFIX.size : PREFIX.size + length].tobytes())
+    packed = octets[PREFIX.size : PREFIX.size + length].tobytes()
+    if blake2b(packed, digest_size=DIGEST_BYTES).digest() != digest:
+        raise _refused("its header was damaged on its way")
+    header = _header(packed)
     body = octets[PREFIX.size + length :]
     if body_digest(body) != header.body:
         raise _refused("its body is not what its header was made for", silos=header.silos)

@@ -13,7 +13,7 @@ from silo_app.config import CONFIG_NAME, SiloConfig, problems
 from silo_app.durable import private_folder, write_text
 from silo_app.errors import ConfigInvalid
 
-_HEADER = "# A silo's configuration; every setting is explained in docs/ref-silo-yaml.md.\n"
+_HEADER = "# This silo's configuration, owned by the hospital. Paths are absolute, or relative to this kit.\n"
 
 Key = Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"]
 

@@ -36,6 +36,7 @@ Output = Annotated[Format, typer.Option("--format", help="What to print on stand
 @app.command()
 def phantom(
     out: Out,
+    *,
     hospitals: Annotated[int | None, typer.Option(help="How many hospitals [default: 3].")] = None,
     studies: Annotated[
         str, typer.Option(help="Studies of each hospital: one number, or one for each (200,120,80).")
@@ -71,6 +72,7 @@ def import_(
     sets: Annotated[
         list[Path], typer.Argument(help="Zips or folders with images (PNG, JPEG) and a CSV.", show_default=False)
     ],
+    *,
     out: Annotated[Path, typer.Option(help="A new folder; every hospital becomes a folder in it.", show_default=False)],
     hospitals: Annotated[
         str | None, typer.Option(help="How many hospitals [default: 3]; with --separate one number for each set (2,1).")

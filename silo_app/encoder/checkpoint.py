@@ -6,6 +6,8 @@
 import datetime as dt
 import hashlib
 import json
+import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ __all__ = ["Checkpoint", "current_version", "load", "save", "set_current", "vers
 _WEIGHTS = "encoder.safetensors"
 _CARD = "card.json"
 _CURRENT = "current"
+_VERSION = re.compile(r"[0-9a-f]{32}")
 _INTENDED = (
     "Research and quality improvement: finding similar chest radiographs. Not a medical device; not for diagnosis. "
     "Weights can tell something about the images they were trained on: release them only as the silos' policies allow."
@@ -67,9 +70,15 @@ def save(models: Path, spec: EncoderSpec, vector: NDArray[np.float32], card: Map
         "intended_use": _INTENDED,
     }
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=models))
-    write_vector(temporary / _WEIGHTS, vector)
-    durable.write_text(temporary / _CARD, json.dumps(content, indent=2))
-    temporary.replace(folder)
+    try:
+        write_vector(temporary / _WEIGHTS, vector)
+        durable.write_text(temporary / _CARD, json.dumps(content, indent=2))
+        temporary.replace(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster with the same weights
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     durable.sync_folder(models)
     return version
 
@@ -95,12 +104,14 @@ def versions(models: Path) -> list[EncoderVersion]:
     """Return the versions that the silo holds, oldest first."""
     if not models.is_dir():
         return []
-    folders = [folder for folder in models.iterdir() if (folder / _CARD).is_file() and not folder.name.startswith(".")]
+    folders = [folder for folder in models.iterdir() if _VERSION.fullmatch(folder.name) and (folder / _CARD).is_file()]
     return [EncoderVersion(folder.name) for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
 
 
 def read_card(models: Path, version: EncoderVersion) -> dict[str, Any]:
     """Return a version's model card. Raises `CheckpointInvalid`."""
+    if not _VERSION.fullmatch(version):
+        raise _invalid(models, f"{version[:64]!r} is not an encoder version (32 hexadecimal digits)")
     file = models / version / _CARD
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

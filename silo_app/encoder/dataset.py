@@ -1,6 +1,6 @@
 """A silo's views as arrays: read once from the cache, kept in memory at the network's size.
 
-Memory is N x S x S bytes: 100,000 views at 64 px are 410 MB.
+Memory is N x S x S bytes, and 5 bytes for each label: 100,000 views at 64 px with 18 findings are 420 MB.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import View
+from silo_app.cases import Split, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared
 from silo_app.imaging.cache import RadiographCache
 
-__all__ = ["Images", "load"]
+__all__ = ["Images", "labels_of", "load"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,21 @@ class Images:
         """Each view's patient, (N,)."""
         return np.array([view.patient for view in self.views], dtype=np.str_)
 
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """Whether each view is of a patient that is never trained on, (N,)."""
+        return np.array([view.split is Split.HELD_OUT for view in self.views], dtype=np.bool_)
 
-def load(home: SiloHome, spec: EncoderSpec, progress: Callable[[int, int], None] | None = None) -> Images:
-    """Read all views of the silo, in the catalogue's order."""
+
+def load(
+    home: SiloHome, spec: EncoderSpec, progress: Callable[[int, int], None] | None = None, *, split: Split | None = None
+) -> Images:
+    """Read the silo's views, or those of one split, in the catalogue's order.
+
+    Raises `NotReady` without a catalogue or with a radiograph missing from the cache, `CatalogueDamaged`.
+    """
     with Catalogue.open(home.catalogue) as catalogue:
-        views = catalogue.views()
+        views = catalogue.views(split)
     cache = RadiographCache(home.cache)
     pixels = np.empty((len(views), spec.input_size, spec.input_size), np.uint8)
     for index, view in enumerate(views):

@@ -37,7 +37,8 @@ class LoadedEncoder:
 
     def file(self, path: Path) -> Embedding:
         """Return the unit embedding, float32 (D,), of a DICOM file. Raises `ImageUnsupported`."""
-        return self.radiographs([as_cached(read_radiograph(path))])[0]
+        embedding: Embedding = self.radiographs([as_cached(read_radiograph(path))])[0]
+        return embedding
 
 
 def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:
@@ -54,7 +55,8 @@ def embed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S)."""
     model.eval()
-    embeddings, logits = [], []
+    embeddings = [np.empty((0, model.embedding.out_features), np.float32)]
+    logits = [np.empty((0, model.findings.out_features), np.float32)]
     for start in range(0, len(pixels), _BATCH):
         batch = torch.from_numpy(pixels[start : start + _BATCH])[:, None]
         embedding, logit = model(standardised(batch))

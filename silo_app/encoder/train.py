@@ -2,22 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from silo_app.encoder.dataset import Images
+from silo_app.encoder.losses import contrastive_loss, findings_loss
 from silo_app.encoder.model import Encoder
+from silo_app.encoder.sampling import batches
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
-from silo_app.errors import UpdateRefused
+from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["RoundOutcome", "contrastive_loss", "findings_loss", "train_round"]
+__all__ = ["RoundOutcome", "learning_rate_at", "train_round"]
+
+_LAST_RATE = 0.05
+"""The learning rate at the end of a job, as a share of its highest."""
+_ROUND_WARMUP = 5
+"""Steps in which a round's fresh AdamW finds its scales before it takes full strides."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +47,27 @@ def train_round(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundOutcome:
-    """Train `model` in place on `data` for one round. Raises `UpdateRefused` when the loss is not finite."""
+    """Train `model` in place on `data` for round `round_number` (from 0) of `rounds`.
+
+    The same weights, data, settings and seed give the same result on the same machine with the same threads. Raises
+    `NotReady` without images, `UpdateRefused` when the loss is not finite.
+    """
+    if not len(data):
+        raise NotReady("there are no images to train on", remedy="Run `silo ingest` first.")
     start = time.monotonic()
     rng = np.random.default_rng([seed, round_number, len(data)])
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate * _cosine(round_number, rounds),
-        weight_decay=settings.weight_decay,
-    )
-    steps = max(1, round(settings.epochs * len(data) / settings.batch_size))
-    steps = min(steps, settings.max_steps or steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    steps = settings.steps_for(len(data))
     model.train()
     total = 0.0
-    for step, chosen in enumerate(_batches(data, settings.batch_size, steps, rng)):
+    for step, chosen in enumerate(batches(data.targets, data.known, settings.batch_size, steps, rng)):
+        rate = learning_rate_at(settings, (round_number + step / steps) / rounds)
+        _set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
         loss = _loss(model, data, chosen, settings, generator)
         if not torch.isfinite(loss):
             raise UpdateRefused(
-                f"the loss is not finite at step {step} of round {round_number}",
+                f"the loss is not finite at step {step + 1} of round {round_number + 1}",
                 remedy="Lower training.learning_rate; nothing of this round leaves the silo.",
             )
         optimizer.zero_grad(set_to_none=True)
@@ -70,30 +80,17 @@ def train_round(
     return RoundOutcome(steps, steps * settings.batch_size, total / steps, time.monotonic() - start)
 
 
-def findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known."""
-    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
+def learning_rate_at(settings: TrainSettings, done: float) -> float:
+    """Return the learning rate after the share `done`, in [0, 1], of the whole job."""
+    if done < settings.warmup:
+        return settings.learning_rate * max(done / settings.warmup, _LAST_RATE)
+    falling = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * falling)))
 
 
-def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:
-    """Pull together views that share what is known of them, and push apart the others.
-
-    Supervised contrast (Khosla et al. 2020, L_out) where two views (B) are alike when no finding known of both differs and
-    at least one is known of both; `embedding` (B, D), `targets` and `known` (B, F).
-    """
-    unit = functional.normalize(embedding)
-    others = ~torch.eye(len(unit), dtype=torch.bool)
-    similarity = (unit @ unit.T / temperature).masked_fill(~others, -1e9)
-    log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
-    both = known[:, None, :] & known[None, :, :]
-    differ = (both & (targets[:, None, :] != targets[None, :, :])).any(dim=2)
-    alike = both.any(dim=2) & ~differ & others
-    count = alike.sum(dim=1)
-    has = count > 0
-    if not has.any():
-        return embedding.sum() * 0
-    return -((log_share * alike).sum(dim=1)[has] / count[has]).mean()
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _loss(
@@ -101,24 +98,17 @@ def _loss(
 ) -> Tensor:
     images = torch.from_numpy(data.pixels[chosen])[:, None]  # (B, 1, S, S)
     targets, known = torch.from_numpy(data.targets[chosen]), torch.from_numpy(data.known[chosen])
-    embedding, logits = model(standardised(augment(images, generator)))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
+        embedding, logits = model(standardised(augment(images, generator)))
+    embedding, logits = embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
     loss = findings_loss(logits, targets, known)
     if settings.contrast:
         loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
     return loss
 
 
-def _batches(data: Images, size: int, steps: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield batches in which rare and common label patterns are drawn equally often: a silo may hold few of a kind."""
-    patterns = np.unique(np.where(data.known, data.targets, -1), axis=0, return_inverse=True)[1].reshape(-1)
-    share = 1 / np.sqrt(np.bincount(patterns))[patterns]
-    counts = np.bincount(patterns)
-    if len(counts) == 2:
-        share = 1 / counts[patterns]  # present or absent only: draw both equally often
-    share = share / share.sum()
-    for _ in range(steps):
-        yield rng.choice(len(data), size=size, p=share)
-
-
-def _cosine(round_number: int, rounds: int) -> float:
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * round_number / max(rounds, 1)))
+def _bfloat16(settings: TrainSettings) -> bool:
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from silo_app import config
-from silo_app.cases import EncoderVersion, Split
+from silo_app.cases import EncoderVersion
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
@@ -43,8 +43,7 @@ class Worker:
         """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`."""
         self._spec = EncoderSpec.model_validate(spec)
         images = load(self._home, self._spec, progress)
-        held_out = np.array([view.split is Split.HELD_OUT for view in images.views], np.bool_)
-        self._train, self._held_out = images.where(~held_out), images.where(held_out)
+        self._train, self._held_out = images.where(~images.held_out), images.where(images.held_out)
         self._model = build(self._spec, seed)
         if start is not None:
             load_vector(self._model, checkpoint.load(self._home.models, EncoderVersion(start)).vector)
@@ -54,10 +53,18 @@ class Worker:
             "train_views": len(self._train),
             "held_out_views": len(self._held_out),
             "train_patients": len(np.unique(self._train.patients)),
+            "positives": self._positives(),
         }
 
     def train(
-        self, progress: Progress, *, weights: str, settings: dict[str, Any], round: int, rounds: int, seed: int
+        self,
+        progress: Progress,
+        *,
+        weights: str,
+        settings: dict[str, Any],
+        round: int,  # noqa: A002  (the word of the glossary, and of the request)
+        rounds: int,
+        seed: int,
     ) -> dict[str, Any]:
         """Train one round from `weights` and return where the new weights are."""
         model = self._with(weights)
@@ -85,7 +92,8 @@ class Worker:
             return {"auc": {}, "views": 0}
         _, logits = embed(self._with(weights), images.pixels, progress)
         file = self._folder / "scores.npz"
-        np.savez(file, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
+        names = np.array([str(finding) for finding in self._spec_of().findings])
+        np.savez(file, findings=names, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
         return {"auc": findings_auc(self._spec_of(), logits, images), "views": len(images), "scores": str(file)}
 
     def save(self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool) -> dict[str, Any]:
@@ -95,6 +103,10 @@ class Worker:
         if current:
             checkpoint.set_current(self._home.models, version)
         return {"version": version}
+
+    def _positives(self) -> dict[str, int]:
+        counts = (self._train.targets * self._train.known).sum(axis=0)
+        return {str(finding): int(count) for finding, count in zip(self._spec_of().findings, counts, strict=True) if count}
 
     def _spec_of(self) -> EncoderSpec:
         if self._spec is None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +55,8 @@ class Console:
         user = _user_of(kit)
         try:
             # the login is retried: a server that has just come up refuses connections for some seconds
-            session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
+            with contextlib.redirect_stdout(sys.stderr):  # NVFlare prints "Connecting ..." where our data go
+                session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
         except (NoConnection, AuthenticationError) as error:
             raise ServerUnreachable(
                 f"cannot log in as {user}: {error}",

@@ -17,7 +17,7 @@ from silo_app import config, durable
 from silo_app.errors import ProcessFailed, RoundRefused, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.round_trip import Patience, ask
-from silo_app.flare.site import failure, job_folder, kit_of, refusal
+from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
 
 RECORD_NAME = "index.json"
 
@@ -41,7 +41,7 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Send one task to every silo, and write down what each has."""
-        everyone = [site.name for site in fl_ctx.get_engine().get_clients()]
+        everyone = silos_of(fl_ctx)
         patience = Patience(enough=len(everyone), deadline_s=self._deadline_s, straggler_s=0)
         answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal)
         reports = {silo: dict(reply[words.REPORT]) for silo, reply in answers.accepted.items()}

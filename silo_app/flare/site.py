@@ -9,6 +9,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from silo_app.errors import SiloscopeError
 from silo_app.flare import words
+from silo_app.flare.consortium_file import read_members
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,12 @@ def job_folder(fl_ctx: FLContext) -> Path:
     """Return the folder that NVFlare keeps for the running job, in this participant's workspace."""
     workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
     return Path(workspace.get_run_dir(fl_ctx.get_job_id())).resolve()
+
+
+def silos_of(fl_ctx: FLContext) -> list[str]:
+    """Return the silos that take part in the running job: its sites without the anchor; for the server only."""
+    members = read_members(kit_of(fl_ctx))
+    return [site.name for site in fl_ctx.get_engine().get_clients() if site.name in members.silos]
 
 
 def refusal(error: SiloscopeError) -> Shareable:

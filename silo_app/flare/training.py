@@ -20,7 +20,7 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.round_trip import Answers, Patience, ask
-from silo_app.flare.site import job_folder
+from silo_app.flare.site import job_folder, silos_of
 
 RECORD_NAME = "rounds.json"
 _JOIN_DEADLINE_S = 600.0
@@ -85,7 +85,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def _join(self, abort: Signal, fl_ctx: FLContext) -> dict[str, bytes]:
         data = Shareable()
         data[words.PLAN] = json.dumps(self._plan.model_dump(mode="json"))
-        everyone = [site.name for site in fl_ctx.get_engine().get_clients()]
+        everyone = silos_of(fl_ctx)
         answers = ask(self, words.TASK_JOIN, data, everyone, self._patience(joining=True), fl_ctx, abort)
         roster = {silo: bytes(reply[words.ANNOUNCEMENT]) for silo, reply in answers.accepted.items()}
         self._record["join"] = _who(answers)

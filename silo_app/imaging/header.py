@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from silo_app.cases import Sex, ViewPosition
 from silo_app.imaging.attributes import identifier, item, text, word
+from silo_app.imaging.parse import quiet
 
 __all__ = ["Header", "header_of"]
 
@@ -34,6 +35,7 @@ class Header:
     device: str = ""
 
 
+@quiet()
 def header_of(ds: Dataset, *, label_keyword: str = "", separator: str = "|") -> Header:
     """Read what the header says; an attribute that is absent or unreadable is unknown."""
     day = _study_day(ds)
@@ -121,4 +123,5 @@ def _age(ds: Dataset, day: str) -> int | None:
 def _device(ds: Dataset) -> str:
     """Return manufacturer and model; never a serial number or a station's name, which name a room in a hospital."""
     parts = (text(ds, "Manufacturer"), text(ds, "ManufacturerModelName"))
-    return re.sub(r"[^\w .,/()+-]+", " ", " ".join(part for part in parts if part))[:64].strip()
+    plain = re.sub(r"[^\w.,/()+-]+", " ", " ".join(part for part in parts if part))
+    return plain[:64].strip()

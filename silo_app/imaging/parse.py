@@ -48,8 +48,12 @@ _HEADER_KEYWORDS = (
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in little and in big endian
 
-# pydicom quotes values of a broken file in its warnings and logs: identifiers. Nothing of it reaches ours.
-logging.getLogger("pydicom").disabled = True
+# pydicom and its decoders quote values of a broken file in warnings and logs: identifiers. Nothing of it reaches ours.
+for _name in ("pydicom", "pylibjpeg", "openjpeg", "PIL"):
+    _logger = logging.getLogger(_name)
+    _logger.addHandler(logging.NullHandler())
+    _logger.setLevel(logging.CRITICAL + 1)
+    _logger.propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 
 _filters = threading.RLock()

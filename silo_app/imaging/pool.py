@@ -42,7 +42,9 @@ def decode_all(requests: Sequence[Request], *, workers: int | None = None) -> It
     """
     replies: dict[int, dict[str, Any]] = {}
     given = 0
-    with _Pool(min(workers or default_workers(), len(requests))) as pool:
+    if not workers:  # a process takes as long to start as a hundred small files to read
+        workers = min(default_workers(), 1 + len(requests) // 32)
+    with _Pool(min(workers, len(requests))) as pool:
         for wanted in range(len(requests)):
             while wanted not in replies:
                 while given < min(len(requests), wanted + _AHEAD) and pool.give(given, requests[given]):

@@ -20,7 +20,8 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """The embeddings, float32 (n, D), of cached radiographs that are named by their digests."""
 Progress = Callable[[int, int], None]
 
-_BATCH = 256
+_BATCH = 64
+"""Views embedded at once: as radiographs of 512 x 512 float32 they take 67 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,10 @@ def test_scales_follow_the_largest_change_of_each_tensor():
     layout = Layout(("a", "empty", "b", "still"), ((2, 2), (0,), (3,), (5,)))
     update = np.array([1, -4, 0, 2, 0.5, 0, 0.25, 0, 0, 0, 0, 0], dtype=np.float32)
     resolution = np.full(4, 1e-3)
-    scales = next_scales(update, layout, resolution, headroom=2.0, floor=1e-6)
+    none = np.zeros(4)
+    scales = next_scales(update, layout, resolution=resolution, kept=none, headroom=2.0, floor=1e-6)
     np.testing.assert_allclose(scales, [8.0, 2e-3, 1.0, 2e-3])
-    assert next_scales(update, layout, resolution * 0, headroom=2.0, floor=1e-6)[3] == 1e-6
+    still = next_scales(update, layout, resolution=none, kept=none, headroom=2.0, floor=1e-6)
+    np.testing.assert_allclose(still, [8.0, 1e-6, 1.0, 1e-6])
+    kept = next_scales(update, layout, resolution=none, kept=np.full(4, 2.0), headroom=2.0, floor=1e-6)
+    np.testing.assert_allclose(kept, [8.0, 2.0, 2.0, 2.0])

@@ -66,6 +66,19 @@ def test_error_feedback_makes_the_running_mean_converge(make, bits):
     assert errors[-1] < 0.1 * np.abs(federation.mean(updates)).mean()
 
 
+@pytest.mark.parametrize(("persistence", "follows"), [(0.9, True), (0.0, False)])
+def test_after_rounds_that_cancelled_a_change_is_still_carried(make, persistence, follows):
+    """Where silos disagree the mean stands still; a scale that followed it down would clip what comes next."""
+    federation = make((1, 2), layout=Layout(("w",), ((200,),)), persistence=persistence).exchange()
+    pull = federation.updates(0)["silo-00"]
+    federation.round(0, {"silo-00": pull, ONE: pull})
+    for number in range(1, 7):
+        opened = federation.round(number, {"silo-00": 2 * pull, ONE: -pull})[ONE]
+        assert np.abs(opened).max() < 0.1 * np.abs(pull).max()
+    change = federation.round(7, {"silo-00": pull, ONE: pull})[ONE]
+    assert np.allclose(change, pull, atol=0.01 * np.abs(pull).max()) is follows
+
+
 def test_silos_that_do_not_arrive_cost_only_their_own_weight(make):
     federation = make((10, 20, 30)).exchange()
     updates = federation.updates()
@@ -163,7 +176,7 @@ SUMS = {
         UpdateRefused,
         "participants",
     ),
-    "an update": (lambda message, _: changed(message, kind="update"), UpdateRefused, "it is a update"),
+    "an update": (lambda message, _: changed(message, kind="update"), UpdateRefused, "it is an update"),
     "one silo": (lambda message, _: changed(message, silos=(ONE,)), UpdateRefused, "other silos than the server names"),
     "short body": (lambda message, _: changed(message, wire.split(message)[1][:-1].copy()), UpdateRefused, "bytes for"),
     "large words": (
@@ -311,6 +324,6 @@ def test_damaged_sums_are_refused_and_never_crash(opening, data):
 )
 def test_any_header_is_refused_or_read(fields):
     packed = msgpack.packb(fields)
-    message = wire.PREFIX.pack(wire.MAGIC, wire.VERSION, len(packed)) + packed
+    message = wire.PREFIX.pack(wire.MAGIC, wire.VERSION, len(packed), wire.blake2b(packed, digest_size=32).digest()) + packed
     with pytest.raises(UpdateRefused):
         wire.split(message)

@@ -1,5 +1,7 @@
 """Headers: what is written is read, and nothing else is."""
 
+from hashlib import blake2b
+
 import msgpack
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ NAMES = st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=8, uniqu
 
 def raw(fields, body=BODY, *, magic=MAGIC, version=VERSION, length=None):
     packed = fields if isinstance(fields, bytes) else msgpack.packb(fields)
-    return PREFIX.pack(magic, version, len(packed) if length is None else length) + packed + body.tobytes()
+    digest = blake2b(packed, digest_size=32).digest()
+    return PREFIX.pack(magic, version, len(packed) if length is None else length, digest) + packed + body.tobytes()
 
 
 @given(
@@ -56,6 +59,7 @@ def test_a_message_is_read_as_it_was_written(job, number, names, body, kind):
         (raw(FIELDS, version=2), "version 2"),
         (raw(FIELDS, length=0), "header claims 0 bytes"),
         (raw(FIELDS, length=2**32 - 1), "header claims 4294967295 bytes"),
+        (raw(FIELDS)[:-40] + raw(FIELDS)[-39:] + b"x", "header was damaged on its way"),
         (raw(b"\xc1\xc1"), "header of a round's message is damaged"),
         (raw(b"\x91" * 5000 + b"\x90"), "damaged"),
         (raw({**FIELDS, "extra": 1}), "damaged"),

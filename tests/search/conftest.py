@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Sex, Split, View, ViewPosition
-from silo_app.config import ReleaseSettings
+from silo_app.catalogue import Catalogue, FileRecord, Label, ViewKeys, ViewRecord
+from silo_app.config import ReleaseSettings, SiloHome, load
 from silo_app.identity import Identity
+from silo_app.index.build import build_generation
 from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.envelope import open_request, seal
@@ -37,22 +39,22 @@ class Authority:
     def __post_init__(self):
         self.root = self._certificate("root", self.key.public_key(), ca=True)
 
-    def kit(self, name: str) -> Path:
+    def kit(self, name: str, role: str = "") -> Path:
         if name not in self.kits:
-            self.kits[name] = self._make_kit(name)
+            self.kits[name] = self._make_kit(name, role)
         return self.kits[name]
 
-    def identity(self, name: str) -> Identity:
-        return Identity.load(self.kit(name))
+    def identity(self, name: str, role: str = "") -> Identity:
+        return Identity.load(self.kit(name, role))
 
-    def _make_kit(self, name: str) -> Path:
+    def _make_kit(self, name: str, role: str) -> Path:
         kit = self.folder / name
         startup = kit / "startup"
         startup.mkdir(parents=True)
         key = ec.generate_private_key(ec.SECP256R1())
         pem = serialization.Encoding.PEM
         (startup / "rootCA.pem").write_bytes(self.root.public_bytes(pem))
-        (startup / "client.crt").write_bytes(self._certificate(name, key.public_key()).public_bytes(pem))
+        (startup / "client.crt").write_bytes(self._certificate(name, key.public_key(), role=role).public_bytes(pem))
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (startup / "client.key").write_bytes(private)
         (startup / "client.key").chmod(0o600)
@@ -60,12 +62,12 @@ class Authority:
         (kit / "local" / "silo.yaml").write_text(f"name: {name}\n")
         return kit
 
-    def _certificate(self, name: str, public, *, ca: bool = False) -> x509.Certificate:
+    def _certificate(self, name: str, public, *, ca: bool = False, role: str = "") -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
-            .subject_name(_common_name(name))
-            .issuer_name(_common_name("root"))
+            .subject_name(_subject(name, role))
+            .issuer_name(_subject("root"))
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
@@ -75,8 +77,9 @@ class Authority:
         )
 
 
-def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+def _subject(name: str, role: str = "") -> x509.Name:
+    roles = [x509.NameAttribute(x509.NameOID.UNSTRUCTURED_NAME, role)] if role else []
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name), *roles])
 
 
 class BruteForceGallery:
@@ -107,7 +110,7 @@ def unit_rows(rng, count, dimension=DIMENSION):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def a_view(case: str, **fields) -> View:
+def make_view(case: str, **fields) -> View:
     known = {
         "digest": "0" * 64,
         "case": CaseId(case),
@@ -136,7 +139,7 @@ class SimulatedSilo:
     def handle(self, frame: bytes) -> bytes:
         request = open_request(self.identity.trust, frame)
         cases = SearchableCases(generation="000001", encoder_version=self.encoder, index=self.gallery)
-        return encode(answer(request, cases, silo=self.name, view_of=a_view, settings=self.settings))
+        return encode(answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings))
 
 
 @dataclass
@@ -212,3 +215,68 @@ def sealed(authority, request_of):
 def faults():
     """The ways in which a simulated silo fails."""
     return {"late": is_late, "gone": is_gone}
+
+
+@pytest.fixture(scope="session")
+def a_view():
+    """Make a view of a case, as a catalogue would."""
+    return make_view
+
+
+@dataclass
+class StockedSilo:
+    """A silo's kit on disk, with a catalogue and (by `index`) generations, as ingest and `silo index build` make them."""
+
+    home: SiloHome
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def stock(self, seed: int, patients: int, studies: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self.home.catalogue.parent.mkdir(parents=True, exist_ok=True)
+        with Catalogue.open(self.home.catalogue, create=True) as catalogue, catalogue.writing() as writer:
+            for number in range(patients * studies):
+                digest, patient, study = rng.bytes(32).hex(), f"p{seed}-{number // studies}", f"s{seed}-{number}"
+                keys = ViewKeys(
+                    instance=digest,
+                    study=study,
+                    study_uid=study,
+                    accession=study,
+                    patient=PatientKey(patient),
+                    patient_id=patient,
+                )
+                record = ViewRecord(
+                    digest=digest, keys=keys, split=Split.TRAIN, position=ViewPosition.PA, age=40, device="secret-device"
+                )
+                writer.add_view(record)
+                writer.record_file(FileRecord(source="/secret", path=digest, size=1, mtime_ns=1, recipe="r", digest=digest))
+                writer.relabel({digest: [Label(finding=Finding.PNEUMONIA, present=number % 2 == 0, source="csv")]})
+                self.vectors[digest] = unit_rows(rng, 1)[0]
+
+    def recall(self, digest: str) -> None:
+        with Catalogue.open(self.home.catalogue) as catalogue, catalogue.writing() as writer:
+            writer.forget_files("/secret", [digest])
+            writer.drop_orphans()
+
+    def index(self, encoder: str = ENCODER):
+        return build_generation(self.home, EncoderVersion(encoder), self.embed)
+
+    def embed(self, digests):
+        return np.stack([self.vectors[digest] for digest in digests])
+
+
+@pytest.fixture
+def stocked(tmp_path):
+    """Make a silo with 20 cases in its catalogue, in a federation of its own."""
+    federation = Authority(tmp_path / "kits")
+
+    def make(name: str = "south", cases: int = 20, studies: int = 1, config: str = "") -> StockedSilo:
+        kit = federation.kit(name)
+        if config:
+            (kit / "local" / "silo.yaml").write_text(f"name: {name}\n{config}")
+        silo = StockedSilo(load(kit))
+        if cases:
+            silo.stock(len(name), cases // studies, studies)
+        return silo
+
+    make.federation = federation
+    return make

@@ -11,7 +11,7 @@ from silo_app.imaging.samples.thorax import LEFT, RIGHT, Thorax
 
 SHELL = 8.0  # mm, thickness of a rib
 COUNT = 11  # pairs of ribs that meet a chest radiograph
-TRABECULAR = 0.55  # the share of cortical bone in a rib's cross-section
+TRABECULAR = 0.4  # the share of cortical bone in a rib's cross-section
 VERTEBRAL = 0.3  # the same of a vertebra
 FLAT = 0.4  # the same of blade and breastbone
 

@@ -18,13 +18,16 @@ SCOPE = (
 """What a phantom can have; every phantom was "looked at" for all of these."""
 
 SIZES = {
-    Finding.CARDIOMEGALY: (1.34, 1.62),  # factor on the heart's breadth
-    Finding.CONSOLIDATION: (62.0, 105.0),  # mm
-    Finding.EFFUSION: (0.30, 0.56),  # share of the lung's height
-    Finding.MASS: (36.0, 62.0),  # mm
-    Finding.NODULE: (17.0, 27.0),  # mm
-    Finding.PNEUMOTHORAX: (0.30, 0.62),  # share of the lung's breadth
+    Finding.CARDIOMEGALY: (1.26, 1.5),  # factor on the heart's breadth
+    Finding.CONSOLIDATION: (75.0, 120.0),  # mm
+    Finding.EFFUSION: (0.2, 0.4),  # share of the lung's height
+    Finding.MASS: (48.0, 76.0),  # mm
+    Finding.NODULE: (18.0, 28.0),  # mm
+    Finding.PNEUMOTHORAX: (0.28, 0.58),  # share of the lung's breadth
 }
+
+CALCIUM = {Finding.NODULE: (0.1, 0.35), Finding.MASS: (0.05, 0.2)}
+"""Old nodules calcify; a phantom's all do somewhat, which makes them easier to find than a hospital's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +41,13 @@ class Abnormality:
     reach: float  # from the middle of the section (0) to the pleura (1)
     size: float  # see SIZES
     solid: float  # how much of the lung it replaces, 0..1
+    calcium: float  # how much of it is chalk, as a share of cortical bone
     seed: int  # of its shape
 
 
 def draw(finding: Finding, random: np.random.Generator) -> list[Abnormality]:
-    """Return the abnormalities that make up one finding: one, or for nodules up to three."""
-    count = int(random.choice([1, 2, 3], p=[0.4, 0.35, 0.25])) if finding is Finding.NODULE else 1
+    """Return the abnormalities that make up one finding: one, or for nodules two to four."""
+    count = int(random.integers(2, 5)) if finding is Finding.NODULE else 1
     return [_draw_one(finding, random) for _ in range(count)]
 
 
@@ -59,10 +63,11 @@ def _draw_one(finding: Finding, random: np.random.Generator) -> Abnormality:
     return Abnormality(
         finding=finding,
         side=int(random.choice([LEFT, RIGHT])),
-        height=float(random.uniform(0.12, 0.85)),
-        angle=float(random.uniform(-1.5, 1.5)),
-        reach=float(random.uniform(0.15, 0.7)),
+        height=float(random.uniform(0.2, 0.85)),
+        angle=float(random.uniform(-1.2, 1.2)),
+        reach=float(random.uniform(0.25, 0.8)),
         size=float(random.uniform(low, high)),
-        solid=float(random.uniform(0.75, 1.0)),
+        solid=float(random.uniform(0.85, 1.0)),
+        calcium=float(random.uniform(*CALCIUM.get(finding, (0.0, 0.0)))),
         seed=int(random.integers(2**31)),
     )

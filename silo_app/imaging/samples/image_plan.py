@@ -13,7 +13,7 @@ from silo_app.cases import Finding
 from silo_app.errors import SampleInvalid
 from silo_app.imaging.samples.dicom_file import Identity, uid
 from silo_app.imaging.samples.hospitals import display_name
-from silo_app.imaging.samples.partition import dirichlet
+from silo_app.imaging.samples.partition import Patient, dirichlet
 from silo_app.imaging.samples.records import Listing, Record
 
 MOST_HOSPITALS = 99
@@ -63,11 +63,11 @@ def limited(listing: Listing, limit: int | None, seed: int) -> Listing:
     return Listing(tuple(chosen), listing.skipped, listing.unmapped, listing.scope)
 
 
-def place(listings: Sequence[Listing], counts: Sequence[int], alpha: float, seed: int) -> dict[tuple[int, str], int]:
+def place(listings: Sequence[Listing], counts: Sequence[int], alpha: float, seed: int) -> dict[Patient, int]:
     """Return the hospital of every patient (set, name); one count for each listing, or one for all together."""
     if len(counts) == 1:
         return _divide(listings, counts[0], alpha, seed)
-    places: dict[tuple[int, str], int] = {}
+    places: dict[Patient, int] = {}
     for number, (listing, count) in enumerate(zip(listings, counts, strict=True)):
         first = sum(counts[:number])
         divided = _divide([listing], count, alpha, seed + number)
@@ -83,9 +83,9 @@ def scopes(listings: Sequence[Listing], counts: Sequence[int]) -> list[tuple[Fin
     return [tuple(sorted(common))] * counts[0]
 
 
-def items(listings: Sequence[Listing], names: Sequence[str], places: dict[tuple[int, str], int]) -> list[Item]:
+def items(listings: Sequence[Listing], names: Sequence[str], places: dict[Patient, int]) -> list[Item]:
     """Return every image with its hospital and its identity there; patients and images are numbered in order."""
-    of_patient: dict[tuple[int, str], list[Record]] = defaultdict(list)
+    of_patient: dict[Patient, list[Record]] = defaultdict(list)
     for listing in listings:
         for record in listing.records:
             of_patient[record.set, record.patient].append(record)
@@ -97,14 +97,14 @@ def items(listings: Sequence[Listing], names: Sequence[str], places: dict[tuple[
         records = sorted(of_patient[key], key=lambda one: (one.order, one.file))
         for count, record in enumerate(records, start=1):
             file = PurePosixPath(f"P{numbers[hospital]:05d}") / f"S{count:03d}" / "IM01.dcm"
-            identity = _identity(record, names, hospital, f"{numbers[hospital]:05d}{count:03d}", len(listings) > 1)
+            identity = _identity(record, names, hospital, f"{numbers[hospital]:05d}{count:03d}")
             found.append(Item(record=record, hospital=hospital, identity=identity, file=str(file)))
     return found
 
 
-def _divide(listings: Sequence[Listing], hospitals: int, alpha: float, seed: int) -> dict[tuple[int, str], int]:
+def _divide(listings: Sequence[Listing], hospitals: int, alpha: float, seed: int) -> dict[Patient, int]:
     frequency = Counter(one for listing in listings for r in listing.records for one in r.findings or ())
-    kinds: dict[tuple[int, str], str] = {}
+    kinds: dict[Patient, str] = {}
     for listing in listings:
         for record in listing.records:
             kind = _kind(record, frequency)
@@ -119,9 +119,9 @@ def _kind(record: Record, frequency: Counter[Finding]) -> str:
     return max(record.findings or (), key=lambda one: (frequency[one], one), default="")
 
 
-def _identity(record: Record, names: Sequence[str], hospital: int, number: str, many: bool) -> Identity:
-    patient = patient_id(f"{record.set + 1}-{record.patient}" if many else record.patient)
-    source = (names[record.set], record.file)
+def _identity(record: Record, names: Sequence[str], hospital: int, number: str) -> Identity:
+    patient = patient_id(f"{record.set + 1}-{record.patient}" if len(names) > 1 else record.patient)
+    source = (names[record.set], record.set, record.file)
     return Identity(
         patient_id=patient,
         patient_name=f"Imported^{patient}",

@@ -96,7 +96,7 @@ def _plain(columns: Mapping[str, Any]) -> dict[str, Any]:
 def _write_all(
     part: Path, sets: Sequence[ImageSet], plan: Sequence[Item], progress: Progress | None, workers: int
 ) -> list[Written]:
-    batches = []
+    batches: list[Batch] = []
     for number, one in enumerate(sets):
         mine = [item for item in plan if item.record.set == number]
         chunks = (tuple(mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))

@@ -18,29 +18,48 @@ PLEURA = 1.1  # mm, the two layers of a collapsed lung's edge
 
 @dataclass(frozen=True, slots=True)
 class Lungs:
-    """Chords through lung tissue and through bare air (pneumothorax), mm (H, W) each."""
+    """Chords through the lungs, mm (H, W) each."""
 
     tissue: Field
+    """Lung tissue, with the air in it."""
+    heavy: Field
+    """The same, weighted by its density, 1 for a lung at full breath."""
     air: Field
+    """Bare air (pneumothorax)."""
+    chalk: Field
+    """Calcified tissue, as cortical bone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One lung, ready to be filled: who has it, from where one looks, its space and chords, and its texture."""
+
+    thorax: Thorax
+    rays: Rays
+    space: Loft
+    span: Span
+    grain: Field
 
 
 def lungs(thorax: Thorax, rays: Rays, abnormal: Sequence[Abnormality], random: np.random.Generator) -> Lungs:
     """Return both lungs of one exposure."""
     grain = texture(random, rays.shape, slope=2.6, coarsest=40.0)
-    tissue, air = np.zeros(rays.shape, np.float32), np.zeros(rays.shape, np.float32)
+    both = Lungs(*(np.zeros(rays.shape, np.float32) for _ in range(4)))
     for side in (RIGHT, LEFT):
         place = _reach(thorax, rays, side)
         one = _lung(thorax, rays.window(place), side, abnormal, grain[place])
-        tissue[place] += one.tissue
-        air[place] += one.air
-    return Lungs(tissue, air)
+        both.tissue[place] += one.tissue
+        both.heavy[place] += one.heavy
+        both.air[place] += one.air
+        both.chalk[place] += one.chalk
+    return both
 
 
 def _reach(thorax: Thorax, rays: Rays, side: int) -> Place:
     """Return the part of the image in which one lung lies."""
     space = thorax.lung(side)
     middle = (side * 76.0 * thorax.anatomy.wide, (thorax.base + thorax.apex) / 2, 0.0)
-    return rays.around(middle, (float(space.half_width.max()), 0.42 * (thorax.apex - thorax.base)))
+    return rays.around(middle, (float(space.half_width.max()), 0.5 * (thorax.apex - thorax.base)))
 
 
 def _lung(thorax: Thorax, rays: Rays, side: int, abnormal: Sequence[Abnormality], grain: Field) -> Lungs:
@@ -55,18 +74,38 @@ def _lung(thorax: Thorax, rays: Rays, side: int, abnormal: Sequence[Abnormality]
     space = thorax.lung(side)
     span, air = rays.loft(space), np.zeros(rays.shape, np.float32)
     tissue = span.length - covered(span, organs)
+    density = thorax.breath.aerated * (0.8 + 0.45 * (1 - thorax.breath.depth))  # a lung that holds less air is denser
     for one in here:
         if one.finding is Finding.PNEUMOTHORAX:
-            space = collapsed(space, one.size)
+            space, density = collapsed(space, one.size), density * (1 + 0.8 * one.size)
             span, free = rays.loft(space), tissue
             tissue = np.minimum(np.maximum(span.length - covered(span, organs), 0), free)
             edge = np.maximum(rays.loft(space, grow=PLEURA).length - span.length, 0)
             air = np.maximum(free - tissue - edge, 0)
-    tissue = tissue * (1 + np.float32(0.025) * grain)
+    tissue = tissue * (1 + np.float32(0.02) * grain)
     tissue = np.maximum(tissue - np.minimum(vessels(thorax, rays, side), tissue * np.float32(0.6)), 0)
-    for one in here:
-        tissue, air = _fill(thorax, rays, one, space, span, tissue, air, grain)
-    return Lungs(tissue, air)
+    return _filled(Site(thorax, rays, space, span, grain), here, tissue, air, density)
+
+
+def _filled(site: Site, abnormal: Sequence[Abnormality], tissue: Field, air: Field, density: float) -> Lungs:
+    """Return a lung whose tissue and air have made room for its abnormalities."""
+    chalk = np.zeros_like(air)
+    for one in abnormal:
+        match one.finding:
+            case Finding.EFFUSION:
+                dry = 1 - effusion(site, one)
+                tissue, air = tissue * dry, air * dry
+            case Finding.NODULE | Finding.MASS:
+                body = np.minimum(lump(site, one), tissue)
+                tissue = tissue - body
+                chalk += body * np.float32(one.calcium)
+            case Finding.CONSOLIDATION:
+                tissue = np.maximum(tissue - consolidation(site, one), 0)
+    return Lungs(tissue, tissue * np.float32(density), air, chalk)
+
+
+def _heart_factor(abnormal: Sequence[Abnormality]) -> float:
+    return max((a.size for a in abnormal if a.finding is Finding.CARDIOMEGALY), default=1.0)
 
 
 def collapsed(space: Loft, share: float) -> Loft:
@@ -79,35 +118,9 @@ def collapsed(space: Loft, share: float) -> Loft:
     return Loft(x - np.sign(x) * width * (1 - kept), z, width * kept, depth * np.float32(1 - 0.35 * share))
 
 
-def _heart_factor(abnormal: Sequence[Abnormality]) -> float:
-    return max((a.size for a in abnormal if a.finding is Finding.CARDIOMEGALY), default=1.0)
-
-
-def _fill(
-    thorax: Thorax,
-    rays: Rays,
-    one: Abnormality,
-    space: Loft,
-    span: Span,
-    tissue: Field,
-    air: Field,
-    grain: Field,
-) -> tuple[Field, Field]:
-    """Return tissue and air with one abnormality in the lung's place."""
-    match one.finding:
-        case Finding.EFFUSION:
-            dry = 1 - effusion(thorax, rays, one)
-            return tissue * dry, air * dry
-        case Finding.NODULE | Finding.MASS:
-            return np.maximum(tissue - lump(thorax, rays, one, space, span), 0), air
-        case Finding.CONSOLIDATION:
-            return np.maximum(tissue - consolidation(thorax, rays, one, space, span, grain), 0), air
-        case _:
-            return tissue, air
-
-
-def effusion(thorax: Thorax, rays: Rays, one: Abnormality) -> Field:
+def effusion(site: Site, one: Abnormality) -> Field:
     """Return the share of a lung's chord that is fluid: full below its level, which rises to the side (meniscus)."""
+    thorax, rays = site.thorax, site.rays
     level = thorax.base + one.size * (thorax.apex - thorax.base)
     aside = rays.point[0] * one.side  # mm from the midline
     wall = thorax.cage().half_width[rays.row]
@@ -117,24 +130,24 @@ def effusion(thorax: Thorax, rays: Rays, one: Abnormality) -> Field:
     return (0.86 * _step(-above / soft) + 0.14 * _step(-(above - 22) / 10)).astype(np.float32)
 
 
-def lump(thorax: Thorax, rays: Rays, one: Abnormality, space: Loft, span: Span) -> Field:
+def lump(site: Site, one: Abnormality) -> Field:
     """Return the chord through a nodule (one round body) or a mass (several that run together), mm (H, W)."""
     random = np.random.default_rng(one.seed)
-    centre, radius = place(thorax, one, space), one.size / 2
-    total = rays.ellipsoid(centre, (radius, radius * 0.92, radius)).within(span).length
+    centre, radius = place(site.thorax, one, site.space), one.size / 2
+    total = site.rays.ellipsoid(centre, (radius, radius * 0.92, radius)).within(site.span).length
     for _ in range(3 if one.finding is Finding.MASS else 0):
         x, y, z = (c + o for c, o in zip(centre, random.normal(0, 0.42 * radius, 3), strict=True))
         size = radius * random.uniform(0.55, 0.8)
-        total = np.maximum(total, rays.ellipsoid((x, y, z), (size, size, size)).within(span).length)
+        total = np.maximum(total, site.rays.ellipsoid((x, y, z), (size, size, size)).within(site.span).length)
     return total * np.float32(one.solid)
 
 
-def consolidation(thorax: Thorax, rays: Rays, one: Abnormality, space: Loft, span: Span, grain: Field) -> Field:
+def consolidation(site: Site, one: Abnormality) -> Field:
     """Return the chord of lung whose air is replaced by fluid: a patchy lobe with soft edges, mm (H, W)."""
-    centre, radius = place(thorax, one, space), one.size / 2
-    chord = rays.ellipsoid(centre, (radius * 0.9, radius * 1.05, radius * 1.1)).within(span).length
-    patchy = np.clip(0.8 + 0.28 * grain, 0.25, 1.0)
-    return blur(chord * patchy * np.float32(0.92 * one.solid), 5.0 / rays.view.spacing)
+    centre, radius = place(site.thorax, one, site.space), one.size / 2
+    chord = site.rays.ellipsoid(centre, (radius * 0.9, radius * 1.05, radius * 1.1)).within(site.span).length
+    patchy = np.clip(0.8 + 0.28 * site.grain, 0.25, 1.0)
+    return blur(chord * patchy * np.float32(0.92 * one.solid), 5.0 / site.rays.view.spacing)
 
 
 def place(thorax: Thorax, one: Abnormality, space: Loft) -> tuple[float, float, float]:

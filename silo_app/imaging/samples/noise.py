@@ -34,7 +34,7 @@ def _transform(image: Field, sigma: float) -> Field:
     padded = np.pad(image, ((margin, after[0]), (margin, after[1])), mode="edge")
     keep = np.exp(-2 * (np.pi * sigma * _frequency(*padded.shape)) ** 2)
     whole = np.fft.irfft2(np.fft.rfft2(padded) * keep, s=padded.shape)
-    return whole[margin : margin + rows, margin : margin + columns].astype(np.float32)
+    return np.asarray(whole[margin : margin + rows, margin : margin + columns], np.float32)
 
 
 def _enlarge(small: Field, size: int, axis: int) -> Field:
@@ -44,7 +44,7 @@ def _enlarge(small: Field, size: int, axis: int) -> Field:
     share = (at - low).astype(np.float32)
     share = share[:, None] if axis == 0 else share[None, :]
     high = np.minimum(low + 1, small.shape[axis] - 1)
-    return np.take(small, low, axis) * (1 - share) + np.take(small, high, axis) * share
+    return np.asarray(np.take(small, low, axis) * (1 - share) + np.take(small, high, axis) * share)
 
 
 @lru_cache(maxsize=1024)
@@ -58,11 +58,14 @@ def fast(size: int) -> int:
 
 
 def texture(random: np.random.Generator, shape: tuple[int, int], *, slope: float, coarsest: float) -> Field:
-    """Return noise (H, W), mean 0 and deviation 1, whose power falls as 1/f^slope below wavelengths of `coarsest` px."""
+    """Return noise (H, W), mean 0 and deviation 1, whose power falls as 1/f^slope.
+
+    Below one cycle in `coarsest` pixels the power stays what it is there.
+    """
     size = (fast(shape[0]), fast(shape[1]))
     spectrum = np.fft.rfft2(random.standard_normal(size, dtype=np.float32)) * _falling(*size, slope, coarsest)
     field = np.fft.irfft2(spectrum, s=size)[: shape[0], : shape[1]]
-    return (field / field.std()).astype(np.float32)
+    return np.asarray(field / field.std(), np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -70,10 +73,10 @@ def _falling(rows: int, columns: int, slope: float, coarsest: float) -> Field:
     """Return the amplitude of every term of a texture, (H, W // 2 + 1)."""
     amplitude = np.maximum(_frequency(rows, columns), 1 / coarsest) ** (-slope / 2)
     amplitude[0, 0] = 0
-    return amplitude.astype(np.float32)
+    return np.asarray(amplitude, np.float32)
 
 
 @lru_cache(maxsize=64)
 def _frequency(rows: int, columns: int) -> Field:
     """Return the spatial frequency of every term of rfft2, cycles a pixel, (H, W // 2 + 1)."""
-    return np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :]).astype(np.float32)
+    return np.asarray(np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :]), np.float32)

@@ -73,7 +73,7 @@ def _abnormal(
     if random.random() < hospital.healthy:
         return ()
     weights = np.array(list(hospital.mix.values()))
-    count = 1 if random.random() < 0.72 else 2
+    count = 1 if random.random() < 0.65 else 2
     chosen = random.choice(len(weights), size=count, replace=False, p=weights / weights.sum())
     findings = list(hospital.mix)
     return tuple(one for index in sorted(chosen) for one in draw(findings[index], random))

@@ -1,4 +1,4 @@
-"""Makes the DICOM files of one phantom patient: exposures, encoded as the patient's hospital does, marked as synthetic."""
+"""Makes the DICOM files of one phantom patient, encoded as the patient's hospital does, and marked as synthetic."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def make_patient(order: Order) -> Made:
         folder.mkdir(parents=True)
         for view in range(1, visit.views + 1):
             exposure = expose(patient.anatomy, visit.abnormal, where.room, random)
-            identity = _identity(order, where, patient, visit, study, number, view)
+            identity = _identity(order, patient, study, number, view)
             _write(exposure, identity, where, folder / f"IM{view:02d}.dcm", random)
         labels.append((study, findings(visit)))
     images = sum(visit.views for visit in patient.visits)
@@ -64,7 +64,8 @@ def findings(visit: Visit) -> tuple[str, ...]:
     return tuple(sorted({one.finding.value for one in visit.abnormal})) or (Finding.NO_FINDING.value,)
 
 
-def _identity(order: Order, where: Hospital, patient: Patient, visit: Visit, study: str, number: int, view: int) -> Identity:
+def _identity(order: Order, patient: Patient, study: str, number: int, view: int) -> Identity:
+    where, visit = hospital(order.hospital), patient.visits[number - 1]
     letter = where.name.removeprefix("hospital-").upper()
     return Identity(
         patient_id=f"PH{letter}{order.patient:05d}",
@@ -125,7 +126,7 @@ def encode(picture: Field, bits: int, style: Style, random: np.random.Generator)
 def curve(top: int, centre: float, width: float) -> NDArray[np.uint16]:
     """Return a rising S-shaped VOI table over 0..top, with 12-bit results."""
     value = np.clip((np.arange(top + 1) - centre) / width + 0.5, 0, 1)
-    return np.rint(4095 * (0.5 * value + 0.5 * value * value * (3 - 2 * value))).astype(np.uint16)
+    return np.asarray(np.rint(4095 * (0.5 * value + 0.5 * value * value * (3 - 2 * value))), np.uint16)
 
 
 _SCALES: dict[str, tuple[float, float] | None] = {"absent": None, "identity": (1.0, 0.0), "scaled": (0.5, -128.0)}

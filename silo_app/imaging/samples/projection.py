@@ -26,12 +26,12 @@ def line_integrals(
     skin, flesh = rays.loft(torso).length, rays.loft(torso, grow=-thorax.anatomy.fat).length
     breast = breasts(thorax, rays)
     lung = lungs(thorax, rays, abnormal, random)
-    bone = bones(thorax, rays)
+    bone = bones(thorax, rays) + lung.chalk
     air = lung.air + airways(thorax, rays)
     soft = np.maximum(flesh - lung.tissue - air - bone, 0) + np.float32(GLANDULAR) * breast
     fat = skin - flesh + np.float32(1 - GLANDULAR) * breast
-    puffed = 0.8 + 0.45 * (1 - thorax.breath.depth)  # a lung that holds less air is denser
-    return (soft * beam.soft + fat * beam.fat + bone * beam.bone + lung.tissue * (beam.lung * puffed)).astype(np.float32)
+    solid = soft * beam.soft + fat * beam.fat + bone * beam.bone
+    return np.asarray(solid + lung.heavy * beam.lung, np.float32)
 
 
 def breasts(thorax: Thorax, rays: Rays) -> Field:
@@ -46,7 +46,8 @@ def breasts(thorax: Thorax, rays: Rays) -> Field:
         centre = (side * 74 * thorax.anatomy.wide, (-46 - 0.3 * size) * thorax.anatomy.tall, front)
         breast = rays.ellipsoid(centre, (size * 1.05, size, size * 0.85))
         hang = np.clip((centre[1] + 0.9 * size - rays.point[1]) / (1.5 * size), 0, 1)  # no edge above
-        total += (breast.length - breast.within(torso).length) * hang
+        outside = breast.length - breast.within(torso).length
+        total += outside * outside * (hang / np.float32(1.4 * size))  # thins out towards its edge
     return total
 
 

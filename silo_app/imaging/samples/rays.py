@@ -6,13 +6,13 @@ level, takes the section at the height where it crosses the middle of the body).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
-"""One number a pixel, float32 (H, W), or anything that broadcasts to it."""
+Field = NDArray[np.floating[Any]]
+"""One number a pixel, float32 (H, W) where it is kept."""
 
 Place = tuple[slice, slice]
 """A part of an image: rows and columns."""
@@ -71,7 +71,7 @@ class Rays:
 
     def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where points (..., 3) in the patient fall among these rays: (..., 2) row and column, in pixels."""
-        return self.view.project(points) - np.array(self.corner)
+        return np.asarray(self.view.project(points) - np.array(self.corner))
 
     def around(self, centre: tuple[float, float, float], reach: tuple[float, float]) -> Place:
         """Return the part of the image that holds everything within `reach` mm (across, up) of `centre`."""
@@ -162,7 +162,7 @@ class Geometry:
         cy, sy, cr, sr = np.cos(self.yaw), np.sin(self.yaw), np.cos(self.roll), np.sin(self.roll)
         yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return yaw @ roll
+        return np.asarray(yaw @ roll)
 
 
 def covered(inside: Span, spans: list[Span]) -> Field:
@@ -173,7 +173,7 @@ def covered(inside: Span, spans: list[Span]) -> Field:
     """
     whole, *rest = [span.within(inside) for span in spans]
     whole = Span(whole.near, np.maximum(whole.far, whole.near))
-    apart = np.float32(0)
+    apart = np.zeros_like(whole.near)
     for span in rest:
         new = Span(span.near, np.maximum(span.far, span.near))
         meets = (new.near <= whole.far) & (whole.near <= new.far)
@@ -182,7 +182,7 @@ def covered(inside: Span, spans: list[Span]) -> Field:
         near = np.where(meets, np.minimum(new.near, whole.near), np.where(larger, new.near, whole.near))
         far = np.where(meets, np.maximum(new.far, whole.far), np.where(larger, new.far, whole.far))
         whole = Span(near, far)
-    return np.minimum(whole.length + apart, inside.length)
+    return np.asarray(np.minimum(whole.length + apart, inside.length))
 
 
 def _roots(point: tuple[Field, ...], course: tuple[Field, ...]) -> Span:

@@ -1,9 +1,10 @@
 """One record an image: what a set's CSV says of it, in the shared vocabulary."""
 
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,10 +18,10 @@ from silo_app.imaging.samples.image_set import IMAGES, ImageSet, Opened, read_cs
 class Record:
     """One image and what is known about it."""
 
-    set: int  # which of the sets
-    file: str  # its name in the set
-    patient: str  # as the set calls the patient
-    findings: tuple[Finding, ...] | None  # None: nothing that the shared vocabulary knows
+    set: int = 0  # which of the sets
+    file: str = ""  # its name in the set
+    patient: str = ""  # as the set calls the patient
+    findings: tuple[Finding, ...] | None = None  # None: nothing that the shared vocabulary knows
     age: int | None = None
     sex: Sex = Sex.UNKNOWN
     position: ViewPosition = ViewPosition.UNKNOWN
@@ -52,18 +53,18 @@ def read_records(one: ImageSet, number: int, content: Opened) -> Listing:
     rows, header = _rows(text, f"{one.path}:{name}")
     columns = columns_for(header, one.columns)
     check(columns, header, f"{one.path}:{name}")
-    find = _Finder(content)
+    find, taken = _Finder(content), set[str]()
     records, skipped, unmapped = [], [], Counter[str]()
     for row in rows:
-        given = (row[columns.file] or "").strip()
-        file, patient = find(given), (row[columns.patient] or "").strip()
-        if file is None or not patient:
-            reason = "no such image in the set" if file is None else "no patient"
-            skipped.append(Skipped(one.name, given, reason))
+        given, patient = (row[columns.file] or "").strip(), (row[columns.patient] or "").strip()
+        file = find(given)
+        if file is None or file in taken or not patient:
+            skipped.append(Skipped(one.name, given, _why(file, taken)))
             continue
+        taken.add(file)
         findings, unknown = _findings(row[columns.findings] or "", columns)
         unmapped.update(unknown)
-        records.append(_record(row, columns, number, file, patient, findings))
+        records.append(replace(_about(row, columns), set=number, file=file, patient=patient, findings=findings))
     if not records:
         raise SampleInvalid(
             f"none of the {len(rows)} rows of {name} names an image in the set",
@@ -73,6 +74,12 @@ def read_records(one: ImageSet, number: int, content: Opened) -> Listing:
     return Listing(tuple(records), tuple(skipped), dict(unmapped), columns.scope or _occurring(records))
 
 
+def _why(file: str | None, taken: set[str]) -> str:
+    if file is None:
+        return "no such image in the set"
+    return "named twice" if file in taken else "no patient"
+
+
 def _accepts(line: str, given: Mapping[str, Any]) -> bool:
     header = next(csv.reader([line]), [])
     return set(columns_for(header, given).required()) <= set(header)
@@ -80,7 +87,7 @@ def _accepts(line: str, given: Mapping[str, Any]) -> bool:
 
 def _rows(text: str, where: str) -> tuple[list[dict[str, str | None]], Sequence[str]]:
     try:
-        reader = csv.DictReader(text.splitlines(), restval="")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         return list(reader), reader.fieldnames or ()
     except csv.Error as error:
         raise LabelsInvalid(
@@ -116,22 +123,13 @@ def _findings(cell: str, columns: Columns) -> tuple[tuple[Finding, ...] | None, 
     return (tuple(sorted(known)) or None), unknown
 
 
-def _record(
-    row: dict[str, str | None],
-    columns: Columns,
-    number: int,
-    file: str,
-    patient: str,
-    findings: tuple[Finding, ...] | None,
-) -> Record:
+def _about(row: Mapping[str, str | None], columns: Columns) -> Record:
+    """Return what a row says of its image beside name, patient and findings."""
+
     def cell(column: str) -> str:
         return (row.get(column) or "").strip() if column else ""
 
     return Record(
-        set=number,
-        file=file,
-        patient=patient,
-        findings=findings,
         age=_age(cell(columns.age)),
         sex=_SEXES.get(cell(columns.sex)[:1].upper(), Sex.UNKNOWN),
         position=_VIEWS.get(cell(columns.view).upper(), columns.position),

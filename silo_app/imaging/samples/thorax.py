@@ -8,6 +8,7 @@ anybody.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from silo_app.cases import Sex
 from silo_app.imaging.samples.rays import HEIGHTS, Loft, Rays, Span
@@ -54,8 +55,8 @@ def draw_anatomy(sex: Sex, age: int, random: np.random.Generator) -> Anatomy:
         deep=float(random.normal(0.95, 0.06) + 0.1 * old + 0.03 * habitus),
         fat=float(np.clip(14 * np.exp(0.55 * habitus), 3, 45)),
         muscle=float(random.uniform(10, 16) if female else random.uniform(13, 22)),
-        breast=float(random.uniform(38, 72) + 6 * habitus) if female else 0.0,
-        heart=float(random.normal(1.0, 0.055)),
+        breast=float(random.uniform(36, 62) + 6 * habitus) if female else 0.0,
+        heart=float(random.normal(1.0, 0.075)),
         heart_lean=float(random.normal(-0.62, 0.12)),
         aorta=float(random.normal(0.95, 0.08) + 0.3 * old),
         dome=(float(random.normal(46, 7)), float(random.normal(36, 7))),
@@ -76,6 +77,7 @@ class Breath:
     """How the patient stood for one exposure: depth of breath (1 full) and shoulders (mm raised)."""
 
     depth: float
+    aerated: float  # density of the lungs; emphysema and oedema go beyond what breath does
     shoulders: float
 
 
@@ -102,11 +104,11 @@ class Thorax:
         return self.base + rise + 38 * (1 - self.breath.depth)
 
     def cage(self) -> Loft:
-        """The inside of the rib cage."""
+        """Return the inside of the rib cage."""
         a = self.anatomy
         return _loft(
             a.tall,
-            half_width=[(-230, 128), (-130, 139), (-70, 142), (0, 137), (50, 119), (80, 99), (105, 74), (130, 46)],
+            half_width=_CAGE_WIDTH,
             half_depth=[(-230, 84), (-100, 88), (0, 84), (60, 70), (100, 54), (130, 40)],
             centre_z=[(-230, 0), (0, 0), (60, -6), (130, -26)],
             wide=a.wide,
@@ -114,7 +116,7 @@ class Thorax:
         )
 
     def torso(self) -> Loft:
-        """The skin: the cage, muscle, fat, and above them shoulders and neck."""
+        """Return the skin: around the cage, muscle and fat, and above them shoulders and neck."""
         a = self.anatomy
         around = (a.muscle + a.fat + 8) / a.wide
         front = (0.6 * a.muscle + a.fat + 8) / a.deep
@@ -142,10 +144,10 @@ class Thorax:
         a = self.anatomy
         low, high = self.base, self.apex
         at = low + np.array([0, 0.06, 0.18, 0.36, 0.55, 0.70, 0.82, 0.92, 0.97, 1.0]) * (high - low)  # (10,)
-        outer = np.interp(at / a.tall, *zip(*_CAGE_WIDTH, strict=True)) * a.wide - 2  # mm from the midline
-        inner = np.array([62, 34, 20, 16, 14, 13, 14, 18, 24, 34]) * a.wide
-        half = np.maximum((outer - inner) / 2, 1) * np.array([0.72, 0.95, 1, 1, 1, 1, 1, 0.93, 0.72, 0.1])
-        depth = np.array([40, 68, 81, 83, 80, 71, 61, 47, 34, 4]) * a.deep
+        outer = _through(_CAGE_WIDTH, at / a.tall) * a.wide - 2  # mm from the midline
+        inner = np.array([70, 40, 22, 16, 14, 13, 14, 18, 24, 34]) * a.wide
+        half = np.maximum((outer - inner) / 2, 1) * np.array([0.08, 0.72, 0.98, 1, 1, 1, 1, 0.93, 0.72, 0.1])
+        depth = np.array([6, 50, 78, 83, 80, 71, 61, 47, 34, 4]) * a.deep
         back = np.array([-34, -16, -4, 0, -1, -6, -11, -17, -20, -22])
         fade = (low - 6 < HEIGHTS) & (high + 4 > HEIGHTS)
         tables = (_smooth(np.interp(HEIGHTS, at, v), 8) for v in (side * (outer + inner) / 2, back, half, depth))
@@ -153,7 +155,7 @@ class Thorax:
         return Loft(x, z, (w * fade).astype(np.float32), (d * fade).astype(np.float32))
 
     def mediastinum(self) -> Loft:
-        """The column between the lungs."""
+        """Return the column between the lungs."""
         a = self.anatomy
         return _loft(
             a.tall,
@@ -191,7 +193,16 @@ class Thorax:
         ]
 
 
-_CAGE_WIDTH = [(-230, 128), (-130, 139), (-70, 142), (0, 137), (50, 119), (80, 99), (105, 74), (130, 46)]
+_CAGE_WIDTH: list[tuple[float, float]] = [
+    (-230, 128),
+    (-130, 139),
+    (-70, 142),
+    (0, 137),
+    (50, 119),
+    (80, 99),
+    (105, 74),
+    (130, 46),
+]
 
 
 def _loft(
@@ -206,15 +217,19 @@ def _loft(
 ) -> Loft:
     """Return a loft in the midline through knots (height, value), smoothed over `reach` mm."""
     at = HEIGHTS / tall
-    width, depth, z = (
-        _smooth(np.interp(at, *zip(*knots, strict=True)), reach) for knots in (half_width, half_depth, centre_z)
-    )
+    width, depth, z = (_smooth(_through(knots, at), reach) for knots in (half_width, half_depth, centre_z))
     return Loft(np.zeros_like(z), z, width * np.float32(wide), depth * np.float32(deep))
 
 
-def _smooth(table: np.ndarray, reach: float) -> np.ndarray:
+def _through(knots: list[tuple[float, float]], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the values at heights `at` on the line through knots (height, value)."""
+    heights, values = np.array(knots).T
+    return np.asarray(np.interp(at, heights, values))
+
+
+def _smooth(table: NDArray[np.float64], reach: float) -> NDArray[np.float32]:
     """Return a table over HEIGHTS smoothed by a Hann window `reach` mm long, float32 (T,)."""
     taps = 2 * int(reach) + 1  # HEIGHTS has two entries a mm
     window = np.hanning(taps + 2)[1:-1]
     padded = np.pad(table, taps // 2, mode="edge")
-    return np.convolve(padded, window / window.sum(), mode="valid").astype(np.float32)
+    return np.asarray(np.convolve(padded, window / window.sum(), mode="valid"), np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.imaging.samples.rays import HEIGHTS, LOWEST, STEP, Field, Loft, Rays
+from silo_app.imaging.samples.rays import LOWEST, STEP, Field, Loft, Rays
 from silo_app.imaging.samples.thorax import Thorax
 
 STEMS = 13  # first branches a side
@@ -52,7 +52,7 @@ def _curves(starts: NDArray[np.float64], ends: NDArray[np.float64], random: np.r
     """Return slightly bent lines (B, S, 3) between points (B, 3)."""
     part = np.linspace(0, 1, SAMPLES)[None, :, None]
     bend = random.normal(0, 0.07, (len(starts), 1, 3)) * np.linalg.norm(ends - starts, axis=1)[:, None, None]
-    return starts[:, None] * (1 - part) + ends[:, None] * part + bend * 4 * part * (1 - part)
+    return np.asarray(starts[:, None] * (1 - part) + ends[:, None] * part + bend * 4 * part * (1 - part))
 
 
 def _splat(
