@@ -6,6 +6,9 @@ from silo_app.encoder.reader import RadiographReader
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.radiograph import read_radiograph
 
+# MONAI makes an instance of every reader that it has, and one of them complains that it has no GPU decoder.
+pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
+
 
 @pytest.fixture
 def monai_load():

@@ -88,21 +88,18 @@ def test_a_whole_job_through_the_child(trainer, opened, home):
     assert trainer.pid == child, "an error is an answer, not the end of the child"
 
 
-def test_a_killed_child_costs_its_request_and_the_next_goes_on(trainer, opened):
+def test_a_killed_child_costs_its_request_and_closing_ends_the_next_in_the_middle_of_training(trainer, opened):
     first = trainer.pid
     threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
     with pytest.raises(ProcessFailed, match="signal SIGKILL during 'train'"):
         train(trainer, opened, LONG)
-    assert train(trainer, opened)["steps"] == 2
-    assert trainer.pid != first
-
-
-def test_closing_ends_a_child_in_the_middle_of_training(trainer, opened):
-    child = trainer.pid
+    assert train(trainer, opened)["steps"] == 2, "the next child has opened the data by itself"
+    second = trainer.pid
+    assert second != first
     threading.Timer(0.5, trainer.close).start()
     with pytest.raises(ProcessFailed):
         train(trainer, opened, LONG)
-    within(5, lambda: gone(child))
+    within(5, lambda: gone(second))
     with pytest.raises(ProcessFailed, match="the trainer was ended"):
         train(trainer, opened)
 
