@@ -5,6 +5,7 @@ It runs the same commands that a person would type and shows them; nothing here 
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +19,13 @@ from provisioning import audit_server, kits
 from provisioning.consortium import Consortium
 from provisioning.federation import Federation
 from provisioning.steps import Steps
-from silo_app import durable
+from silo_app import config
 from silo_app.errors import JobFailed
 
 __all__ = ["DemoSettings", "run"]
 
 ARCHIVES = "archives"
 CONSORTIUM = "consortium"
-FACTS = "report.json"
 REPORT = "report.html"
 _RESEARCHER = "lead@siloscope.example"
 _JOB_LIMIT_S = 3600.0
@@ -83,7 +83,7 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         with steps.phase("Stop every process that was started"):
             federation.down()
     facts["seconds"] = steps.seconds
-    return _report(settings, facts, screen)
+    return _report(settings, federation, facts, screen)
 
 
 def _make_archives(settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]:
@@ -323,13 +323,22 @@ def _bars(screen: Console) -> Progress:
     )
 
 
-def _report(settings: DemoSettings, facts: dict[str, Any], screen: Console) -> Path:
-    from provisioning.report import write_report
+def _report(settings: DemoSettings, federation: Federation, facts: dict[str, Any], screen: Console) -> Path:
+    from provisioning.report import Pictures, facts_of, machine, pictures_of, plain_update_bytes, write_report
 
-    durable.write_text(settings.out / FACTS, json.dumps(facts, indent=2, default=str), mode=durable.SHARED)
-    path = settings.out / REPORT
-    write_report(facts, path)
-    screen.print(f"\n[bold]{_shown(path)}[/bold] tells the whole story; figures are in {_shown(settings.out / FACTS)}")
+    homes = {silo: config.load(federation.kit(silo)) for silo in federation.silos}
+    version = facts["evaluation"]["encoder_version"]
+    described = facts_of(
+        facts,
+        command=f"consortium {' '.join(sys.argv[1:])}",
+        machine=machine(),
+        pictures=Pictures() if settings.data else pictures_of(facts["search"], homes),
+        plain_bytes=plain_update_bytes(homes[federation.silos[0]], version),
+    )
+    path = write_report(described, settings.out / REPORT)
+    screen.print(
+        f"\n[bold]{_shown(path)}[/bold] tells the whole story; its figures are in {_shown(path.with_suffix('.json'))}"
+    )
     return path
 
 
