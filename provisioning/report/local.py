@@ -82,8 +82,9 @@ def _some(home: SiloHome) -> tuple[Picture, ...]:
     with Catalogue.open(home.catalogue) as catalogue:
         views = catalogue.views()
     by_findings = {_present(view): view for view in reversed(views)}
-    chosen = [*by_findings.values(), *views][:_OF_A_SILO]
-    return tuple(picture for picture in (_of_views(home, [view]) for view in chosen) if picture is not None)
+    chosen = {view.digest: view for view in [*by_findings.values(), *views]}
+    shown = [_of_views(home, [view]) for view in list(chosen.values())[:_OF_A_SILO]]
+    return tuple(picture for picture in shown if picture is not None)
 
 
 def _of_case(home: SiloHome, case: CaseId) -> Picture | None:
