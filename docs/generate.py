@@ -183,7 +183,7 @@ def _default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return "see below"
-    return f"`{json.dumps(default, default=str)}`"
+    return f"`{json.dumps(default, default=str)}`".replace("|", "\\|")
 
 
 def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
