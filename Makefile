@@ -17,7 +17,6 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-comma := ,
 
 .PHONY: help install demo test check bench docs clean
 
@@ -28,7 +27,7 @@ help: ## list what can be made
 install: $(INSTALLED) ## make .venv with everything in it (PIP_ARGS=... goes to pip, EXTRAS=dev,pacs chooses extras)
 
 demo: $(INSTALLED) ## a whole consortium on this machine; DATA=images.zip[,more.zip] uses yours, OUT=demo is where it goes
-	@$(BIN)/consortium demo --out '$(OUT)' $(foreach set,$(subst $(comma), ,$(DATA)),--data '$(set)') $(DEMO_ARGS)
+	@$(BIN)/consortium demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(DEMO_ARGS)
 
 # Federations start real processes on free ports: they run one after the other, and after everything else.
 test: $(INSTALLED) ## all tests (TEST_ARGS=... goes to pytest)

@@ -19,7 +19,7 @@ from provisioning import audit_server, kits
 from provisioning.consortium import Consortium
 from provisioning.federation import Federation
 from provisioning.steps import Steps
-from silo_app import durable
+from silo_app import config, durable
 from silo_app.errors import JobFailed, ProcessFailed
 
 __all__ = ["DemoSettings", "run"]
@@ -81,15 +81,15 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         facts["training"] = _train(federation, settings, steps)
         facts["local"] = _train_alone(federation, settings, steps)
         facts["index"] = _index(federation, steps)
-        facts["searches"] = _search(federation, settings, steps)
+        facts["search"] = _search(federation, settings, steps)
         facts["evaluation"] = _evaluate(federation, settings, steps)
-        facts["searches"].append(_search_without(federation, steps, facts["searches"][0]))
+        facts["search_without"] = _search_without(federation, steps, facts["search"])
         facts["server"] = _look_at_the_server(federation, steps)
     finally:
         with steps.phase("Stop every process that was started"):
             federation.down()
     facts["seconds"] = steps.seconds
-    return _report(settings, facts, federation, screen)
+    return _report(settings, federation, facts, screen)
 
 
 def _make_archives(settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def _index(federation: Federation, steps: Steps) -> dict[str, Any]:
         return _finished(federation, job, RECORD_NAME)
 
 
-def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]:
+def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
     from silo_app.flare.console import Console as Session
 
     with steps.phase("Search: one X-ray, all hospitals"):
@@ -205,7 +205,7 @@ def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> lis
         result = _first_answer(federation, steps, asker, query)
         _show_result(result, steps.screen)
         common = {"asker": asker, "query": str(query), "case": case}
-        return [{"title": "Every hospital answers", "result": result, **common}]
+        return {"title": "Every hospital answers", "result": result, **common}
 
 
 def _search_without(federation: Federation, steps: Steps, first: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +291,6 @@ def _mean(values: dict[str, float]) -> float | None:
 
 def _query(federation: Federation, settings: DemoSettings, asker: str) -> tuple[Path, str]:
     """Choose a held-out image with a finding at the asking hospital, and return its file and case."""
-    from silo_app import config
     from silo_app.cases import Finding, Split
     from silo_app.catalogue import Catalogue
     from silo_app.index.manifest import digest_of
@@ -349,14 +348,22 @@ def _bars(screen: Console) -> Progress:
     )
 
 
-def _report(settings: DemoSettings, facts: dict[str, Any], federation: Federation, screen: Console) -> Path:
-    from provisioning.report import write_report
-    from provisioning.story import facts_of
+def _report(settings: DemoSettings, federation: Federation, facts: dict[str, Any], screen: Console) -> Path:
+    from provisioning.report import Pictures, facts_of, machine, pictures_of, plain_update_bytes, write_report
 
     durable.write_text(settings.out / FACTS, json.dumps(facts, indent=2, default=str), mode=durable.SHARED)
-    path = settings.out / REPORT
-    write_report(facts_of(facts, federation), path)
-    screen.print(f"\n[bold]{_shown(path)}[/bold] tells the whole story; figures are in {_shown(settings.out / FACTS)}")
+    homes = {silo: config.load(federation.kit(silo)) for silo in federation.silos}
+    hits = [hit for name in ("search", "search_without") for hit in facts[name]["result"]["hits"]]
+    shown = {**facts["search"], "result": {"hits": hits}}
+    described = facts_of(
+        facts,
+        command=f"consortium {' '.join(sys.argv[1:])}",
+        machine=machine(),
+        pictures=Pictures() if settings.data else pictures_of(shown, homes),
+        plain_bytes=plain_update_bytes(homes[federation.silos[0]], facts["evaluation"]["encoder_version"]),
+    )
+    path = write_report(described, settings.out / REPORT)
+    screen.print(f"\n[bold]{_shown(path)}[/bold] tells the whole story; raw figures: {_shown(settings.out / FACTS)}")
     return path
 
 

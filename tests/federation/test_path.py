@@ -15,7 +15,6 @@ from silo_app import config
 from silo_app.catalogue import Catalogue
 from silo_app.encoder import checkpoint
 from silo_app.errors import JobFailed
-
 from tests.federation.conftest import JOBS, SMALL
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(900)]
@@ -64,7 +63,9 @@ def test_a_hit_says_no_more_than_the_policy_allows(searching):
 
 def test_the_federated_precision_is_measured_through_the_federation(searching, tmp_path):
     kits = [part for silo in searching.federation.silos for part in ("--silo", searching.federation.kit(silo))]
-    status, envelope, text = searching.silo("evaluate", *kits, "--federated", "--queries", "5", "--json", tmp_path / "e.json")
+    status, envelope, text = searching.silo(
+        "evaluate", *kits, "--federated", "--queries", "5", "--json", tmp_path / "e.json"
+    )
     assert status == 0, text
     asked = envelope["data"]["federated_search"]
     assert asked["queries"] > 5
@@ -138,7 +139,11 @@ def test_a_wrong_setting_ends_the_job_and_is_named(searching):
     with pytest.raises(JobFailed, match="FINISHED"):
         searching.wait(job)
     log = searching.federation.kit(searching.federation.server) / "process.log"
-    texts = [path.read_text(errors="replace") for path in (log, *searching.federation.logs(searching.federation.server)) if path.is_file()]
+    texts = [
+        path.read_text(errors="replace")
+        for path in (log, *searching.federation.logs(searching.federation.server))
+        if path.is_file()
+    ]
     assert any("no_such_setting" in text for text in texts)
 
 
