@@ -157,7 +157,7 @@ def demo(
     from provisioning.demo import DemoSettings, run
 
     sets = tuple(Path(part).resolve() for part in data.split(",") if part)
-    chosen = {"rounds": rounds or (8 if sets else 6), "epochs": epochs or (1.0 if sets else 2.0)}
+    phantoms = not sets
     settings = DemoSettings(
         out=out.resolve(),
         data=sets,
@@ -166,7 +166,8 @@ def demo(
         alpha=alpha,
         seed=seed,
         input_size=input_size,
-        **chosen,
+        rounds=rounds or (6 if phantoms else 8),
+        epochs=epochs or (2.0 if phantoms else 1.0),
     )
     run(settings, people)
 

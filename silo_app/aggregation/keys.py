@@ -127,9 +127,7 @@ def is_usable(public: bytes) -> bool:
     return True
 
 
-def wrap(
-    secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity
-) -> bytes:
+def wrap(secret: bytes, key: bytes, *, roster: Roster, receiver: str, private: X25519PrivateKey, own: Identity) -> bytes:
     """Return the key `secret`, of id `key`, sealed for `receiver` and signed."""
     job = roster.announcements[own.name].job
     head = WrappedKey(
@@ -151,9 +149,7 @@ def unwrap(signed: bytes, roster: Roster, private: X25519PrivateKey, own: Identi
     Raises `SignatureInvalid`, or `KeyRefused` for a key of another job, roster, sender or receiver.
     """
     verified = own.trust.verify(signed, context=KEY_WRAP)
-    types = dict.fromkeys(("job", "sender", "receiver"), str) | dict.fromkeys(
-        ("roster", "key", "nonce", "sealed"), bytes
-    )
+    types = dict.fromkeys(("job", "sender", "receiver"), str) | dict.fromkeys(("roster", "key", "nonce", "sealed"), bytes)
     wrapped = WrappedKey(**parse_map(verified.payload, types, refuse=KeyRefused, what="the wrapped key"))
     _require_meant(wrapped, verified.name, roster, own.name)
     try:

@@ -28,6 +28,10 @@ def evaluate(
     ] = None,
     k: Annotated[int, typer.Option(help="Neighbours that count for precision.", min=1, max=1000)] = 10,
     floors: Annotated[bool, typer.Option(help="Also raw pixels, an untrained encoder and image statistics.")] = True,  # noqa: FBT002
+    federated: Annotated[  # noqa: FBT002
+        bool, typer.Option("--federated", help="Also ask the running federation with held-out views, and judge its hits.")
+    ] = False,
+    queries: Annotated[int, typer.Option(help="Federated queries a silo.", min=1, max=100_000)] = 200,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file.", show_default=False)
     ] = None,
@@ -50,11 +54,21 @@ def evaluate(
     with work("evaluating") as progress:
         kept, evaluation = evaluate_silos(homes, version, k=k, with_floors=floors, progress=progress)
     data = {"encoder_version": kept.version, "card": dict(kept.card), **asdict(evaluation)}
+    data["federated_search"] = None
+    if federated:
+        from silo_app.search.precision import federated_precision
+
+        with work("asking the federation") as progress:
+            tell = None if progress is None else lambda done, total: progress("queries", done, total)
+            measured = federated_precision(homes, version, k=k, queries_per_silo=queries, progress=tell)
+        data["federated_search"] = asdict(measured)
     if json_file is not None:
         content = {"schema_version": SCHEMA_VERSION, **data}
         durable.write_text(json_file.absolute(), json.dumps(content, indent=2) + "\n", mode=durable.SHARED)
     if len(homes) > 1:
-        people.print("several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim")
+        people.print(
+            "several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim", soft_wrap=True
+        )
     emit(data, output, _show)
 
 
@@ -65,6 +79,12 @@ def _show(data: dict[str, Any]) -> None:
     screen.print(_retrieval_table(data["retrieval"], f"neighbours: {data['k']} nearest of all other patients"))
     if data["retrieval_other_silos"]:
         screen.print(_retrieval_table(data["retrieval_other_silos"], f"neighbours: {data['k']} nearest of other silos"))
+    if data["federated_search"]:
+        one = data["federated_search"]
+        screen.print(
+            f"federated search: balanced precision@{one['k']} {_number(one['precision'])} over {one['queries']} queries, "
+            f"{_number(one['own_silo_share'])} of the hits from the own silo"
+        )
 
 
 def _findings_table(data: dict[str, Any]) -> Table:

@@ -26,7 +26,7 @@ def submit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE into the job's plan; may be given again.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is over.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is over.")] = False,  # noqa: FBT002
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:

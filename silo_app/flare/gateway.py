@@ -19,7 +19,7 @@ from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
-from silo_app.search import local
+from silo_app.search.local import FrameServer, error_frame, exchange
 
 _log = logging.getLogger(__name__)
 _ASK_LIMIT_S = 30.0
@@ -36,7 +36,7 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         super().__init__()
         self._broker = ""
         self._lock = threading.Lock()
-        self._server: local.FrameServer | None = None
+        self._server: FrameServer | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Start with the site's parent process, and stop with it."""
@@ -54,7 +54,7 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="silo-gateway")
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
-        self._server = local.FrameServer(self._home.gateway_socket, self._query)
+        self._server = FrameServer(self._home.gateway_socket, self._query)
         self._server.start()
         _log.info("the gateway of %s is up", self._home.config.name)
 
@@ -69,21 +69,21 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
     def _asked(self, origin: str, payload: bytes) -> bytes:
         """Let the silo's index process answer; it verifies who asks."""
         del origin
-        return local.exchange(self._home.index_socket, payload, timeout_s=_ASK_LIMIT_S)
+        return exchange(self._home.index_socket, payload, timeout_s=_ASK_LIMIT_S)
 
     def _query(self, frame: bytes) -> bytes:
         """Pass a query of this hospital to the broker."""
         with self._lock:
             broker = self._broker
         if not broker:
-            return local.error_frame(_no_broker("no broker has announced itself yet"))
+            return error_frame(_no_broker("no broker has announced itself yet"))
         try:
             return cells.request(self._core, words.TOPIC_QUERY, broker, frame, _QUERY_LIMIT_S)
         except (cells.CellTimeout, cells.CellUnreachable):
             with self._lock:
                 if self._broker == broker:
                     self._broker = ""  # the next announcement, within seconds, names the living one
-            return local.error_frame(_no_broker("the broker does not answer"))
+            return error_frame(_no_broker("the broker does not answer"))
 
 
 def _no_broker(problem: str) -> BrokerUnreachable:

@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.acceptance import check_acceptable
-from silo_app.imaging.grayscale import display_curve, padding_values, stored_format
+from silo_app.imaging.grayscale import StoredFormat, display_curve, padding_values, stored_format
 from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
-from silo_app.imaging.resample import area_mean, target_shape
+from silo_app.imaging.resample import MAX_SIDE, area_mean, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
@@ -63,19 +63,27 @@ def radiograph_of(ds: Dataset) -> Radiograph:
     check_acceptable(ds)
     stored = stored_format(ds)
     index = stored_pixels(ds, stored)  # uint16 (rows, columns): position of the stored value in stored.values
-    counts = np.bincount(index.ravel(), minlength=1 << stored.bits)
     padding = padding_values(ds, stored)
-    if padding is not None and counts[~padding].sum() == 0:
-        padding = None  # an image of padding only: the attribute is wrong, or the image is blank
-    meaningful = counts if padding is None else np.where(padding, 0, counts)
-    if np.count_nonzero(meaningful) < 2:
-        raise refusal(RefusalReason.BLANK, "all pixels have the same value")
-    curve = display_curve(ds, stored, meaningful)
+    curve = display_curve(ds, stored, _counts(index, stored, padding))
     aspect = pixel_aspect(ds)
     height, width, step = target_shape(*index.shape, aspect=aspect)
     pixels = _reduced(curve, index, padding, height, width)
     spacing = pixel_width_mm(ds)
     return Radiograph(pixels=pixels, spacing_mm=None if spacing is None else spacing * step)
+
+
+def _counts(index: NDArray[np.uint16], stored: StoredFormat, padding: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return how often each stored value occurs outside the padding, int64 (2 ** bits,), in about 512 rows.
+
+    Raises `ImageUnsupported` (blank) if fewer than two values do so in all rows.
+    """
+    for step in (max(1, len(index) // MAX_SIDE), 1):
+        counts = np.bincount(index[::step].ravel(), minlength=1 << stored.bits)
+        if padding is not None:
+            counts[padding] = 0
+        if np.count_nonzero(counts) >= 2:
+            return counts
+    raise refusal(RefusalReason.BLANK, "all pixels have the same value, or are padding")
 
 
 def _reduced(
@@ -87,8 +95,8 @@ def _reduced(
 ) -> NDArray[np.float32]:
     """Map (rows, columns) through the curve and average to (height, width); padding is black and counts for nothing."""
     if padding is None:
-        return np.clip(area_mean(curve[index], height, width), 0, 1)
+        return np.clip(area_mean(index, curve, height, width), 0, 1)
     weight = (~padding).astype(np.float32)
-    total = area_mean((curve * weight)[index], height, width)
-    share = area_mean(weight[index], height, width)
+    total = area_mean(index, curve * weight, height, width)
+    share = area_mean(index, weight, height, width)
     return np.clip(np.where(share >= 0.5, total / np.maximum(share, 0.5), 0), 0, 1).astype(np.float32)

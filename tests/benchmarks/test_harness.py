@@ -16,9 +16,7 @@ def harness(monkeypatch):
     return harness
 
 
-@pytest.mark.parametrize(
-    ("target", "status"), [((2.0, False), 0), ((1.9, False), 1), ((2.0, True), 0), ((2.1, True), 1)]
-)
+@pytest.mark.parametrize(("target", "status"), [((2.0, False), 0), ((1.9, False), 1), ((2.0, True), 0), ((2.1, True), 1)])
 def test_the_exit_status_says_whether_all_targets_hold(harness, tmp_path, capsys, target, status):
     file = tmp_path / "result.json"
     returned = harness.main(
