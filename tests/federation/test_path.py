@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -108,7 +109,7 @@ def test_the_console_of_nvflare_submits_a_job(searching):
         text=True,
         check=False,
         timeout=120,
-        env=os.environ | {"PATH": f"{os.path.dirname(os.sys.executable)}{os.pathsep}{os.environ['PATH']}"},
+        env=os.environ | {"SILO_PYTHON": sys.executable, "PYTHONPATH": str(JOBS.parent)},
     )
     text = done.stdout + done.stderr
     assert "Submitted job" in text or "submitted job" in text.lower(), text
