@@ -19,13 +19,14 @@ from provisioning import audit_server, kits
 from provisioning.consortium import Consortium
 from provisioning.federation import Federation
 from provisioning.steps import Steps
-from silo_app import config
-from silo_app.errors import JobFailed
+from silo_app import config, durable
+from silo_app.errors import JobFailed, ProcessFailed
 
 __all__ = ["DemoSettings", "run"]
 
 ARCHIVES = "archives"
 CONSORTIUM = "consortium"
+FACTS = "figures.json"
 REPORT = "report.html"
 _RESEARCHER = "lead@siloscope.example"
 _JOB_LIMIT_S = 3600.0
@@ -65,7 +66,11 @@ def run(settings: DemoSettings, screen: Console) -> Path:
     """Run everything, leave nothing running, and return the report's path."""
     steps = Steps(screen, settings.threads)
     settings.out.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "settings": _plain(settings)}
+    facts: dict[str, Any] = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "settings": _plain(settings),
+        "command": "consortium demo " + " ".join(sys.argv[2:]),
+    }
     archives = _make_archives(settings, steps)
     facts["data"] = archives
     federation = _provision(settings, steps, archives)
@@ -78,6 +83,7 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         facts["index"] = _index(federation, steps)
         facts["search"] = _search(federation, settings, steps)
         facts["evaluation"] = _evaluate(federation, settings, steps)
+        facts["search_without"] = _search_without(federation, steps, facts["search"])
         facts["server"] = _look_at_the_server(federation, steps)
     finally:
         with steps.phase("Stop every process that was started"):
@@ -195,10 +201,21 @@ def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> dic
         with Session.open(federation.admin_kit) as session:
             session.wait_running(job, timeout_s=60)
         asker = federation.silos[0]
-        query = _query_file(settings, asker)
+        query, case = _query(federation, settings, asker)
         result = _first_answer(federation, steps, asker, query)
         _show_result(result, steps.screen)
-        return {"job": job, "asker": asker, "query": str(query), "result": result}
+        common = {"asker": asker, "query": str(query), "case": case}
+        return {"title": "Every hospital answers", "result": result, **common}
+
+
+def _search_without(federation: Federation, steps: Steps, first: dict[str, Any]) -> dict[str, Any]:
+    """Ask the same again while one hospital is down: it must cost its own answers only."""
+    gone = federation.silos[-1]
+    with steps.phase(f"Kill {gone}, and ask again"):
+        federation.stop(gone, grace=0)
+        result = steps.silo(*_arguments(federation, first["asker"], Path(first["query"])))
+        _show_result(result, steps.screen)
+        return {**first, "title": f"The same query with {gone} killed", "result": result}
 
 
 def _evaluate(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
@@ -272,29 +289,33 @@ def _mean(values: dict[str, float]) -> float | None:
     return sum(values.values()) / len(values) if values else None
 
 
-def _query_file(settings: DemoSettings, asker: str) -> Path:
-    """Take the first image of the asking hospital whose study has a finding."""
-    import csv
+def _query(federation: Federation, settings: DemoSettings, asker: str) -> tuple[Path, str]:
+    """Choose a held-out image with a finding at the asking hospital, and return its file and case."""
+    from silo_app.cases import Finding, Split
+    from silo_app.catalogue import Catalogue
+    from silo_app.index.manifest import digest_of
 
-    folder = settings.out / ARCHIVES / asker
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        studies = [row["study_instance_uid"] for row in csv.DictReader(file) if row["findings"] != "No Finding"]
-    files = sorted((folder / "dicom").rglob("*.dcm"))
-    for study in studies:
-        for path in files:
-            if study in str(path):
-                return path
-    return files[0]
+    with Catalogue.open(config.load(federation.kit(asker)).catalogue) as catalogue:
+        views = catalogue.views(Split.HELD_OUT) or catalogue.views()
+    found = [v for v in views if any(yes and name is not Finding.NO_FINDING for name, yes in v.findings.items())]
+    chosen = (found or views)[0]
+    for path in sorted((settings.out / ARCHIVES / asker / "dicom").rglob("*.dcm")):
+        if digest_of(path) == chosen.digest:
+            return path, str(chosen.case)
+    raise JobFailed(f"no file of {asker} has the chosen image", remedy="This is a bug; report it.")
+
+
+def _arguments(federation: Federation, asker: str, query: Path) -> list[str]:
+    return ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "12", "--without-patient"]
 
 
 def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path) -> dict[str, Any]:
     """Ask until every hospital has heard of the broker: it announces itself every three seconds."""
-    arguments = ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "12"]
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         try:
-            result = steps.silo(*arguments)
-        except Exception:
+            result = steps.silo(*_arguments(federation, asker, query))
+        except ProcessFailed:
             if time.monotonic() > end:
                 raise
             time.sleep(1)
@@ -307,9 +328,13 @@ def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path)
 def _show_result(result: dict[str, Any], screen: Console) -> None:
     for hit in result["hits"][:5]:
         card = hit["card"]
-        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(card.get('findings') or []) or 'no finding'}")
+        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(_present(card)) or 'no finding'}")
     for silo in result["silos"]:
         screen.print(f"    {silo['silo']}: {silo['state']} ({silo['took_ms']:.0f} ms)")
+
+
+def _present(card: dict[str, Any]) -> list[str]:
+    return [name for name, present in (card.get("findings") or {}).items() if present and name != "No Finding"]
 
 
 def _bars(screen: Console) -> Progress:
@@ -326,19 +351,19 @@ def _bars(screen: Console) -> Progress:
 def _report(settings: DemoSettings, federation: Federation, facts: dict[str, Any], screen: Console) -> Path:
     from provisioning.report import Pictures, facts_of, machine, pictures_of, plain_update_bytes, write_report
 
+    durable.write_text(settings.out / FACTS, json.dumps(facts, indent=2, default=str), mode=durable.SHARED)
     homes = {silo: config.load(federation.kit(silo)) for silo in federation.silos}
-    version = facts["evaluation"]["encoder_version"]
+    hits = [hit for name in ("search", "search_without") for hit in facts[name]["result"]["hits"]]
+    shown = {**facts["search"], "result": {"hits": hits}}
     described = facts_of(
         facts,
         command=f"consortium {' '.join(sys.argv[1:])}",
         machine=machine(),
-        pictures=Pictures() if settings.data else pictures_of(facts["search"], homes),
-        plain_bytes=plain_update_bytes(homes[federation.silos[0]], version),
+        pictures=Pictures() if settings.data else pictures_of(shown, homes),
+        plain_bytes=plain_update_bytes(homes[federation.silos[0]], facts["evaluation"]["encoder_version"]),
     )
     path = write_report(described, settings.out / REPORT)
-    screen.print(
-        f"\n[bold]{_shown(path)}[/bold] tells the whole story; its figures are in {_shown(path.with_suffix('.json'))}"
-    )
+    screen.print(f"\n[bold]{_shown(path)}[/bold] tells the whole story; raw figures: {_shown(settings.out / FACTS)}")
     return path
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from provisioning import certificates, control, parts, ports, processes
 from provisioning.certificates import Certificate
 from provisioning.consortium import SERVER, Consortium
@@ -146,6 +148,7 @@ class Federation:
         for part in waiting:
             if not part.socket:
                 certificates.check(part.kit)
+                _refuse_run_by_hand(part)
         if any(part.name == SERVER for part in waiting):
             ports.refuse_taken(self.consortium.server.port)
         for part in found:
@@ -171,6 +174,7 @@ class Federation:
             run=self.root / ".run",
             environment=parts.environment(len(self.silos)),
             restart=restart,
+            before=list(part.before),
         )
 
     def _runs(self, part: Part) -> bool:
@@ -211,3 +215,16 @@ class Federation:
                 (self.root / ".run" / f"{record.name}.json").unlink()
             tell(f"{record.name}: ended")
         return killed
+
+
+def _refuse_run_by_hand(part: Part) -> None:
+    """Two processes of one identity would throw each other out of the federation."""
+    note = part.kit / "daemon_pid.fl"  # written by the kit's own startup/start.sh
+    with contextlib.suppress(ValueError, FileNotFoundError, psutil.Error):
+        daemon = psutil.Process(int(note.read_text()))
+        if any("sub_start.sh" in argument for argument in daemon.cmdline()):
+            raise ProcessFailed(
+                f"its own startup/start.sh runs it already (process {daemon.pid})",
+                where=part.name,
+                remedy="Stop that with the kit's startup/stop_fl.sh, then start it from here.",
+            )

@@ -34,6 +34,8 @@ class Part:
     address: tuple[str, int] | None = None
     socket: Path | None = None
     said_when_ready: str = ""
+    before: tuple[str, ...] = ()
+    """A short command to run before every start."""
 
     def is_ready(self) -> bool:
         """Return whether it does its work: it said so in its log, and it accepts connections where it should."""
@@ -69,6 +71,7 @@ def _server(consortium: Consortium, kit: Path) -> Part:
         log=kit / "log" / "server.txt",
         address=(consortium.server.host, consortium.server.port),
         said_when_ready="Server started",
+        before=(sys.executable, "-m", "provisioning.stale_jobs", str(kit)),
     )
 
 

@@ -60,7 +60,7 @@ def facts_of(raw: Raw, *, command: str, machine: Machine, pictures: Pictures, pl
         silos=tuple(_silo(one, raw, pictures) for one in raw.get("silos", ())),
         learning=learning,
         traffic=_of(raw, ("training",), lambda: _traffic(raw["training"]["record"], plain_bytes)),
-        searches=_of(raw, ("search",), lambda: (_search(raw["search"], pictures),)),
+        searches=_of(raw, ("search",), lambda: _searches(raw, pictures)),
         retrieval=retrieval,
         encoder=_of(raw, ("evaluation",), lambda: _encoder(raw["evaluation"])),
         checks=checks_of(raw, learning, retrieval),
@@ -181,10 +181,15 @@ def _share(each: Raw, silo: str) -> SiloRound:
     )
 
 
+def _searches(raw: Raw, pictures: Pictures) -> tuple[Search, ...]:
+    """Return the query with all hospitals up and, if it was asked, the same with one of them killed."""
+    return tuple(_search(raw[name], pictures) for name in ("search", "search_without") if raw.get(name))
+
+
 def _search(search: Raw, pictures: Pictures) -> Search:
     result = search["result"]
     return Search(
-        title="The nearest cases of all hospitals",
+        title=search.get("title", "The nearest cases of all hospitals"),
         query=Query(
             silo=search["asker"],
             picture=pictures.query or Missing(pictures.why_not),

@@ -66,7 +66,9 @@ def evaluate(
         content = {"schema_version": SCHEMA_VERSION, **data}
         durable.write_text(json_file.absolute(), json.dumps(content, indent=2) + "\n", mode=durable.SHARED)
     if len(homes) > 1:
-        people.print("several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim")
+        people.print(
+            "several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim", soft_wrap=True
+        )
     emit(data, output, _show)
 
 

@@ -112,6 +112,7 @@ def _print_built(data: dict[str, Any]) -> None:
         f"({data['embedded']} embedded, {data['reused']} taken over) in {data['seconds']:.1f} s, "
         f"encoder {data['encoder_version'][:12]}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -121,11 +122,16 @@ def _print_status(data: dict[str, Any]) -> None:
         f"generation {data['generation']} of {data['created']}: {data['cases']} cases, {data['views']} views, "
         f"{data['dimension']} numbers each, encoder {data['encoder_version'][:12]}",
         highlight=False,
+        soft_wrap=True,
     )
     if not data["fits_encoder"]:
         named = data["current_encoder"][:12] or "none"
-        people.print(f"The silo's current encoder is {named}: run `silo index build`.", highlight=False)
+        people.print(f"The silo's current encoder is {named}: run `silo index build`.", highlight=False, soft_wrap=True)
     if data["not_indexed"]:
-        people.print(f"{data['not_indexed']} views are not indexed yet: run `silo index build`.", highlight=False)
+        people.print(
+            f"{data['not_indexed']} views are not indexed yet: run `silo index build`.", highlight=False, soft_wrap=True
+        )
     for name in data["damaged"]:
-        people.print(f"Generation {name} is damaged and is not used: run `silo index build`.", highlight=False)
+        people.print(
+            f"Generation {name} is damaged and is not used: run `silo index build`.", highlight=False, soft_wrap=True
+        )

@@ -1,7 +1,7 @@
 """Siloscope's own MONAI reader: a DICOM X-ray as the standard says it is to be shown.
 
-MONAI's `PydicomReader` transposes, applies the rescale slope only, and knows neither VOI LUTs nor MONOCHROME1; this one reads
-through `imaging.read_radiograph` (Modality LUT, VOI LUT or window, polarity: DICOM PS3.3 C.11), for any MONAI pipeline:
+MONAI's `PydicomReader` transposes, applies the rescale slope only, and knows neither VOI LUTs nor MONOCHROME1; this
+one reads through `imaging.read_radiograph` (Modality LUT, VOI LUT or window, polarity: DICOM PS3.3 C.11):
 
     LoadImage(reader=RadiographReader(), image_only=True, ensure_channel_first=True)
 """

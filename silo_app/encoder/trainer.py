@@ -11,15 +11,31 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed, SiloscopeError, StateError, UpdateRefused
+from silo_app.errors import (
+    CatalogueDamaged,
+    CheckpointInvalid,
+    ConfigInvalid,
+    EncoderMismatch,
+    NotReady,
+    ProcessFailed,
+    SiloscopeError,
+    StateError,
+    UpdateRefused,
+)
 
 __all__ = ["Trainer"]
 
 _TAIL_LINES = 20
-_KNOWN = {error.code: error for error in (ConfigInvalid, NotReady, UpdateRefused)}
+_LAST_WORDS_S = 5.0
+"""How long a dying child's end and last words are waited for."""
+_KNOWN: dict[str, type[SiloscopeError]] = {
+    error.code: error
+    for error in (CatalogueDamaged, CheckpointInvalid, ConfigInvalid, EncoderMismatch, NotReady, UpdateRefused)
+}
 
 
 class Trainer:
@@ -32,6 +48,8 @@ class Trainer:
         self._child: subprocess.Popen[str] | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._closed = False
+        self._asking = threading.RLock()
+        self._drain: threading.Thread | None = None
         self._prologue: dict[str, Any] | None = None
 
     @classmethod
@@ -57,15 +75,14 @@ class Trainer:
 
         The last "open" is repeated in every new child, so that a crash costs one request and not the ones after it.
         """
-        if self._closed:
-            raise ProcessFailed("the trainer was ended", remedy="The job was aborted; submit it again.")
-        fresh = self._child is None or self._child.poll() is not None
-        child = self._running()
-        if op == "open":
-            self._prologue = parameters
-        elif fresh and self._prologue is not None:
-            self._exchange(child, "open", self._prologue, progress)
-        return self._exchange(child, op, parameters, progress)
+        with self._asking:
+            fresh = self._child is None or self._child.poll() is not None
+            child = self._running()
+            if op == "open":
+                self._prologue = parameters
+            elif fresh and self._prologue is not None:
+                self._exchange(child, "open", self._prologue, progress)
+            return self._exchange(child, op, parameters, progress)
 
     def _exchange(
         self,
@@ -79,20 +96,28 @@ class Trainer:
             while (message := self._receive(child)).get("event") == "progress":
                 if progress is not None:
                     progress(message["done"], message["total"])
-        except (BrokenPipeError, EOFError):
+        except (BrokenPipeError, EOFError, ValueError):  # ValueError: a line cut short, a pipe that `close` closed
             raise self._died(child, op) from None
+        except BaseException:  # of `progress`: what is still to come must not be taken for the next answer
+            self._release()
+            raise
         if "error" in message:
             raise _error(message["error"])
         return dict(message["answer"])
 
     def close(self) -> None:
-        """Kill the child and everything it started."""
+        """Kill the child and everything it started; a request that waits for it in another thread fails."""
         self._closed = True
-        if self._child is not None:
-            _kill(self._child)
+        child = self._child
+        if child is not None:
+            _kill(child)
+        with self._asking:
+            self._release()
 
     def _running(self) -> subprocess.Popen[str]:
-        if self._child is None or self._child.poll() is not None:
+        if self._child is not None and self._child.poll() is not None:
+            self._release()
+        if self._child is None and not self._closed:
             environment = os.environ | ({"OMP_NUM_THREADS": str(self._threads)} if self._threads else {})
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "silo_app.encoder.worker", str(self._kit), str(self._folder)],
@@ -103,10 +128,28 @@ class Trainer:
                 env=environment,
                 start_new_session=True,
             )
-            threading.Thread(target=self._drain, args=(self._child,), daemon=True).start()
+            self._tail.clear()
+            self._drain = threading.Thread(target=self._keep_tail, args=(self._child,), daemon=True)
+            self._drain.start()
+        if self._child is None or self._closed:  # `close` may have come between the two
+            self._release()
+            raise ProcessFailed("the trainer was ended", remedy="The job was aborted; submit it again.")
         return self._child
 
-    def _drain(self, child: subprocess.Popen[str]) -> None:
+    def _release(self) -> None:
+        """Let go of a child: dead, reaped, every pipe closed, all that it printed read."""
+        if self._child is None:
+            return
+        _kill(self._child)
+        if self._drain is not None:
+            self._drain.join(timeout=_LAST_WORDS_S)
+        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # a request that was never read
+                    pipe.close()
+        self._child = None
+
+    def _keep_tail(self, child: subprocess.Popen[str]) -> None:
         for line in child.stderr or ():
             self._tail.append(line.rstrip())
 
@@ -125,8 +168,10 @@ class Trainer:
         return dict(json.loads(line))
 
     def _died(self, child: subprocess.Popen[str], op: str) -> ProcessFailed:
-        _kill(child)
-        status = child.wait()
+        with suppress(subprocess.TimeoutExpired):  # its pipes close a moment before it ends by itself
+            child.wait(timeout=_LAST_WORDS_S)
+        self._release()
+        status = child.returncode
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         tail = "\n".join(self._tail)
         return ProcessFailed(
@@ -141,8 +186,7 @@ def _error(report: dict[str, str]) -> SiloscopeError:
 
 
 def _kill(child: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    child.wait()
+    if child.poll() is None:  # else the number may be another process's by now
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -128,6 +129,7 @@ class Worker:
         return str(file)
 
 
+_TELL_EVERY_S = 0.5
 OPERATIONS = ("open", "train", "evaluate", "save")
 
 
@@ -143,8 +145,12 @@ def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
+    told = 0.0
+
     def progress(done: int, total: int) -> None:
-        if done == total or done % max(1, total // 50) == 0:
+        nonlocal told
+        if done == total or time.monotonic() - told >= _TELL_EVERY_S:
+            told = time.monotonic()
             say({"event": "progress", "done": done, "total": total})
 
     while True:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 from silo_app.audit.log import AuditLog, last_records
+from silo_app.cases import CaseId
 from silo_app.config import SiloHome
-from silo_app.errors import IndexDamaged, MessageInvalid, SignatureInvalid
+from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
 from silo_app.identity import Identity, Trust
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import answer
@@ -55,12 +56,13 @@ class IndexProcess:
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
     def start(self) -> None:
-        """Open the index and listen. Raises `NotReady` if an index process of this silo runs already."""
+        """Open index and catalogue, and listen. Raises `NotReady` if an index process of this silo runs already."""
         self._server.start()
         try:
             self._gallery.get()
-        except IndexDamaged as error:
-            _log.error("queries are refused until there is a sound index: %s", error)
+            self._catalogue.view_of(CaseId(""))  # now, so that the first query does not wait for it
+        except (NotReady, CatalogueDamaged, IndexDamaged) as error:
+            _log.error("queries are refused until this is mended: %s", error)
 
     def close(self) -> None:
         """Stop listening and close every file."""

@@ -1,4 +1,4 @@
-"""Silos with a handful of simple pictures whose finding is a bright spot, and a network that learns it in seconds."""
+"""Silos with a handful of simple pictures, whose finding no brightness tells, and a network that learns it in seconds."""
 
 import hashlib
 
@@ -28,10 +28,15 @@ def spec():
 
 
 def picture(present, rng, rows=40, columns=32):
-    """Float32 (rows, columns): noise, the same brightness for all, and a bright spot somewhere or a dark one."""
+    """Float32 (rows, columns): noise and a pair of spots somewhere, the bright one left if present, else right.
+
+    Brightness and sharpness are alike in both kinds, and the place says nothing.
+    """
     image = rng.uniform(0.3, 0.5, (rows, columns)).astype(np.float32)
-    y, x = rng.integers(8, rows - 16), rng.integers(4, columns - 12)
-    image[y : y + 8, x : x + 8] += 0.4 if present else -0.3
+    y, x = rng.integers(4, rows - 14), rng.integers(3, columns - 17)
+    sign = 1 if present else -1
+    image[y : y + 10, x : x + 7] += 0.3 * sign
+    image[y : y + 10, x + 7 : x + 14] -= 0.3 * sign
     return image
 
 
@@ -39,7 +44,7 @@ def picture(present, rng, rows=40, columns=32):
 def fill_silo(tmp_path):
     """A function that makes a silo with `views` views of patients with two views each; every fourth is held out."""
 
-    def fill(name="alpha", views=48, seed=0, labelled=True):
+    def fill(name="alpha", views=48, seed=0, *, labelled=True):
         kit = tmp_path / name
         (kit / "local").mkdir(parents=True)
         (kit / "local" / "silo.yaml").write_text(yaml.safe_dump({"name": name}), encoding="utf-8")

@@ -63,10 +63,10 @@ def test_without_labels_nothing_breaks_and_weights_only_decay(spec, fill_silo):
 
 
 def test_a_loss_that_is_not_finite_ends_the_round(spec, images):
+    model = build(spec, 1)
+    with torch.no_grad():
+        model.findings.bias.fill_(float("nan"))
     with pytest.raises(UpdateRefused, match="the loss is not finite at step 1 of round 1"):
-        model = build(spec, 1)
-        with torch.no_grad():
-            model.findings.bias.fill_(float("nan"))
         train_round(model, images, QUICK, round_number=0, rounds=1, seed=1)
 
 

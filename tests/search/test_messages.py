@@ -163,7 +163,7 @@ scalars = st.one_of(
 values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(fields, inner)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["request", "answer", "refusal", "result", "error"]), st.dictionaries(fields, values))
 def test_arbitrary_fields_raise_nothing_but_invalid(kind, content):
     frame = msgpack.packb({**content, "kind": kind})

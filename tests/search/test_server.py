@@ -49,8 +49,10 @@ def start():
 def ask(stocked, request_of):
     """Ask a silo's index process over its socket, as `north`."""
 
+    north = stocked.federation.identity("north")
+
     def asking(silo, vector=None, **fields):
-        frame = seal(stocked.federation.identity("north"), request_of(vector, **fields))
+        frame = seal(north, request_of(vector, **fields))
         return decode(exchange(silo.home.index_socket, frame, 10), SiloAnswer, Refusal)
 
     return asking
@@ -205,7 +207,9 @@ def test_many_askers_at_once(silo, start, ask):
     start(silo.home)
     replies = []
     vectors = list(silo.vectors.values())
-    threads = [threading.Thread(target=lambda v=v: replies.append((v, ask(silo, v, k=1)))) for v in vectors]
+    threads = [
+        threading.Thread(target=lambda v=v: replies.append((v, ask(silo, v, k=1, budget_ms=20_000)))) for v in vectors
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
