@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from silo_app.errors import CertificateMissing
@@ -39,8 +40,7 @@ def check(kit: Path) -> Certificate:
     """Check that a kit's certificate and key are there, belong together and to the root, and are valid today."""
     certificate_name, key_name = _pair(kit)
     certificate, root = _load(kit, certificate_name), _load(kit, "rootCA.pem")
-    key = load_pem_private_key(_content(kit, key_name), password=None)
-    if key.public_key() != certificate.public_key():
+    if _key(kit, key_name).public_key() != certificate.public_key():
         raise CertificateMissing(f"{key_name} is not the key of {certificate_name}", where=str(kit), remedy=_REMEDY)
     try:
         certificate.verify_directly_issued_by(root)
@@ -68,6 +68,13 @@ def _load(kit: Path, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(_content(kit, name))
     except ValueError:
         raise CertificateMissing(f"{name} is not a certificate", where=str(kit), remedy=_REMEDY) from None
+
+
+def _key(kit: Path, name: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(_content(kit, name), password=None)
+    except (ValueError, TypeError):
+        raise CertificateMissing(f"{name} is not a private key", where=str(kit), remedy=_REMEDY) from None
 
 
 def _content(kit: Path, name: str) -> bytes:
