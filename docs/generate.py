@@ -25,6 +25,8 @@ DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by docs/generate.py (`make docs`); change the code, not this page. -->\n\n"
 
 REMEDIES = {
+    "audit-damaged": "Keep the file as it is: somebody or something changed it, and the message names the line. Compare it with "
+    "your backup, move it away, and start again; a new log begins.",
     "broker-unreachable": "Ask whoever runs the federation whether the search job runs (`silo job list`); if not: "
     "`silo job submit jobs/search`.",
     "catalogue-damaged": "Restore `silo/catalogue.db` from a backup, or move it away and run `silo ingest` again: the "
@@ -84,7 +86,13 @@ def error_page() -> str:
         "| 70 | a bug of ours: the traceback is shown; please report it |\n"
         "| 130 | you interrupted it |\n"
     )
-    return _NOTE + head + "".join(_error(kind) for kind in classes())
+    edge = (
+        "\n## usage\n\nThe command line is wrong: an option, an argument or a command that does not exist.\n\n"
+        "- **Exit status**: 2\n- **What to do**: The message shows how the command is used; `--help` tells more.\n"
+        "\n## internal\n\nA bug of ours; the traceback stands above the message.\n\n"
+        "- **Exit status**: 70\n- **What to do**: Report it, with the traceback; look through it for file names first.\n"
+    )
+    return _NOTE + head + edge + "".join(_error(kind) for kind in classes())
 
 
 def _error(kind: type[SiloscopeError]) -> str:

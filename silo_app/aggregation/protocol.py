@@ -30,7 +30,8 @@ __all__ = ["SiloSession"]
 LOG = logging.getLogger(__name__)
 PLAIN_WIDTH = 32  # of float32
 NOISE_VALUES = 4096  # fewer values are too few to tell noise from a sum
-NOISE_LEVEL = 0.5  # noise fills a field evenly: its root mean square is 0.58 of the limit
+NOISE_BINS = 8
+NOISE_EVENNESS = 0.02  # noise fills a field evenly; a sum does not, not even one whose values were all clipped
 UNUSED = "Nothing was changed. If it repeats, tell the server's operator."
 
 
@@ -299,10 +300,9 @@ class SiloSession:
 
     def _require_no_noise(self, header: Header, integers: NDArray[np.int32], plan: FieldPlan) -> None:
         """Refuse what a wrong key or a damaged ciphertext decrypts to: values that fill all fields evenly."""
-        level = float(np.sqrt(np.mean(np.square(integers[: header.size], dtype=np.float64)))) / plan.limit
         overfull = np.abs(integers).max() > plan.limit or integers[header.size :].any()
-        if overfull or (level > NOISE_LEVEL and header.size >= NOISE_VALUES):
-            raise self._update_refused(header, f"it decrypts to noise (level {level:.2f} of a field)")
+        if overfull or (header.size >= NOISE_VALUES and _is_even(integers[: header.size], plan.limit)):
+            raise self._update_refused(header, "it decrypts to noise")
 
     def _advance(self, header: Header, update: NDArray[np.float32], resolution: NDArray[np.float64]) -> None:
         """Take a sum as done: new scales, what this silo still owes, the next round."""
@@ -337,3 +337,9 @@ class SiloSession:
 
     def _update_refused(self, header: Header, problem: str) -> UpdateRefused:
         return UpdateRefused(f"the sum was refused: {problem}", where=self._place(header.round_number), remedy=UNUSED)
+
+
+def _is_even(integers: NDArray[np.int32], limit: int) -> bool:
+    """Return whether the values, int32 (P,), fill [-limit, limit] evenly, as those of a wrong key do."""
+    counts, _ = np.histogram(integers, bins=NOISE_BINS, range=(-limit, limit))
+    return bool(np.abs(counts / len(integers) - 1 / NOISE_BINS).max() < NOISE_EVENNESS)

@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -60,13 +59,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
     except SiloscopeError as error:
         _report(error.code, error.problem, error.where, error.remedy, wants_json=wants_json)
         raise SystemExit(error.exit_status) from None
-    except click.ClickException as error:
-        if wants_json:
-            _report("usage", error.format_message(), "", "See --help.", wants_json=True)
-        else:
-            error.show()
+    except typer.TyperException as error:
+        _report("usage", error.format_message(), "", _usage(error), wants_json=wants_json)
         raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         people.print("interrupted")
         raise SystemExit(130) from None
     except BrokenPipeError:
@@ -76,6 +72,12 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
         _report("internal", f"{type(error).__name__}: {error}", "", "This is a bug: report it.", wants_json=wants_json)
         raise SystemExit(70) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return how the command is used, as far as the error knows which it is."""
+    context = getattr(error, "ctx", None)
+    return f"{context.get_usage()}\nSee {context.command_path} --help." if context else "See --help."
 
 
 def _report(code: str, problem: str, where: str, remedy: str, *, wants_json: bool) -> None:

@@ -1,10 +1,12 @@
 """What training minimises: findings that are known, and embeddings that stand near their like."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrastive_loss", "findings_loss"]
+__all__ = ["contrastive_loss", "findings_loss", "known_loss"]
 
 _NEVER = -1e9
 
@@ -13,6 +15,13 @@ def findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known."""
     each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_]) -> float | None:
+    """Return `findings_loss` of arrays (N, F), or None if nothing is known."""
+    if not known.any():
+        return None
+    return float(findings_loss(*(torch.from_numpy(part) for part in (logits, targets, known))))
 
 
 def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:

@@ -22,6 +22,7 @@ from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
+from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.spec import EncoderSpec
@@ -87,15 +88,20 @@ class Worker:
         }
 
     def evaluate(self, progress: Progress, *, weights: str) -> dict[str, Any]:
-        """Return the findings' AUC on the silo's held-out patients, and where the scores are."""
+        """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are."""
         images = self._opened(self._held_out)
         if not len(images):
-            return {"auc": {}, "views": 0}
+            return {"auc": {}, "loss": None, "views": 0}
         _, logits = embed(self._with(weights), images.pixels, progress)
         file = self._folder / "scores.npz"
         names = np.array([str(finding) for finding in self._spec_of().findings])
         np.savez(file, findings=names, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
-        return {"auc": findings_auc(self._spec_of(), logits, images), "views": len(images), "scores": str(file)}
+        return {
+            "auc": findings_auc(self._spec_of(), logits, images),
+            "loss": known_loss(logits, images.targets, images.known),
+            "views": len(images),
+            "scores": str(file),
+        }
 
     def save(self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool) -> dict[str, Any]:
         """Keep `weights` as an encoder version with its model card."""

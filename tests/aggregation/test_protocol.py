@@ -327,3 +327,13 @@ def test_any_header_is_refused_or_read(fields):
     message = wire.PREFIX.pack(wire.MAGIC, wire.VERSION, len(packed), wire.blake2b(packed, digest_size=32).digest()) + packed
     with pytest.raises(UpdateRefused):
         wire.split(message)
+
+
+def test_a_sum_whose_values_were_all_clipped_is_no_noise(make):
+    """A network's first rounds can grow tenfold at once: what does not fit is carried over, and the sum is genuine."""
+    layout = Layout(("kernel",), ((80, 80),))
+    federation = make(layout=layout).exchange()
+    small = np.full(layout.size, 1e-5, np.float32)
+    federation.round(0, dict.fromkeys(federation.sessions, small))
+    opened = federation.round(1, dict.fromkeys(federation.sessions, 1000 * small))
+    assert all((update > 0).all() for update in opened.values())

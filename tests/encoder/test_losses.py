@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from silo_app.encoder.losses import contrastive_loss, findings_loss
+from silo_app.encoder.losses import contrastive_loss, findings_loss, known_loss
 
 
 def test_unknown_findings_have_no_part_in_the_loss_or_its_gradient():
@@ -18,6 +19,7 @@ def test_unknown_findings_have_no_part_in_the_loss_or_its_gradient():
 def test_nothing_known_costs_nothing():
     known = torch.zeros(2, 3, dtype=torch.bool)
     assert findings_loss(torch.ones(2, 3), torch.ones(2, 3), known) == 0
+    assert known_loss(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32), known.numpy()) is None
 
 
 def contrast(embedding, targets, known=None):

@@ -75,6 +75,7 @@ def test_a_whole_job_through_the_child(trainer, opened, home):
     result = trainer.request("evaluate", weights=trained["weights"])
     assert result["views"] == 4
     assert set(result["auc"]) == {"Pneumonia"}
+    assert 0 < result["loss"] < 10
 
     saved = trainer.request("save", weights=trained["weights"], card={"job": "j"}, current=True)
     assert (home.models / "current").read_text().strip() == saved["version"]

@@ -63,7 +63,7 @@ class Lab:
     def query(self, silo):
         """Return a DICOM file of a silo."""
         source = config.load(self.federation.kit(silo)).config.sources[0].path
-        return sorted(source.rglob("*.dcm"))[0]
+        return min(source.rglob("*.dcm"))
 
     def search(self, silo="hospital-a", k=12):
         status, envelope, text = self.silo("search", self.query(silo), "--silo", self.federation.kit(silo), "-k", k)

@@ -77,14 +77,14 @@ def draw_breath(position: ViewPosition, random: np.random.Generator) -> Breath:
     """Return how deeply the patient breathed in; in bed less than standing."""
     bedside = position is ViewPosition.AP
     depth = np.clip(random.normal(0.68 if bedside else 0.84, 0.2), 0.15, 1.0)
-    aerated = np.clip(random.normal(1.0, 0.2), 0.5, 1.6)
+    aerated = np.clip(random.normal(1.0, 0.15), 0.6, 1.5)
     return Breath(depth=float(depth), aerated=float(aerated), shoulders=float(random.normal(8 if bedside else 0, 8)))
 
 
 def draw_geometry(room: Acquisition, position: ViewPosition, random: np.random.Generator) -> Geometry:
     """Return where tube, patient and detector stood: 1.8 m for PA, about 1 m at the bedside."""
     bedside = position is ViewPosition.AP
-    zoom = random.uniform(0.88, 1.16)  # the collimator and the crop
+    zoom = random.uniform(0.88, 1.14)  # the collimator and the crop
     return Geometry(
         rows=room.rows,
         columns=room.columns,
@@ -92,9 +92,9 @@ def draw_geometry(room: Acquisition, position: ViewPosition, random: np.random.G
         source_to_detector=float(round(random.uniform(980, 1250) if bedside else random.uniform(1750, 1850))),
         patient_to_detector=MARGIN + random.uniform(0, 40),
         anterior=bedside,
-        yaw=random.normal(0, 0.08 if bedside else 0.06),
-        roll=random.normal(0, 0.07 if bedside else 0.05),
-        shift=(random.normal(0, 15), random.normal(6, 17)),
+        yaw=random.normal(0, 0.07 if bedside else 0.05),
+        roll=random.normal(0, 0.055 if bedside else 0.04),
+        shift=(random.normal(0, 14), random.normal(6, 17)),
     )
 
 
@@ -112,7 +112,7 @@ def detect(integrals: Field, room: Acquisition, random: np.random.Generator) -> 
 def heel(shape: tuple[int, ...], random: np.random.Generator) -> Field:
     """Return the beam's unevenness (H, W): the anode's heel effect, and a grid or tube that stands askew."""
     rows, columns = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])[None, :]
-    slope = random.normal(0, (0.3, 0.3))
+    slope = random.normal(0, (0.28, 0.28))
     return np.asarray(np.exp(slope[0] * rows + slope[1] * columns), np.float32)
 
 

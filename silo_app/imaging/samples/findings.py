@@ -18,9 +18,9 @@ SCOPE = (
 """What a phantom can have; every phantom was "looked at" for all of these."""
 
 SIZES = {
-    Finding.CARDIOMEGALY: (1.26, 1.5),  # factor on the heart's breadth
+    Finding.CARDIOMEGALY: (1.24, 1.44),  # factor on the heart's breadth
     Finding.CONSOLIDATION: (75.0, 120.0),  # mm
-    Finding.EFFUSION: (0.2, 0.4),  # share of the lung's height
+    Finding.EFFUSION: (0.18, 0.34),  # share of the lung's height
     Finding.MASS: (48.0, 76.0),  # mm
     Finding.NODULE: (18.0, 28.0),  # mm
     Finding.PNEUMOTHORAX: (0.28, 0.58),  # share of the lung's breadth

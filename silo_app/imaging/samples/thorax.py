@@ -59,7 +59,7 @@ def draw_anatomy(sex: Sex, age: int, random: np.random.Generator) -> Anatomy:
         heart=float(random.normal(1.0, 0.075)),
         heart_lean=float(random.normal(-0.62, 0.12)),
         aorta=float(random.normal(0.95, 0.08) + 0.3 * old),
-        dome=(float(random.normal(46, 7)), float(random.normal(36, 7))),
+        dome=(float(np.clip(random.normal(46, 11), 20, 80)), float(np.clip(random.normal(36, 11), 14, 72))),
         rib_spacing=float(random.normal(23.5, 1.2)),
         rib_offset=float(random.uniform(-8, 8)),
         rib_height=float(random.normal(5.8, 0.6)),
