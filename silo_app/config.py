@@ -30,6 +30,7 @@ class FolderSource(_Settings):
 
     kind: Literal["folder"] = "folder"
     path: Path
+    """The folder."""
 
 
 class CsvLabels(_Settings):
@@ -44,14 +45,19 @@ class CsvLabels(_Settings):
 
     kind: Literal["csv"] = "csv"
     path: Path
-    key: Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"] = (
-        "study_instance_uid"
-    )
+    """The CSV file, UTF-8; a relative path is relative to the kit."""
+    key: Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"] = "study_instance_uid"
+    """What the values of `key_column` name: files, images, studies, orders or patients."""
     key_column: str = "study_instance_uid"
+    """The column of keys."""
     findings_column: str = "findings"
+    """The column of findings."""
     separator: str = "|"
+    """What separates findings in one value."""
     mapping: dict[str, Finding] = Field(default_factory=dict)
+    """Local name: finding of the shared vocabulary."""
     scope: tuple[Finding, ...] = ()
+    """The findings that were looked for."""
 
 
 class TagLabels(_Settings):
@@ -59,9 +65,13 @@ class TagLabels(_Settings):
 
     kind: Literal["tag"] = "tag"
     keyword: str = "StudyDescription"
+    """The attribute's keyword (DICOM PS3.6)."""
     separator: str = "|"
+    """What separates findings in one value."""
     mapping: dict[str, Finding] = Field(default_factory=dict)
+    """Local name: finding of the shared vocabulary."""
     scope: tuple[Finding, ...] = ()
+    """The findings that were looked for."""
 
 
 class NoLabels(_Settings):
@@ -79,40 +89,56 @@ class ReleaseSettings(_Settings):
     """What this silo lets out in an answer to another hospital's query; enforced by `silo_app.policy`."""
 
     answer_queries: bool = True
+    """Whether this silo answers at all."""
     fields: tuple[Literal["position", "sex", "age_band", "study_year", "findings"], ...] = (
         "position",
         "sex",
         "age_band",
         "findings",
     )
+    """What of a case an answer says, beside its random case id and its similarity; everything else stays."""
     max_hits: int = Field(default=20, ge=1, le=1000)
+    """The most cases in one answer, whatever was asked for."""
     min_similarity: float = Field(default=-1.0, ge=-1.0, le=1.0)
+    """Cases that are less similar than this are not released."""
     min_gallery: int = Field(default=11, ge=1)
     """A gallery of fewer cases answers nobody (small cells: CMS's threshold of 11)."""
     purposes: tuple[str, ...] = ("care", "research", "teaching")
+    """The purposes that are answered."""
+    askers: tuple[str, ...] = ()
+    """Names of the silos that are answered; empty means every silo of the federation."""
 
 
 class TrainingSettings(_Settings):
     """What this silo gives to a training job."""
 
     join: bool = True
+    """Whether this silo takes part in training."""
     min_silos: int = Field(default=2, ge=2)
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
+    """Threads of the trainer; null leaves it to the library."""
 
 
 class SiloConfig(_Settings):
     """The whole of `silo.yaml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """The silo's name in the federation, as in its certificate: a-z, 0-9 and -."""
     display_name: str = ""
+    """The name that people read."""
     home: Path = Path("silo")
+    """Where everything lies that the silo makes: catalogue, cache, encoders, index, audit."""
     sources: tuple[FolderSource, ...] = ()
+    """Where images come from; see below."""
     labels: Labels = NoLabels()
+    """Where findings come from: `kind` is csv, tag or none; see below."""
     held_out_share: float = Field(default=0.2, ge=0.0, le=0.9)
     """The share of patients whose images are never trained on; drawn by patient from the silo's own key."""
     release: ReleaseSettings = ReleaseSettings()
+    """What may leave; see below."""
     training: TrainingSettings = TrainingSettings()
+    """What is given to training; see below."""
 
 
 class SiloHome(_Settings):
@@ -204,6 +230,5 @@ def read_yaml(file: Path) -> Any:
 def problems(file: Path, error: ValidationError) -> str:
     """Return one line "file:key: problem" for each problem that pydantic found."""
     return "\n".join(
-        f"{file}:{'.'.join(str(part) for part in problem['loc']) or '(top)'}: {problem['msg']}"
-        for problem in error.errors()
+        f"{file}:{'.'.join(str(part) for part in problem['loc']) or '(top)'}: {problem['msg']}" for problem in error.errors()
     )

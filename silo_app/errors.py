@@ -8,6 +8,7 @@
     │   ├── SampleInvalid         sample-invalid
     │   └── SourceEmpty           source-empty
     ├── StateError            what lies on this machine is not as it should be: mend it
+    │   ├── AuditDamaged          audit-damaged
     │   ├── CatalogueDamaged      catalogue-damaged
     │   ├── CertificateMissing    certificate-missing
     │   ├── CheckpointInvalid     checkpoint-invalid
@@ -34,6 +35,7 @@ Across the border of a silo only `code` and `public` travel: an exception's own 
 from typing import ClassVar
 
 __all__ = [
+    "AuditDamaged",
     "BrokerUnreachable",
     "CatalogueDamaged",
     "CertificateMissing",
@@ -135,6 +137,13 @@ class StateError(SiloscopeError):
 
     code = "state"
     public = "The silo is not in order."
+
+
+class AuditDamaged(StateError):
+    """A line of the audit log was changed, taken out or put in."""
+
+    code = "audit-damaged"
+    public = "The silo's audit log is not as it was written."
 
 
 class CatalogueDamaged(StateError):

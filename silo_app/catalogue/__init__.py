@@ -1,1 +1,25 @@
 """What a silo holds: patients, studies, views, findings, refusals, in SQLite."""
+
+from silo_app.catalogue.catalogue import Catalogue
+from silo_app.catalogue.pseudonyms import SiloKey
+from silo_app.catalogue.records import (
+    CatalogueCounts,
+    FileRecord,
+    FindingCount,
+    Label,
+    Refusal,
+    ViewKeys,
+    ViewRecord,
+)
+
+__all__ = [
+    "Catalogue",
+    "CatalogueCounts",
+    "FileRecord",
+    "FindingCount",
+    "Label",
+    "Refusal",
+    "SiloKey",
+    "ViewKeys",
+    "ViewRecord",
+]

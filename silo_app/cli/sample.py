@@ -77,9 +77,7 @@ def import_(
     hospitals: Annotated[
         str | None, typer.Option(help="How many hospitals [default: 3]; with --separate one number for each set (2,1).")
     ] = None,
-    alpha: Annotated[
-        float, typer.Option(help="Label skew: 0.1 very unlike hospitals, 100 all alike (Dirichlet).")
-    ] = 1.0,
+    alpha: Annotated[float, typer.Option(help="Label skew: 0.1 very unlike hospitals, 100 all alike (Dirichlet).")] = 1.0,
     separate: Annotated[bool, typer.Option("--separate", help="Make every set hospitals of its own.")] = False,
     seed: Seed = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many images of each set.")] = None,

@@ -43,9 +43,7 @@ def _bands(thorax: Thorax, rays: Rays, cage: Loft, shell: Span) -> Field:
     along = (shell.near + shell.far) / 2
     across = (rays.point[0] + along * rays.course[0] - cage.centre_x[rays.row]) / cage.half_width[rays.row]
     depth = (rays.point[2] + along * rays.course[2] - cage.centre_z[rays.row]) / cage.half_depth[rays.row]
-    forward = (
-        1 + depth / np.sqrt(across * across + depth * depth + np.float32(1e-6))
-    ) / 2  # 0 at the spine, 1 in front
+    forward = (1 + depth / np.sqrt(across * across + depth * depth + np.float32(1e-6))) / 2  # 0 at the spine, 1 in front
     height = rays.height(along) + np.float32(a.rib_drop) * forward**1.25 * (2 - forward) / np.float32(1.0)
     top = (112 + a.rib_offset) * a.tall - 6 * (1 - thorax.breath.depth)
     phase = (np.float32(top) - height) / np.float32(a.rib_spacing * a.tall)

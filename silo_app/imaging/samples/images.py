@@ -109,9 +109,7 @@ def _write_all(
     return done
 
 
-def _finish(
-    part: Path, index: int, written: Sequence[Item], scope: tuple[Finding, ...], skipped: Sequence[Skipped]
-) -> None:
+def _finish(part: Path, index: int, written: Sequence[Item], scope: tuple[Finding, ...], skipped: Sequence[Skipped]) -> None:
     """Write labels and description of one hospital's archive. Raises `SampleInvalid` if it holds nothing."""
     if not written:
         reasons = "; ".join(sorted({one.reason for one in skipped})) or "no patients"

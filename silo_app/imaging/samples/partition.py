@@ -41,9 +41,7 @@ def dirichlet(kinds: Mapping[Patient, str], hospitals: int, alpha: float, seed: 
     return {patient: hospital for hospital, part in enumerate(placed) for patient in part}
 
 
-def _share(
-    patients: Sequence[Patient], hospitals: int, alpha: float, random: np.random.Generator
-) -> list[list[Patient]]:
+def _share(patients: Sequence[Patient], hospitals: int, alpha: float, random: np.random.Generator) -> list[list[Patient]]:
     """Return `patients` in `hospitals` parts whose sizes follow a draw from the Dirichlet distribution."""
     shares = random.dirichlet(np.full(hospitals, alpha))
     order = [patients[i] for i in random.permutation(len(patients))]

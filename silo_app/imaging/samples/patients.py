@@ -53,9 +53,7 @@ def draw_patient(hospital: Hospital, studies: int, random: np.random.Generator) 
     return Patient(sex, born, anatomy, tuple(_visits(hospital, studies, first, born, random)))
 
 
-def _visits(
-    hospital: Hospital, studies: int, first: dt.date, born: dt.date, random: np.random.Generator
-) -> list[Visit]:
+def _visits(hospital: Hospital, studies: int, first: dt.date, born: dt.date, random: np.random.Generator) -> list[Visit]:
     visits: list[Visit] = []
     day = first
     for _ in range(studies):

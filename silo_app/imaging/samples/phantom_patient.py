@@ -120,9 +120,7 @@ def encode(picture: Field, bits: int, style: Style, random: np.random.Generator)
         return stored, Display(inverted=inverted, rescale=_SCALES["identity"], table=curve(top, centre, width))
     slope, intercept = _SCALES[scaling] or (1.0, 0.0)
     window = (round(centre * slope + intercept, 1), round(width * slope * (0.75 if kind == "sigmoid" else 1), 1))
-    return stored, Display(
-        inverted=inverted, rescale=_SCALES[scaling], window=window, function=_FUNCTIONS.get(kind, "")
-    )
+    return stored, Display(inverted=inverted, rescale=_SCALES[scaling], window=window, function=_FUNCTIONS.get(kind, ""))
 
 
 def curve(top: int, centre: float, width: float) -> NDArray[np.uint16]:

@@ -13,9 +13,7 @@ from silo_app.imaging.samples.image_plan import items
 from silo_app.imaging.samples.records import Listing, Record
 
 
-@pytest.mark.parametrize(
-    ("mode", "kind"), [("L", "PNG"), ("LA", "PNG"), ("grey RGB", "PNG"), ("1", "PNG"), ("L", "JPEG")]
-)
+@pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("LA", "PNG"), ("grey RGB", "PNG"), ("1", "PNG"), ("L", "JPEG")])
 def test_grey_images_decode_without_loss(make, mode, kind):
     content = make.picture(3, mode, kind)
     with Image.open(io.BytesIO(content)) as image:

@@ -113,9 +113,7 @@ def test_a_limit_keeps_patients_whole(tmp_path, pediatric_zip):
 
 def test_names_outside_the_vocabulary_are_reported_and_leave_no_label(tmp_path, make):
     rows = [["file", "patient_id", "findings"], ["0.png", "a", "cough"], ["1.png", "b", "Mass"]]
-    path = make.pack(
-        tmp_path / "s.zip", {"0.png": make.picture(0), "1.png": make.picture(1), "l.csv": make.table(rows)}
-    )
+    path = make.pack(tmp_path / "s.zip", {"0.png": make.picture(0), "1.png": make.picture(1), "l.csv": make.table(rows)})
     (archive,) = import_images([ImageSet(path=path)], tmp_path / "out", hospitals=1)
     assert archive.images == 2
     assert list(labels(archive).values()) == ["Mass"]
@@ -157,7 +155,5 @@ def test_a_set_without_one_good_image_leaves_nothing(tmp_path, make):
 
 def test_a_csv_with_a_missing_column_is_refused(tmp_path, make):
     path = make.pack(tmp_path / "s.zip", {"a.png": make.picture(0), "labels.csv": b"file,who\na.png,1\n"})
-    with pytest.raises(
-        LabelsInvalid, match="column 'patient_id', 'findings' is missing; the columns are 'file', 'who'"
-    ):
+    with pytest.raises(LabelsInvalid, match="column 'patient_id', 'findings' is missing; the columns are 'file', 'who'"):
         import_images([ImageSet(path=path)], tmp_path / "out")

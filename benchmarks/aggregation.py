@@ -1,0 +1,188 @@
+"""What an encrypted update of DenseNet121's size costs: bytes on the wire and seconds of one core.
+
+The protocol itself runs, on the tensors of the encoder and random updates: silos, server and sums in one process,
+without network and training. CPU seconds are those of this process, so a busy machine does not spoil them much.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from numpy.typing import NDArray
+
+from benchmarks.harness import Figure, Target, main
+from silo_app.aggregation.layout import Layout, digest_of
+from silo_app.aggregation.protocol import SiloSession
+from silo_app.aggregation.settings import AggregationSettings
+from silo_app.aggregation.sums import RoundSum
+from silo_app.identity import Identity, Trust
+
+JOB = "benchmark"
+SAMPLES = (1000, 2000, 3000)
+"""Three silos, of so many images."""
+TARGETS = (
+    Target("upload_ratio_12_bits", 0.52),
+    Target("download_ratio_12_bits", 1.02),
+    Target("codec_cpu_s_12_bits", 1.2),
+    Target("server_peak_mb_12_bits", 500),
+)
+
+
+def densenet121() -> Layout:
+    """Return the tensors of the encoder: DenseNet121 (Huang et al. 2017) with GroupNorm, 1 channel, 256-d embedding."""
+    shapes: dict[str, tuple[int, ...]] = {"conv0": (64, 1, 7, 7), "norm0.weight": (64,), "norm0.bias": (64,)}
+    channels = 64
+    for block, layers in enumerate((6, 12, 24, 16), start=1):
+        for layer in range(1, layers + 1):
+            name = f"block{block}.layer{layer}"
+            shapes |= {f"{name}.norm1.weight": (channels,), f"{name}.norm1.bias": (channels,)}
+            shapes |= {f"{name}.conv1": (128, channels, 1, 1)}
+            shapes |= {f"{name}.norm2.weight": (128,), f"{name}.norm2.bias": (128,)}
+            shapes |= {f"{name}.conv2": (32, 128, 3, 3)}
+            channels += 32
+        shapes |= {f"norm{block}.weight": (channels,), f"norm{block}.bias": (channels,)}
+        if block < 4:
+            shapes |= {f"transition{block}": (channels // 2, channels, 1, 1)}
+            channels //= 2
+    shapes |= {"embedding.weight": (256, channels), "embedding.bias": (256,), "findings": (19, 256)}
+    return Layout(tuple(shapes), tuple(shapes.values()))
+
+
+def identities() -> list[Identity]:
+    """Return one identity for each silo, under a root made for the occasion."""
+    root_key = ec.generate_private_key(ec.SECP256R1())
+    root = _certificate("root", root_key.public_key(), root_key)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in SAMPLES]
+    names = [f"silo-{number}" for number in range(len(SAMPLES))]
+    return [
+        Identity(name, _certificate(name, key.public_key(), root_key), key, Trust(root))
+        for name, key in zip(names, keys, strict=True)
+    ]
+
+
+def _certificate(name: str, public: ec.EllipticCurvePublicKey, issuer: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")]))
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(issuer, hashes.SHA256())
+    )
+
+
+def federation(layout: Layout, settings: AggregationSettings) -> list[SiloSession]:
+    """Return sessions that have exchanged their key."""
+    initial = digest_of(np.zeros(layout.size, dtype=np.float32))
+    sessions = [
+        SiloSession(JOB, identity, layout, initial=initial, samples=samples, settings=settings)
+        for identity, samples in zip(identities(), SAMPLES, strict=True)
+    ]
+    announcements = {session.silo: session.announce() for session in sessions}
+    wrapped: dict[str, bytes] = {}
+    for session in sessions:
+        wrapped |= session.receive_roster(announcements)
+    for session in sessions:
+        if session.silo in wrapped:
+            session.receive_key(wrapped[session.silo])
+    return sessions
+
+
+class Stopwatch:
+    """CPU seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, list[float]] = {}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the block's CPU seconds."""
+        start = time.process_time()
+        yield
+        self.spent.setdefault(what, []).append(time.process_time() - start)
+
+    def median(self, what: str) -> float:
+        """Return the median of what one call took."""
+        return statistics.median(self.spent[what])
+
+
+def one_round(
+    sessions: list[SiloSession], number: int, random: np.random.Generator, watch: Stopwatch
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Run a round; return one silo's update and the sum, as they travel."""
+    total = RoundSum(JOB, number)
+    names = [session.silo for session in sessions]
+    for session in sessions:
+        update = random.normal(0.0, 1e-3, session.layout.size).astype(np.float32)
+        with watch.on("encrypt"):
+            message = session.encrypt_update(number, update, names)
+        with watch.on("add"):
+            total.add(message)
+    with watch.on("result"):
+        result = total.result()
+    for session in sessions:
+        with watch.on("open"):
+            session.open_sum(number, result, total.contributors)
+    return message, result
+
+
+def server_peak(sessions: list[SiloSession], number: int, random: np.random.Generator) -> float:
+    """Return the server's peak memory in a round, in MB, beyond the one message that arrives."""
+    names = [session.silo for session in sessions]
+    updates = random.normal(0.0, 1e-3, sessions[0].layout.size).astype(np.float32)
+    messages = [session.encrypt_update(number, updates, names) for session in sessions]
+    tracemalloc.start()
+    total = RoundSum(JOB, number)
+    for message in messages:
+        total.add(message)
+    total.result()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return (peak + messages[0].nbytes) / 1e6
+
+
+def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
+    """Measure the rounds after the first with fields of `bits` bits."""
+    random = np.random.default_rng(0)
+    sessions = federation(layout, AggregationSettings(bits=bits))
+    one_round(sessions, 0, random, Stopwatch())
+    watch = Stopwatch()
+    for number in range(1, rounds + 1):
+        update, result = one_round(sessions, number, random, watch)
+    plain = 4 * layout.size
+    seconds = {what: watch.median(what) for what in watch.spent}
+    return [
+        Figure(f"upload_mb_{bits}_bits", update.nbytes / 1e6, "MB"),
+        Figure(f"upload_ratio_{bits}_bits", update.nbytes / plain, "x float32"),
+        Figure(f"download_ratio_{bits}_bits", result.nbytes / plain, "x float32"),
+        Figure(f"encrypt_cpu_s_{bits}_bits", seconds["encrypt"], "s"),
+        Figure(f"open_cpu_s_{bits}_bits", seconds["open"], "s"),
+        Figure(f"codec_cpu_s_{bits}_bits", seconds["encrypt"] + seconds["open"], "s"),
+        Figure(f"server_add_cpu_s_{bits}_bits", seconds["add"], "s"),
+        Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 1, random), "MB"),
+    ]
+
+
+def measure(arguments: argparse.Namespace) -> list[Figure]:
+    """Measure field widths, 12 bits first, since the targets speak of it."""
+    layout = densenet121()
+    widths, rounds = ((12,), 1) if arguments.quick else ((12, 16, 10, 25), 3)
+    figures = [Figure("values", layout.size, "float32"), Figure("silos", len(SAMPLES), "")]
+    return figures + [figure for bits in widths for figure in figures_of(layout, bits, rounds)]
+
+
+if __name__ == "__main__":
+    sys.exit(main("aggregation", measure, TARGETS, describe=str(__doc__).splitlines()[0]))

@@ -1,0 +1,73 @@
+"""Hospitals in memory, from sets of images with a CSV: divided and split as the product does, without DICOM between."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Finding, PatientKey, Split, View
+from silo_app.encoder.dataset import Images, labels_of
+from silo_app.encoder.evaluate import SiloImages
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.encoder.transforms import squared
+from silo_app.imaging.samples.image_file import decode
+from silo_app.imaging.samples.image_plan import limited, place
+from silo_app.imaging.samples.image_set import LARGEST_IMAGE, ImageSet, opened
+from silo_app.imaging.samples.records import Listing, Record, read_records
+
+__all__ = ["hospitals_of", "spec_of"]
+
+HELD_OUT_SHARE = 0.2
+
+
+def spec_of(data: Sequence[Path], **fields: int | str) -> EncoderSpec:
+    """Return the encoder for the findings that the sets' labels speak of."""
+    findings = {one for number, path in enumerate(data) for one in _listing(path, number).scope}
+    return EncoderSpec.model_validate({"findings": sorted(findings), **fields})
+
+
+def hospitals_of(
+    data: Sequence[Path], spec: EncoderSpec, *, hospitals: int, alpha: float, seed: int, limit: int | None = None
+) -> list[SiloImages]:
+    """Divide the sets' patients among hospitals (Dirichlet draw over findings), and hold a fifth of each one's out."""
+    listings = [limited(_listing(path, number), limit, seed) for number, path in enumerate(data)]
+    places = place(listings, [hospitals], alpha, seed)
+    scope = set.intersection(*(set(listing.scope) for listing in listings))
+    held_out = _held_out(sorted(places), seed)
+    views: dict[int, list[View]] = defaultdict(list)
+    pixels: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+    for path, listing in zip(data, listings, strict=True):
+        with opened(path) as content:
+            for record in listing.records:
+                key = (record.set, record.patient)
+                views[places[key]].append(_view(record, scope, held_out=key in held_out))
+                image = decode(content.read(record.file, LARGEST_IMAGE))
+                scaled = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+                pixels[places[key]].append(squared(scaled, spec.input_size))
+    return [
+        SiloImages(f"hospital-{n}", Images(views[n], np.stack(pixels[n]), *labels_of(views[n], spec))) for n in sorted(views)
+    ]
+
+
+def _listing(path: Path, number: int) -> Listing:
+    one = ImageSet(path=path)
+    with opened(path) as content:
+        return read_records(one, number, content)
+
+
+def _held_out(patients: Sequence[tuple[int, str]], seed: int) -> set[tuple[int, str]]:
+    order = np.random.default_rng([seed, 7]).permutation(len(patients))
+    return {patients[i] for i in order[: round(HELD_OUT_SHARE * len(patients))]}
+
+
+def _view(record: Record, scope: set[Finding], *, held_out: bool) -> View:
+    known = record.findings is not None
+    return View(
+        digest="",
+        case=CaseId(""),
+        patient=PatientKey(f"{record.set}-{record.patient}"),
+        split=Split.HELD_OUT if held_out else Split.TRAIN,
+        findings={one: one in (record.findings or ()) for one in scope} if known else {},
+    )

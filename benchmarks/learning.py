@@ -1,0 +1,144 @@
+"""What federated training reaches on real images, beside pooled and local-only training and the floors.
+
+Federated averaging runs in one process, without NVFlare and encryption (`benchmarks.aggregation` measures those): the
+same rounds, weights and settings as `jobs/train`. Every way of training makes as many steps with as many images.
+
+    python -m benchmarks.learning --data pediatric-chest-xray.zip --hospitals 3 --alpha 0.5
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.harness import Figure, Target, main
+from benchmarks.image_hospitals import hospitals_of, spec_of
+from silo_app.encoder.dataset import Images
+from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
+from silo_app.encoder.model import Encoder, build, load_vector, to_vector
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.encoder.train import train_round
+
+QUICK_IMAGES, QUICK_ROUNDS = 1500, 3
+TARGETS = (
+    Target("federated_auc", 0.93, at_least=True),
+    Target("federated_auc_over_pooled", 0.99, at_least=True),
+    Target("federated_auc_over_local", 1.0, at_least=True),
+    Target("federated_precision_over_raw_pixels", 1.0, at_least=True),
+)
+
+
+def measure(arguments: argparse.Namespace) -> list[Figure]:
+    """Return the figures' means over the seeds."""
+    runs = [dict(_one(arguments, seed)) for seed in range(1, arguments.seeds + 1)]
+    names = [name for name in runs[0] if all(name in run for run in runs)]
+    means = {name: statistics.mean(run[name] for run in runs) for name in names}
+    ratios = {
+        "federated_auc_over_pooled": means["federated_auc"] / means["pooled_auc"],
+        "federated_auc_over_local": means["federated_auc"] / means["local_auc"],
+        "federated_precision_over_raw_pixels": means["federated_precision"] / means["raw_pixels_precision"],
+    }
+    return [
+        *(Figure(name, value, "s" if name.endswith("_s") else "") for name, value in means.items()),
+        *(Figure(name, value, "x") for name, value in ratios.items()),
+    ]
+
+
+def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> NDArray[np.float32]:
+    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017)."""
+    shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
+    weights = to_vector(model)
+    for number in range(plan.rounds):
+        update = np.zeros(len(weights), np.float64)
+        for images, share in zip(silos, shares, strict=True):
+            load_vector(model, weights)
+            _round(model, images, plan, number)
+            update += share * (to_vector(model) - weights)
+        weights = (weights + update).astype(np.float32)
+    return weights
+
+
+def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.float32]:
+    """Return the weights after as many rounds on one set of images."""
+    for number in range(plan.rounds):
+        _round(model, images, plan, number)
+    return to_vector(model)
+
+
+def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
+    torch.set_num_threads(arguments.threads)
+    spec = spec_of(arguments.data, backbone=arguments.backbone, input_size=arguments.input_size)
+    limit = QUICK_IMAGES if arguments.quick else None
+    hospitals = hospitals_of(
+        arguments.data, spec, hospitals=arguments.hospitals, alpha=arguments.alpha, seed=seed, limit=limit
+    )
+    rounds = QUICK_ROUNDS if arguments.quick else arguments.rounds
+    plan = TrainingPlan.checked({"rounds": rounds, "seed": seed})
+    silos = [one.images.where(~one.images.held_out) for one in hospitals]
+    start = time.process_time()
+    result = _evaluated(federated(build(spec, seed), silos, plan), spec, hospitals, floors=True)
+    yield "federated_cpu_s", time.process_time() - start
+    yield from _figures("federated", result)
+    yield "raw_pixels_precision", result.retrieval["raw pixels"].precision or 0.0
+    yield "untrained_precision", result.retrieval["untrained encoder"].precision or 0.0
+    yield "statistics_auc", statistics.mean(result.statistics_auc.values())
+    pooled = Images(
+        [view for one in silos for view in one.views],
+        *(np.concatenate([getattr(one, part) for one in silos]) for part in ("pixels", "targets", "known")),
+    )
+    yield from _figures("pooled", _evaluated(alone(build(spec, seed), pooled, plan), spec, hospitals))
+    locals_ = [_evaluated(alone(build(spec, seed), one, plan), spec, hospitals) for one in silos]
+    for name in dict(_figures("local", locals_[0])):
+        yield name, statistics.mean(dict(_figures("local", one))[name] for one in locals_)
+
+
+def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> None:
+    train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
+
+
+def _evaluated(
+    weights: NDArray[np.float32], spec: EncoderSpec, hospitals: Sequence[SiloImages], *, floors: bool = False
+) -> Evaluation:
+    model = build(spec, 0)
+    load_vector(model, weights)
+    return evaluate_model(model, spec, hospitals, with_floors=floors)
+
+
+def _figures(way: str, result: Evaluation) -> Iterator[tuple[str, float]]:
+    """Yield the means over findings, on held-out patients of all hospitals."""
+    pooled = result.findings["pooled"].values()
+    near = result.retrieval["encoder"]
+    yield f"{way}_auc", statistics.mean(one.auc.value for one in pooled)
+    yield f"{way}_balanced_accuracy", statistics.mean(one.balanced_accuracy.value for one in pooled)
+    yield f"{way}_precision", near.precision or 0.0
+    yield f"{way}_map", near.mean_average_precision or 0.0
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="zips or folders of images with a CSV")
+    parser.add_argument("--hospitals", type=int, default=3)
+    parser.add_argument("--alpha", type=float, default=0.5, help="label skew (Dirichlet)")
+    parser.add_argument("--rounds", type=int, default=TrainingPlan().rounds)
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
+    parser.add_argument("--backbone", default=EncoderSpec().backbone)
+    parser.add_argument("--input-size", type=int, default=EncoderSpec().input_size)
+    parser.add_argument("--threads", type=int, default=2)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(
+            "learning",
+            measure,
+            TARGETS,
+            describe="Federated against pooled and local-only training, with the floors; AUC on held-out patients.",
+            options=_options,
+        )
+    )

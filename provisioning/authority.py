@@ -1,0 +1,141 @@
+"""The federation's certificate authority: NVFlare's provisioning, run in one private folder that outlives every run.
+
+`<federation>/.authority/` holds the root's private key and what was issued (NVFlare's `state/cert.json`). As long as it
+is kept, provisioning again issues only what is new: no hospital's kit becomes invalid because another joined.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography import x509
+
+from provisioning.consortium import SERVER, Consortium
+from silo_app import durable
+from silo_app.errors import ConfigInvalid, ProcessFailed
+
+__all__ = ["issue", "nvflare_command", "project"]
+
+_PRIVATE_UMASK = 0o077
+
+
+def nvflare_command() -> list[str]:
+    """Return the `nvflare` command of the environment that this runs in."""
+    beside = Path(sys.executable).parent / "nvflare"
+    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "nvflare.cli"]
+
+
+def project(consortium: Consortium) -> dict[str, Any]:
+    """Return NVFlare's `project.yml` of a federation."""
+    server = consortium.server
+    sites = [{"name": consortium.anchor, "org": server.organisation}]
+    sites += [{"name": silo.name, "org": silo.org} for silo in consortium.silos]
+    people = [{"name": p.name, "org": p.organisation, "role": p.role} for p in consortium.people]
+    listener = {"name": SERVER, "org": server.organisation, "default_host": server.host, "fed_learn_port": server.port}
+    return {
+        "api_version": 3,
+        "name": consortium.name,
+        "description": f"Siloscope federation {consortium.name}",
+        "participants": [
+            listener | {"type": "server"},
+            *(site | {"type": "client"} for site in sites),
+            *(person | {"type": "admin"} for person in people),
+        ],
+        "builders": [
+            {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},
+            {
+                "path": "nvflare.lighter.impl.static_file.StaticFileBuilder",
+                "args": {"config_folder": "config", "scheme": server.scheme},
+            },
+            {
+                "path": "nvflare.lighter.impl.cert.CertBuilder",
+                "args": {"root_valid_days": consortium.certificates.root_valid_days},
+            },
+            {"path": "nvflare.lighter.impl.signature.SignatureBuilder"},
+        ],
+    }
+
+
+@contextmanager
+def issue(consortium: Consortium, authority: Path) -> Iterator[Path]:
+    """Run NVFlare's provisioning in `authority`; give the folder of the issued kits, which is gone after the block."""
+    durable.private_folder(authority)
+    state = authority / consortium.name / "state" / "cert.json"
+    _refuse_another_root(consortium, authority, state)
+    _forget_server_of_another_host(consortium, state)
+    durable.write_text(authority / "project.yml", yaml.safe_dump(project(consortium), sort_keys=False))
+    _discard_staged(state.parent.parent)
+    _run(authority)
+    state.chmod(durable.PRIVATE)
+    staged = next(state.parent.parent.glob("prod_*"))
+    try:
+        yield staged
+    finally:
+        _discard_staged(state.parent.parent)
+
+
+def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -> None:
+    others = [file.parent.parent.name for file in authority.glob("*/state/cert.json") if file != state]
+    if others:
+        raise ConfigInvalid(
+            f"this folder belongs to the federation {others[0]!r}, the configuration is of {consortium.name!r}",
+            where=str(authority.parent),
+            remedy="Choose another folder with --out, or keep the name: another name means new keys for everybody.",
+        )
+    if not state.is_file():
+        return
+    root = x509.load_pem_x509_certificate(json.loads(state.read_text())["root_cert"].encode())
+    days = (root.not_valid_after_utc - root.not_valid_before_utc).days
+    wanted = consortium.certificates.root_valid_days
+    if days != wanted:
+        raise ConfigInvalid(
+            f"certificates.root_valid_days is {wanted}, but the root certificate was made for {days} days",
+            where=str(authority.parent),
+            remedy=f"Set it to {days}: a root with another life would be a new root, with new kits for everybody.",
+        )
+
+
+def _forget_server_of_another_host(consortium: Consortium, state: Path) -> None:
+    """Let NVFlare issue a new server certificate when the server moved: it would reuse the one of the old host."""
+    if not state.is_file():
+        return
+    issued = json.loads(state.read_text())
+    if SERVER not in issued:
+        return
+    certificate = x509.load_pem_x509_certificate(issued[SERVER]["cert"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if consortium.server.host not in {str(name.value) for name in names}:
+        del issued[SERVER]
+        durable.write_text(state, json.dumps(issued))
+
+
+def _run(authority: Path) -> None:
+    command = [*nvflare_command(), "provision", "-p", "project.yml", "-w", ".", "--force"]
+    done = subprocess.run(
+        command,
+        cwd=authority,
+        umask=_PRIVATE_UMASK,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ProcessFailed(
+            f"`nvflare provision` ended with {done.returncode}:\n{done.stdout.strip()[-2000:]}",
+            where=str(authority),
+            remedy="Correct what it names; nothing was handed out.",
+        )
+
+
+def _discard_staged(workspace: Path) -> None:
+    # The staged kits hold private keys; each was moved to its participant's kit, the state keeps what must be kept.
+    for folder in workspace.glob("prod_*"):
+        shutil.rmtree(folder)

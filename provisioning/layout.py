@@ -1,0 +1,174 @@
+"""Startup kits: from what NVFlare issued to `<federation>/<participant>/`, hardened, at paths that never change.
+
+A file that is already right is not touched. A file of `local/` that its owner edited is kept: the owner decides. What
+provisioning itself wrote is recorded by digest, so the two can be told apart.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provisioning import site_policy
+from provisioning.consortium import SERVER, Consortium, SiloEntry
+from silo_app import durable
+from silo_app.errors import NotReady
+
+__all__ = ["SERVER_LIST", "Tell", "jobs_folder", "lay_out", "link_jobs"]
+
+Tell = Callable[[str], None]
+
+SERVER_LIST = "consortium.json"
+"""In the server's `local/`: which silos the search broker asks, and which site carries its job."""
+
+_OWNER_ONLY_SCRIPT = 0o700
+_DEFAULTS_REPLACED = ("resources.json.default", "authorization.json.default")
+_SILO_HEADER = """\
+# Configuration of this silo. It was made with the startup kit; from then on it belongs to the hospital:
+# provisioning never changes it again. docs/ref-silo.md lists every key.
+"""
+_PYTHON_LOOKUP = """
+# Which Python: that of the activated environment, or SILO_PYTHON.
+PYTHON="${SILO_PYTHON:-python3}"
+if ! "$PYTHON" -c "import nvflare, silo_app" 2> /dev/null; then
+  echo "$PYTHON has no siloscope: activate the environment it is installed in, or set SILO_PYTHON." >&2
+  exit 1
+fi
+"""
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    mode: int = durable.PRIVATE
+    owned_by_site: bool = False
+
+
+def lay_out(consortium: Consortium, staged: Path, out: Path, *, with_gateway: bool, tell: Tell) -> None:
+    """Write every participant's kit under `out`, touching only what changed; `tell` hears one line for each change."""
+    record = out / ".authority" / "handed-out.json"
+    written: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
+    for participant in consortium.participants:
+        files = _files(consortium, staged / participant, out / participant, with_gateway=with_gateway)
+        _write_kit(out, participant, files, written, tell)
+        durable.write_text(record, json.dumps(written, indent=1))
+    for silo in consortium.silos:
+        _write_silo_yaml(silo, out / silo.name, tell)
+    for person in consortium.people:
+        link_jobs(out / person.name)
+    _tell_of_leavers(consortium, out, tell)
+
+
+def _files(consortium: Consortium, staged: Path, kit: Path, *, with_gateway: bool) -> Mapping[str, _File]:
+    files: dict[str, _File] = {}
+    for path in sorted(path for path in staged.rglob("*") if path.is_file()):
+        name = path.relative_to(staged).as_posix()
+        if path.name in _DEFAULTS_REPLACED and (staged / "startup" / "sub_start.sh").is_file():
+            continue  # a site that lost its own file would fall back to these
+        mode = _OWNER_ONLY_SCRIPT if path.suffix == ".sh" else durable.PRIVATE
+        files[name] = _File(_startup_content(path, consortium), mode)
+    return files | _local_files(consortium, staged, kit, with_gateway=with_gateway)
+
+
+def _local_files(consortium: Consortium, staged: Path, kit: Path, *, with_gateway: bool) -> dict[str, _File]:
+    if kit.name not in {SERVER, *consortium.sites}:
+        return {}
+    default = json.loads((staged / "local" / "resources.json.default").read_text())
+    rights = json.loads((staged / "local" / "authorization.json.default").read_text())
+    made: dict[str, Any] = {"authorization.json": site_policy.authorization(rights)}
+    if kit.name == SERVER:
+        made["resources.json"] = site_policy.server_resources(default, home=consortium.server.home or kit.resolve())
+        made[SERVER_LIST] = {"silos": list(consortium.silo_names), "anchor": consortium.anchor}
+    else:
+        gateway = with_gateway and kit.name in consortium.silo_names
+        made["resources.json"] = site_policy.site_resources(default, gateway=gateway)
+    return {
+        f"local/{name}": _File((json.dumps(content, indent=2) + "\n").encode(), owned_by_site=name != SERVER_LIST)
+        for name, content in made.items()
+    }
+
+
+def _startup_content(path: Path, consortium: Consortium) -> bytes:
+    content = path.read_bytes()
+    if path.name in {"sub_start.sh", "fl_admin.sh"}:
+        shebang, _, script = content.decode().partition("\n")
+        return (shebang + "\n" + _PYTHON_LOOKUP + script.replace("python3 ", '"$PYTHON" ')).encode()
+    if path.name == "fed_server.json":
+        # NVFlare listens on loopback alone if this host is the loopback, and on every address if not.
+        settings = json.loads(content)
+        server = consortium.server
+        settings["servers"][0]["service"]["target"] = f"{server.host}:{server.port}"
+        return (json.dumps(settings, indent=2) + "\n").encode()
+    return content
+
+
+def _write_kit(out: Path, participant: str, files: Mapping[str, _File], written: dict[str, str], tell: Tell) -> None:
+    kit = out / participant
+    new = not kit.is_dir()
+    for folder in (kit, kit / "startup", kit / "local", kit / "transfer"):
+        durable.private_folder(folder)
+    for name, file in files.items():
+        key = f"{participant}/{name}"
+        found = (kit / name).read_bytes() if (kit / name).is_file() else None
+        edited = found is not None and written.get(key) != _digest(found)
+        if found == file.content:
+            (kit / name).chmod(file.mode)
+        elif edited and file.owned_by_site:
+            tell(f"{participant}: kept {name}, which was edited there (provisioning would write another)")
+            continue
+        else:
+            durable.write_bytes(kit / name, file.content, mode=file.mode)
+            if not new:
+                tell(f"{participant}: {'added' if found is None else 'changed'} {name}")
+        written[key] = _digest(file.content)
+    if new:
+        tell(f"{participant}: made")
+
+
+def _write_silo_yaml(silo: SiloEntry, kit: Path, tell: Tell) -> None:
+    file = kit / "local" / "silo.yaml"
+    wanted = silo.config().model_dump(mode="json", exclude={"home"})
+    if not file.is_file():
+        durable.write_text(file, _SILO_HEADER + yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        return
+    given = silo.model_dump(exclude_none=True, exclude_defaults=True, exclude={"organisation"})
+    found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    for key in given:
+        if isinstance(found, dict) and found.get(key) != wanted[key]:
+            tell(f"{silo.name}: kept local/silo.yaml, which has another {key} than consortium.yaml")
+
+
+def link_jobs(admin_kit: Path) -> None:
+    """Make `transfer/jobs` of an administrator's kit lead to the jobs, so that `submit_job jobs/train` works."""
+    link = admin_kit / "transfer" / "jobs"
+    target = jobs_folder()
+    if link.is_symlink() and link.readlink() == target:
+        return
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(target)
+
+
+def jobs_folder() -> Path:
+    """Return the folder of the jobs: the checkout's if this runs from one, else the installed one."""
+    checkout = Path(__file__).resolve().parent.parent / "jobs"
+    folder = checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "siloscope" / "jobs"
+    if not folder.is_dir():
+        raise NotReady("the jobs folder is not installed", where=str(folder), remedy="Install siloscope again.")
+    return folder
+
+
+def _tell_of_leavers(consortium: Consortium, out: Path, tell: Tell) -> None:
+    kits = {path.parent.name for path in out.glob("*/startup") if not path.parent.name.startswith(".")}
+    for name in sorted(kits - set(consortium.participants)):
+        tell(f"{name}: no longer in the federation's file; its kit is left, and its certificate stays valid")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

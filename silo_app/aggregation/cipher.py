@@ -1,0 +1,194 @@
+"""Encrypt and decrypt blocks of slots with BFV, symmetric and seeded. The only importer of tenseal.
+
+`tenseal.sealapi` carries Microsoft SEAL (https://github.com/microsoft/SEAL). Two habits keep it away from what others
+send and from what is secret:
+
+- A key travels as the 64 random bytes from which SEAL's generator makes it, so no key is ever written, even in memory
+  files.
+- SEAL reads and writes ciphertexts through file names only. What it writes is constant except for the c0 words and the
+  seed; those alone travel. On arrival they are put into our own frame, so its parser never sees foreign structure.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+
+import numpy as np
+import tenseal.sealapi as seal
+from numpy.typing import NDArray
+
+from silo_app.aggregation.ring import DEGREE, MODULUS, MODULUS_BITS, PLAIN_BITS, SEED_BYTES
+from silo_app.errors import KeyRefused, NotReady
+
+__all__ = ["SECRET_BYTES", "Cipher", "new_secret", "plain_modulus"]
+
+SECRET_BYTES = 64
+SEED_HEADER_BYTES = 17  # of SEAL's UniformRandomGeneratorInfo: its 16-byte header and the generator's type
+WORD_BYTES = 8 * DEGREE
+ATTEMPTS = 8
+
+
+def new_secret() -> bytes:
+    """Return the random bytes from which a new BFV key is made."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+@cache
+def _parameters() -> seal.EncryptionParameters:
+    """Return the one parameter set: BFV, N = 8192, 60-bit ciphertexts, a 50-bit batching prime as plaintext modulus."""
+    parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
+    parameters.set_poly_modulus_degree(DEGREE)
+    parameters.set_coeff_modulus(seal.CoeffModulus.Create(DEGREE, list(MODULUS_BITS)))
+    parameters.set_plain_modulus(seal.PlainModulus.Batching(DEGREE, PLAIN_BITS))
+    if parameters.coeff_modulus()[0].value() != MODULUS:
+        raise NotReady(
+            f"this SEAL has the ciphertext modulus {parameters.coeff_modulus()[0].value()}, not {MODULUS}",
+            remedy="Install the tenseal of constraints.txt.",
+        )
+    return parameters
+
+
+def _context(parameters: seal.EncryptionParameters) -> seal.SEALContext:
+    """Return SEAL's context for `parameters`, refused by SEAL itself below 128-bit security."""
+    context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
+    if not context.parameters_set():
+        raise NotReady(
+            f"SEAL refuses the parameters: {context.parameters_error_message()}",
+            remedy="Install the tenseal of constraints.txt.",
+        )
+    return context
+
+
+@cache
+def plain_modulus() -> int:
+    """Return t, the modulus of a slot."""
+    return int(_parameters().plain_modulus().value())
+
+
+def _secret_key(secret: bytes) -> seal.SecretKey:
+    """Return the key that SEAL's generator makes when `secret` seeds it; the same at every silo."""
+    seed = np.frombuffer(secret, dtype="<u8").tolist()
+    parameters = seal.EncryptionParameters(_parameters())
+    parameters.set_random_generator(seal.Blake2xbPRNGFactory(seed))
+    return seal.KeyGenerator(_context(parameters)).secret_key()
+
+
+def _key_id(key: seal.SecretKey) -> bytes:
+    """Return 16 bytes that tell keys apart: a digest of the key itself, so that a silo checks what it was given."""
+    coefficients = key.data()
+    values = [coefficients.data(index) for index in range(0, DEGREE, 8)]
+    return sha256(b"siloscope/bfv-key/1" + np.array(values, dtype="<u8").tobytes()).digest()[:16]
+
+
+class Cipher:
+    """One BFV key: encrypts slots and decrypts sums. It never shows the key, not in `repr` and not to pickle."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Make the key from `SECRET_BYTES` random bytes."""
+        if len(secret) != SECRET_BYTES:
+            raise KeyRefused(
+                f"a key of {len(secret)} bytes instead of {SECRET_BYTES}",
+                remedy="Compare the versions of siloscope at the silos.",
+            )
+        key = _secret_key(secret)
+        self.key_id = _key_id(key)
+        self._context = _context(_parameters())  # of its own: the key's context repeats its randomness
+        self._encryptor = seal.Encryptor(self._context, key)
+        self._decryptor = seal.Decryptor(self._context, key)
+        self._evaluator = seal.Evaluator(self._context)
+        self._encoder = seal.BatchEncoder(self._context)
+        with _memory_file() as (descriptor, path):
+            self._frame = self._learn_frame(descriptor, path)
+
+    def __reduce__(self) -> str:
+        """Refuse to be copied or pickled."""
+        raise TypeError("a Cipher holds a key and is not serialized")
+
+    def encrypt(self, slots: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """Encrypt slots, uint64 (blocks, DEGREE) below t.
+
+        Return c0, uint64 (blocks, DEGREE) below Q, and the seeds of c1, uint8 (blocks, SEED_BYTES).
+        """
+        words = np.empty(slots.shape, dtype=np.uint64)
+        seeds = np.empty((len(slots), SEED_BYTES), dtype=np.uint8)
+        plain = seal.Plaintext()
+        with _memory_file() as (descriptor, path):
+            for block, values in enumerate(slots):
+                self._encoder.encode(values.tolist(), plain)
+                words[block], seeds[block] = self._encrypt_block(plain, descriptor, path)
+        return words, seeds
+
+    def decrypt(self, words: NDArray[np.uint64], seeds: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """Decrypt a sum: c0 summed, uint64 (blocks, DEGREE), and the seeds of n silos, uint8 (n, blocks, SEED_BYTES).
+
+        Return the slots of the sum, uint64 (blocks, DEGREE) below t.
+        """
+        slots = np.empty(words.shape, dtype=np.uint64)
+        zeros = np.zeros(DEGREE, dtype=np.uint64)
+        total, other, plain = seal.Ciphertext(), seal.Ciphertext(), seal.Plaintext()
+        with _memory_file() as (descriptor, path):
+            for block, c0 in enumerate(words):
+                self._load(total, c0, seeds[0, block], descriptor, path)
+                for seed in seeds[1:, block]:
+                    self._load(other, zeros, seed, descriptor, path)
+                    self._evaluator.add_inplace(total, other)
+                self._decryptor.decrypt(total, plain)
+                slots[block] = self._encoder.decode_uint64(plain)
+        return slots
+
+    def _learn_frame(self, descriptor: int, path: str) -> tuple[bytes, bytes]:
+        """Return the constant bytes that SEAL writes before c0 and between c0 and the seed."""
+        self._encryptor.encrypt_zero_symmetric().save(path)
+        saved = _content(descriptor)
+        words_end = len(saved) - SEED_BYTES - SEED_HEADER_BYTES
+        return saved[: words_end - WORD_BYTES], saved[words_end:-SEED_BYTES]
+
+    def _encrypt_block(
+        self, plain: seal.Plaintext, descriptor: int, path: str
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """Encrypt one block, again in the freak case that SEAL finds the random words worth compressing."""
+        before, between = self._frame
+        words_end = len(before) + WORD_BYTES
+        for _ in range(ATTEMPTS):
+            self._encryptor.encrypt_symmetric(plain).save(path)
+            saved = _content(descriptor)
+            framed = saved.startswith(before) and saved[words_end:-SEED_BYTES] == between
+            if framed and len(saved) == words_end + len(between) + SEED_BYTES:
+                words = np.frombuffer(saved, dtype="<u8", count=DEGREE, offset=len(before))
+                return words, np.frombuffer(saved, dtype=np.uint8, offset=len(saved) - SEED_BYTES)
+        raise NotReady("SEAL writes ciphertexts in another form", remedy="Install the tenseal of constraints.txt.")
+
+    def _load(
+        self,
+        into: seal.Ciphertext,
+        words: NDArray[np.uint64],
+        seed: NDArray[np.uint8],
+        descriptor: int,
+        path: str,
+    ) -> None:
+        """Let SEAL expand c1 from `seed` beside the c0 in `words`; all structure is our own."""
+        before, between = self._frame
+        os.pwrite(descriptor, b"".join([before, words.astype("<u8", copy=False).tobytes(), between, seed.tobytes()]), 0)
+        into.load(self._context, path)
+
+
+@contextmanager
+def _memory_file() -> Iterator[tuple[int, str]]:
+    """Yield descriptor and name of a file for SEAL to write to and read from; in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("siloscope-ciphertext", os.MFD_CLOEXEC)
+        try:
+            yield descriptor, f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:  # nothing secret passes through it: ciphertexts only
+        with tempfile.NamedTemporaryFile() as file:
+            yield file.fileno(), file.name
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)

@@ -1,0 +1,140 @@
+"""The catalogue as its readers see it: views, cases, counts, refusals."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
+from silo_app.catalogue.counts import read_counts
+from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
+from silo_app.catalogue.schema import connect
+from silo_app.catalogue.writing import CatalogueWriter
+from silo_app.errors import CatalogueDamaged
+
+__all__ = ["Catalogue"]
+
+_VIEWS = """
+    SELECT v.digest, v.case_id, s.patient, p.split, v.position, v.sex, v.age, v.study_year, v.device
+    FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient
+"""
+
+
+class Catalogue:
+    """What one silo holds. Safe to read while another process writes; readable from any thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = False) -> "Catalogue":
+        """Open a catalogue, checking it.
+
+        Raises `NotReady` if there is none (and `create` is false), `CatalogueDamaged` if it is not sound.
+        """
+        return cls(path, connect(path, create=create))
+
+    def __enter__(self) -> Self:
+        """Return the open catalogue."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        self._connection.close()
+
+    def views(self, split: Split | None = None) -> list[View]:
+        """Return all views, or those of one split, ordered by digest."""
+        if split is None:
+            return self._views("", ())
+        return self._views("WHERE p.split = ?", (split.value,))
+
+    def views_of(self, case: CaseId) -> list[View]:
+        """Return the views of one case, ordered by digest; none if the silo does not hold it."""
+        return self._views("WHERE v.case_id = ?", (case,))
+
+    def card(self, case: CaseId) -> View | None:
+        """Return the first view of a case that is still present, or None."""
+        return next(iter(self.views_of(case)), None)
+
+    def patient_cases(self, patient: PatientKey) -> list[CaseId]:
+        """Return the cases of one patient that have views, in a fixed order."""
+        rows = self._rows(
+            "SELECT DISTINCT case_id FROM studies JOIN views USING (case_id) WHERE patient = ? ORDER BY case_id",
+            (patient,),
+        )
+        return [CaseId(case) for (case,) in rows]
+
+    def case_of_digest(self, digest: str) -> CaseId | None:
+        """Return the case that the file with this SHA-256 belongs to, or None."""
+        rows = self._rows("SELECT case_id FROM views WHERE digest = ?", (digest,))
+        return CaseId(rows[0][0]) if rows else None
+
+    def labels_of(self, digest: str) -> list[Label]:
+        """Return what is known about one view, with where it is known from."""
+        rows = self._rows("SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,))
+        return [Label(finding=Finding(name), present=bool(p), source=s, term=t) for name, p, s, t in rows]
+
+    def counts(self) -> CatalogueCounts:
+        """Return how much of what the silo holds."""
+        return read_counts(self._rows)
+
+    def refusals(self) -> list[Refusal]:
+        """Return every file that is no view, with the reason, ordered by path."""
+        rows = self._rows("SELECT source, path, reason, detail FROM files WHERE digest IS NULL ORDER BY source, path")
+        return [Refusal(source=s, path=p, reason=reason, detail=detail) for s, p, reason, detail in rows]
+
+    @contextmanager
+    def writing(self) -> Iterator[CatalogueWriter]:
+        """Write in one transaction: all of the block, or nothing of it if it raises."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield CatalogueWriter(self._connection)
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _views(self, where: str, arguments: tuple[str, ...]) -> list[View]:
+        findings: dict[str, dict[Finding, bool]] = {}
+        for digest, name, present in self._rows(
+            "SELECT digest, finding, present FROM labels WHERE digest IN "  # noqa: S608  (`where` is one of our own)
+            "(SELECT v.digest FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient "
+            f"{where}) ORDER BY finding",
+            arguments,
+        ):
+            findings.setdefault(digest, {})[Finding(name)] = bool(present)
+        return [
+            View(
+                digest=digest,
+                case=CaseId(case),
+                patient=PatientKey(patient),
+                split=Split(split),
+                position=ViewPosition(position),
+                sex=Sex(sex),
+                age=age,
+                study_year=year,
+                device=device,
+                findings=findings.get(digest, {}),
+            )
+            for digest, case, patient, split, position, sex, age, year, device in self._rows(
+                f"{_VIEWS} {where} ORDER BY v.digest", arguments
+            )
+        ]
+
+    def _rows(self, query: str, arguments: tuple[str, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        """Run a query. Raises `CatalogueDamaged` if the file turns out to be broken."""
+        try:
+            return self._connection.execute(query, arguments).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise CatalogueDamaged(
+                f"the catalogue cannot be read ({error})",
+                where=str(self.path),
+                remedy="Restore it from a backup, or move it away and run `silo ingest`.",
+            ) from None

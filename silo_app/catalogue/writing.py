@@ -1,0 +1,167 @@
+"""What an ingest writes into the catalogue, within one transaction (`Catalogue.writing`)."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from silo_app.cases import CaseId, Finding
+from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
+from silo_app.errors import CatalogueDamaged
+
+__all__ = ["CatalogueWriter", "Identity"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a label file may name a view by: keyed pseudonyms, and the paths of its files."""
+
+    digest: str
+    instance: str
+    study_uid: str
+    accession: str
+    patient_id: str
+    paths: tuple[str, ...]
+
+
+class CatalogueWriter:
+    """Changes to the catalogue; durable when the block of `Catalogue.writing` ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def bind_key(self, check: str) -> None:
+        """Tie the catalogue to the silo's key at first use. Raises `CatalogueDamaged` if it was made with another."""
+        self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('key-check', ?)", (check,))
+        (known,) = self._connection.execute("SELECT value FROM meta WHERE key = 'key-check'").fetchone()
+        if known != check:
+            raise CatalogueDamaged(
+                "the catalogue was made with another silo key",
+                remedy="Restore the key (silo.key) that belongs to it, or move the catalogue away and ingest again.",
+            )
+
+    def files(self, source: str) -> dict[str, FileRecord]:
+        """Return what is known about the files of a source, by path."""
+        rows = self._connection.execute(
+            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?", (source,)
+        )
+        names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail")
+        return {row[1]: FileRecord(**dict(zip(names, row, strict=True))) for row in rows}
+
+    def holder(self, instance: str) -> str | None:
+        """Return the digest of the view that holds an instance, or None."""
+        row = self._connection.execute("SELECT digest FROM views WHERE instance_key = ?", (instance,)).fetchone()
+        return row[0] if row else None
+
+    def add_view(self, view: ViewRecord) -> CaseId:
+        """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split."""
+        keys = view.keys
+        self._connection.execute(
+            "INSERT INTO patients VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (keys.patient, keys.patient_id, view.split)
+        )
+        case = self._case(keys)
+        self._connection.execute(
+            "INSERT INTO views VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET "
+            "instance_key = excluded.instance_key, case_id = excluded.case_id, position = excluded.position, "
+            "sex = excluded.sex, age = excluded.age, study_year = excluded.study_year, device = excluded.device, "
+            "height = excluded.height, width = excluded.width, spacing_mm = excluded.spacing_mm",
+            (
+                view.digest,
+                keys.instance,
+                case,
+                view.position,
+                view.sex,
+                view.age,
+                view.study_year,
+                view.device,
+                view.height,
+                view.width,
+                view.spacing_mm,
+            ),
+        )
+        return case
+
+    def _case(self, keys: ViewKeys) -> CaseId:
+        self._connection.execute(
+            "INSERT INTO studies VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+            (secrets.token_hex(16), keys.study, keys.study_uid, keys.accession, keys.patient),
+        )
+        (case,) = self._connection.execute("SELECT case_id FROM studies WHERE key = ?", (keys.study,)).fetchone()
+        return CaseId(case)
+
+    def record_file(self, file: FileRecord) -> None:
+        """Write down what a file turned out to be."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                file.source,
+                file.path,
+                file.size,
+                file.mtime_ns,
+                file.recipe,
+                file.digest,
+                file.reason,
+                file.detail,
+            ),
+        )
+
+    def forget_files(self, source: str, paths: Iterable[str]) -> None:
+        """Forget files that are no longer in their source."""
+        self._connection.executemany("DELETE FROM files WHERE source = ? AND path = ?", ((source, p) for p in paths))
+
+    def drop_orphans(self) -> list[str]:
+        """Remove views that no file holds any more; return their digests."""
+        orphans = self._connection.execute(
+            "DELETE FROM views WHERE digest NOT IN (SELECT digest FROM files WHERE digest IS NOT NULL) RETURNING digest"
+        ).fetchall()
+        return [digest for (digest,) in orphans]
+
+    def drop_if_orphan(self, digest: str) -> bool:
+        """Remove one view if no file holds it any more; return whether it was removed."""
+        cursor = self._connection.execute(
+            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1)", (digest,)
+        )
+        return cursor.rowcount > 0
+
+    def identities(self) -> Iterator[Identity]:
+        """Yield what each view can be named by, ordered by digest."""
+        paths: dict[str, list[str]] = {}
+        for digest, path in self._connection.execute(
+            "SELECT digest, path FROM files WHERE digest IS NOT NULL ORDER BY digest, source, path"
+        ):
+            paths.setdefault(digest, []).append(path)
+        for digest, instance, study, accession, patient in self._connection.execute(
+            "SELECT v.digest, v.instance_key, s.uid_key, s.accession_key, p.id_key FROM views v "
+            "JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient ORDER BY v.digest"
+        ).fetchall():
+            yield Identity(
+                digest=digest,
+                instance=instance,
+                study_uid=study,
+                accession=accession,
+                patient_id=patient,
+                paths=tuple(paths.get(digest, ())),
+            )
+
+    def relabel(self, labels: Mapping[str, Sequence[Label]]) -> None:
+        """Replace what is known about the findings of the named views."""
+        self._connection.executemany("DELETE FROM labels WHERE digest = ?", ((digest,) for digest in labels))
+        self._connection.executemany(
+            "INSERT INTO labels VALUES (?, ?, ?, ?, ?)",
+            (
+                (digest, label.finding, int(label.present), label.source, label.term)
+                for digest, known in labels.items()
+                for label in known
+            ),
+        )
+
+    def labels(self) -> dict[str, tuple[Label, ...]]:
+        """Return what is known about every labelled view, in the order of the findings' names."""
+        known: dict[str, list[Label]] = {}
+        for digest, finding, present, source, term in self._connection.execute(
+            "SELECT digest, finding, present, source, term FROM labels ORDER BY digest, finding"
+        ):
+            known.setdefault(digest, []).append(
+                Label(finding=Finding(finding), present=bool(present), source=source, term=term)
+            )
+        return {digest: tuple(found) for digest, found in known.items()}

@@ -1,0 +1,96 @@
+"""The edge between people and the domain: output for people or for programs, and errors with a remedy.
+
+Data go to stdout and people's text to stderr. `--format json` prints one envelope, as NVFlare's own tools do
+(nvflare `tool/cli_output.py`): {"schema_version": 1, "status": "ok", "data": ...} or {..., "status": "error", "error": ...}.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from silo_app.errors import SiloscopeError
+
+__all__ = ["FormatOption", "OutputFormat", "SiloOption", "emit", "people", "run"]
+
+SCHEMA_VERSION = 1
+_ERROR_PAGE = "docs/errors/README.md"
+
+people = Console(stderr=True)
+"""Where progress, summaries and errors for people go."""
+
+
+class OutputFormat(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[OutputFormat, typer.Option("--format", help="table for people, json for programs.")]
+SiloOption = Annotated[
+    Path, typer.Option("--silo", envvar="SILO", help="The silo's startup kit (a folder).", show_default=False)
+]
+
+
+def emit(data: Any, output: OutputFormat, show: Callable[[Any], None]) -> None:
+    """Print `data` as one JSON envelope, or let `show` print it for people."""
+    if output is OutputFormat.JSON:
+        _print({"schema_version": SCHEMA_VERSION, "status": "ok", "data": data})
+    else:
+        show(data)
+
+
+def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line and end the process with the status that its outcome deserves."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    wants_json = "json" in {value for _, value in zip(["", *arguments], arguments, strict=False) if _ == "--format"} or (
+        "--format=json" in arguments
+    )
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except SiloscopeError as error:
+        _report(error.code, error.problem, error.where, error.remedy, wants_json=wants_json)
+        raise SystemExit(error.exit_status) from None
+    except typer.TyperException as error:
+        _report("usage", error.format_message(), "", _usage(error), wants_json=wants_json)
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        people.print("interrupted")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  (a bug of ours: show it whole, and say that it is one)
+        traceback.print_exc()
+        _report("internal", f"{type(error).__name__}: {error}", "", "This is a bug: report it.", wants_json=wants_json)
+        raise SystemExit(70) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return how the command is used, as far as the error knows which it is."""
+    context = getattr(error, "ctx", None)
+    return f"{context.get_usage()}\nSee {context.command_path} --help." if context else "See --help."
+
+
+def _report(code: str, problem: str, where: str, remedy: str, *, wants_json: bool) -> None:
+    if wants_json:
+        error = {"code": code, "problem": problem, "where": where, "remedy": remedy}
+        _print({"schema_version": SCHEMA_VERSION, "status": "error", "error": error})
+        return
+    place = f"{where}: " if where else ""
+    people.print(f"[bold red]error:[/bold red] {escape(place + problem)}", highlight=False, soft_wrap=True)
+    people.print(escape(remedy), highlight=False, soft_wrap=True)
+    people.print(f"[dim]{code} ({_ERROR_PAGE}#{code})[/dim]", highlight=False)
+
+
+def _print(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,117 @@
+"""`silo evaluate`: how good an encoder is on held-out patients, beside what no training achieves."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from silo_app import config, durable
+from silo_app.cases import EncoderVersion
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.cli.progress import work
+
+SCHEMA_VERSION = 1
+"""Of the JSON file."""
+
+
+def evaluate(
+    silos: Annotated[
+        list[Path],
+        typer.Option("--silo", envvar="SILO", help="A silo's startup kit; may be given again.", show_default=False),
+    ],
+    encoder: Annotated[
+        str | None, typer.Option(help="An encoder version [default: the current one].", show_default=False)
+    ] = None,
+    k: Annotated[int, typer.Option(help="Neighbours that count for precision.", min=1, max=1000)] = 10,
+    floors: Annotated[bool, typer.Option(help="Also raw pixels, an untrained encoder and image statistics.")] = True,  # noqa: FBT002
+    federated: Annotated[  # noqa: FBT002
+        bool, typer.Option("--federated", help="Also ask the running federation with held-out views, and judge its hits.")
+    ] = False,
+    queries: Annotated[int, typer.Option(help="Federated queries a silo.", min=1, max=100_000)] = 200,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write everything to this file.", show_default=False)
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Evaluate an encoder on held-out patients: findings (AUC with intervals) and neighbours (precision, mAP).
+
+    Several silos are pooled; that only makes sense on a machine that holds them all (demo, development). Nothing that is
+    printed or written names a patient or an image.
+
+    Examples:
+        silo evaluate --silo consortium/hospital-a
+
+        silo evaluate --silo consortium/hospital-a --silo consortium/hospital-b --json evaluation.json
+    """
+    from silo_app.encoder.evaluate import evaluate as evaluate_silos
+
+    homes = [config.load(silo) for silo in silos]
+    version = EncoderVersion(encoder) if encoder else None
+    with work("evaluating") as progress:
+        kept, evaluation = evaluate_silos(homes, version, k=k, with_floors=floors, progress=progress)
+    data = {"encoder_version": kept.version, "card": dict(kept.card), **asdict(evaluation)}
+    data["federated_search"] = None
+    if federated:
+        from silo_app.search.precision import federated_precision
+
+        with work("asking the federation") as progress:
+            tell = None if progress is None else lambda done, total: progress("queries", done, total)
+            measured = federated_precision(homes, version, k=k, queries_per_silo=queries, progress=tell)
+        data["federated_search"] = asdict(measured)
+    if json_file is not None:
+        content = {"schema_version": SCHEMA_VERSION, **data}
+        durable.write_text(json_file.absolute(), json.dumps(content, indent=2) + "\n", mode=durable.SHARED)
+    if len(homes) > 1:
+        people.print(
+            "several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim", soft_wrap=True
+        )
+    emit(data, output, _show)
+
+
+def _show(data: dict[str, Any]) -> None:
+    screen = Console()
+    screen.print(f"encoder {data['encoder_version']} ({data['card'].get('kind', 'of unknown origin')})")
+    screen.print(_findings_table(data))
+    screen.print(_retrieval_table(data["retrieval"], f"neighbours: {data['k']} nearest of all other patients"))
+    if data["retrieval_other_silos"]:
+        screen.print(_retrieval_table(data["retrieval_other_silos"], f"neighbours: {data['k']} nearest of other silos"))
+    if data["federated_search"]:
+        one = data["federated_search"]
+        screen.print(
+            f"federated search: balanced precision@{one['k']} {_number(one['precision'])} over {one['queries']} queries, "
+            f"{_number(one['own_silo_share'])} of the hits from the own silo"
+        )
+
+
+def _findings_table(data: dict[str, Any]) -> Table:
+    table = Table("finding", "silo", "present", "absent", "AUC (95 %)", "balanced accuracy", "image statistics' AUC")
+    table.title = "findings on held-out patients"
+    for silo, findings in data["findings"].items():
+        for name, one in findings.items():
+            floor = data["statistics_auc"].get(name) if silo == "pooled" else None
+            counts = str(one["present"]), str(one["absent"])
+            table.add_row(
+                name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor)
+            )
+    return table
+
+
+def _retrieval_table(ways: dict[str, Any], title: str) -> Table:
+    table = Table("by", "queries", "balanced precision", "balanced mAP", "from own silo (chance)", title=title)
+    for way, one in ways.items():
+        own = f"{_number(one['own_silo_share'])} ({_number(one['own_silo_chance'])})"
+        numbers = _number(one["precision"]), _number(one["mean_average_precision"])
+        table.add_row(way, str(one["queries"]), *numbers, own)
+    return table
+
+
+def _interval(one: dict[str, float | None]) -> str:
+    return f"{_number(one['value'])} ({_number(one['low'])} to {_number(one['high'])})"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,137 @@
+"""`silo index`: make the silo's cases searchable."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.config import SiloHome, load
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from silo_app.encoder.embed import LoadedEncoder
+
+app = typer.Typer(no_args_is_help=True, help="The silo's searchable index: build it, look at it.")
+
+
+@app.command()
+def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+    """Embed every image of the catalogue with the silo's current encoder and publish a new generation.
+
+    Images that this encoder has embedded before are not embedded again. A search that runs goes on with the old
+    generation and takes the new one by itself.
+
+    Examples:
+        silo index build --silo kits/st-anna
+
+        silo index build --silo kits/st-anna --format json
+    """
+    from silo_app.encoder.embed import load_encoder
+    from silo_app.index.build import build_generation
+
+    home = load(silo)
+    encoder = load_encoder(home.models)
+    with _progress() as tell:
+        report = build_generation(home, encoder.version, _embedder(home, encoder), tell)
+    info = report.info
+    data = {
+        "generation": info.generation,
+        "encoder_version": info.encoder_version,
+        "cases": info.cases,
+        "views": info.views,
+        "embedded": report.embedded,
+        "reused": report.reused,
+        "seconds": round(report.seconds, 3),
+    }
+    emit(data, output, _print_built)
+
+
+@app.command()
+def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+    """Show which generation answers, whether it is sound, and whether it fits the silo's encoder and catalogue.
+
+    Examples:
+        silo index status --silo kits/st-anna
+    """
+    from silo_app.encoder.checkpoint import current_version
+    from silo_app.errors import NotReady
+    from silo_app.index.generations import open_current
+
+    home = load(silo)
+    opened = open_current(home.index)
+    try:
+        encoder = str(current_version(home.models))
+    except NotReady:
+        encoder = ""
+    data = {
+        **opened.info.model_dump(exclude={"files", "format"}),
+        "damaged": list(opened.skipped),
+        "current_encoder": encoder,
+        "fits_encoder": encoder == opened.info.encoder_version,
+        "not_indexed": _not_indexed(home, {row.tobytes().hex() for row in opened.digests}),
+    }
+    emit(data, output, _print_status)
+
+
+def _embedder(home: SiloHome, encoder: "LoadedEncoder") -> Any:
+    from silo_app.imaging.cache import RadiographCache
+
+    cache = RadiographCache(home.cache)
+
+    def embed(digests: Sequence[str]) -> "NDArray[np.float32]":
+        return encoder.radiographs([cache.read(digest) for digest in digests])
+
+    return embed
+
+
+def _not_indexed(home: SiloHome, indexed: set[str]) -> int:
+    """Return how many views of the catalogue are not in the index."""
+    from silo_app.catalogue import Catalogue
+
+    with Catalogue.open(home.catalogue) as catalogue:
+        return sum(view.digest not in indexed for view in catalogue.views())
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=people, transient=True) as bar:
+        task = bar.add_task("embedding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_built(data: dict[str, Any]) -> None:
+    Console().print(
+        f"generation {data['generation']}: {data['cases']} cases, {data['views']} views "
+        f"({data['embedded']} embedded, {data['reused']} taken over) in {data['seconds']:.1f} s, "
+        f"encoder {data['encoder_version'][:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_status(data: dict[str, Any]) -> None:
+    screen = Console()
+    screen.print(
+        f"generation {data['generation']} of {data['created']}: {data['cases']} cases, {data['views']} views, "
+        f"{data['dimension']} numbers each, encoder {data['encoder_version'][:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not data["fits_encoder"]:
+        named = data["current_encoder"][:12] or "none"
+        people.print(f"The silo's current encoder is {named}: run `silo index build`.", highlight=False, soft_wrap=True)
+    if data["not_indexed"]:
+        people.print(
+            f"{data['not_indexed']} views are not indexed yet: run `silo index build`.", highlight=False, soft_wrap=True
+        )
+    for name in data["damaged"]:
+        people.print(
+            f"Generation {name} is damaged and is not used: run `silo index build`.", highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,150 @@
+"""`silo job`: what a researcher does with jobs, beside NVFlare's own console."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Screen
+
+from silo_app.cli.edge import FormatOption, OutputFormat, emit
+from silo_app.errors import ConfigInvalid
+
+app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
+_people = Screen(stderr=True)
+
+AdminOption = Annotated[
+    Path, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
+]
+
+
+@app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(help="The job's folder, such as jobs/train.")],
+    admin: AdminOption,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE into the job's plan; may be given again.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is over.")] = False,  # noqa: FBT002
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Submit a job.
+
+    Examples:
+        silo job submit jobs/train --admin consortium/lead@example.org
+
+        silo job submit jobs/train --set rounds=4 --set training.batch_size=16 --wait
+    """
+    from silo_app.flare.console import Console, stage_job
+
+    with stage_job(folder, parse_settings(settings or [])) as staged, Console.open(admin) as console:
+        job = console.submit(staged)
+        _people.print(f"submitted {folder} as {job}")
+        status = "SUBMITTED"
+        if wait:
+            with _people.status(f"{folder.name}: waiting") as line:
+                state = console.wait(job, timeout_s=timeout, tell=lambda s: line.update(f"{s.name}: {s.status}"))
+            status = state.status
+    emit({"job": job, "status": status}, output, lambda data: print(data["job"]))  # noqa: T201  (data on stdout)
+
+
+@app.command("list")
+def list_jobs(
+    admin: AdminOption,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=1000)] = 20,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """List jobs, newest first.
+
+    Example:
+        silo job list --admin consortium/lead@example.org
+    """
+    from silo_app.flare.console import Console
+
+    with Console.open(admin) as console:
+        jobs = [vars(state) for state in console.jobs(limit=limit)]
+    emit({"jobs": jobs}, output, lambda data: _table(data["jobs"]))
+
+
+@app.command()
+def watch(job: str, admin: AdminOption, timeout: Annotated[float, typer.Option(help="Seconds.")] = 86_400) -> None:
+    """Follow a job until it is over.
+
+    Example:
+        silo job watch 7f2c1e9a-... --admin consortium/lead@example.org
+    """
+    from silo_app.flare.console import Console
+
+    start = time.monotonic()
+    with Console.open(admin) as console, _people.status(job) as line:
+        state = console.wait(
+            job,
+            timeout_s=timeout,
+            tell=lambda s: line.update(f"{s.name}: {s.status}, {time.monotonic() - start:.0f} s"),
+        )
+    _people.print(f"{state.name}: {state.status} after {state.duration}")
+
+
+@app.command()
+def abort(job: str, admin: AdminOption) -> None:
+    """End a running job.
+
+    Example:
+        silo job abort 7f2c1e9a-... --admin consortium/lead@example.org
+    """
+    from silo_app.flare.console import Console
+
+    with Console.open(admin) as console:
+        console.abort(job)
+    _people.print(f"aborted {job}")
+
+
+@app.command()
+def log(job: str, admin: AdminOption) -> None:
+    """Print the server's log of a job.
+
+    Example:
+        silo job log 7f2c1e9a-... --admin consortium/lead@example.org
+    """
+    from silo_app.flare.console import Console
+
+    with Console.open(admin) as console:
+        print(console.log(job))  # noqa: T201  (data on stdout)
+
+
+@app.command()
+def download(job: str, admin: AdminOption) -> None:
+    """Fetch the server's record of a job (who took part in which round, bytes, seconds; no weights: it has none).
+
+    Example:
+        silo job download 7f2c1e9a-... --admin consortium/lead@example.org
+    """
+    from silo_app.flare.console import Console
+
+    with Console.open(admin) as console:
+        print(console.download(job))  # noqa: T201  (data on stdout)
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Turn ["rounds=4", "encryption=none"] into {"rounds": 4, "encryption": "none"}; values are JSON or plain words."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise ConfigInvalid(f"{pair!r} is not NAME=VALUE", where="--set", remedy="Write, for example, rounds=4.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
+def _table(jobs: list[dict[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table("job", "name", "status", "submitted", "duration")
+    for state in jobs:
+        table.add_row(state["job"], state["name"], state["status"], state["submitted"], state["duration"])
+    Screen().print(table)

@@ -1,0 +1,31 @@
+"""The `silo` command: everything that a hospital, a researcher or a clinician does from a terminal."""
+
+import typer
+
+from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, model, sample, search, serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Siloscope inside a hospital: hold, train, index and search X-rays that never leave.",
+    pretty_exceptions_enable=False,
+)
+app.command("init")(init.init)
+app.command("ingest")(ingest.ingest)
+app.command("catalogue")(catalogue.catalogue)
+app.add_typer(index.app, name="index")
+app.command("search")(search.search)
+app.command("serve")(serve.serve)
+app.add_typer(model.app, name="model")
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(job.app, name="job")
+app.add_typer(sample.app, name="sample")
+
+
+def main() -> None:
+    """Run the command line, turning our errors into one line with a remedy."""
+    edge.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`silo model`: the encoders that a silo holds, and training one alone."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from silo_app import config
+from silo_app.cases import EncoderVersion
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.job import parse_settings
+from silo_app.cli.progress import work
+from silo_app.errors import ConfigInvalid, NotReady
+
+app = typer.Typer(no_args_is_help=True, help="The encoders of a silo.")
+
+
+@app.command("list")
+def list_models(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+    """List the encoders that the silo holds, oldest first.
+
+    Example:
+        silo model list --silo consortium/hospital-a
+    """
+    from silo_app.encoder import checkpoint
+
+    models = config.load(silo).models
+    try:
+        current = checkpoint.current_version(models)
+    except NotReady:
+        current = None
+    held = [
+        {"version": version, "current": version == current, "card": checkpoint.read_card(models, version)}
+        for version in checkpoint.versions(models)
+    ]
+    emit({"encoders": held}, output, _show_list)
+
+
+@app.command()
+def show(
+    silo: SiloOption,
+    version: Annotated[str | None, typer.Argument(help="An encoder version [default: the current one].")] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Print an encoder's model card, after verifying that its weights are those that the card speaks of.
+
+    Example:
+        silo model show --silo consortium/hospital-a
+    """
+    from silo_app.encoder import checkpoint
+
+    models = config.load(silo).models
+    kept = checkpoint.load(models, EncoderVersion(version) if version else checkpoint.current_version(models))
+    emit(dict(kept.card), output, _show_card)
+
+
+@app.command()
+def use(version: str, silo: SiloOption) -> None:
+    """Make an encoder the one that indexing and queries use, after verifying it.
+
+    Example:
+        silo model use 0f3a... --silo consortium/hospital-a
+    """
+    from silo_app.encoder import checkpoint
+
+    models = config.load(silo).models
+    kept = checkpoint.load(models, EncoderVersion(version))
+    checkpoint.set_current(models, kept.version)
+    people.print(f"{kept.version} is current; run `silo index build`: the index is of the encoder before")
+
+
+@app.command("train-local")
+def train_local(
+    silo: SiloOption,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE as for `silo job submit jobs/train`; may be given again."),
+    ] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Evaluate after every round.")] = False,  # noqa: FBT002
+    also_evaluate: Annotated[
+        list[Path] | None,
+        typer.Option("--also-evaluate", help="Another silo on this machine whose held-out patients count in the curve."),
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Train an encoder on this silo's images alone: the baseline that a federated one has to beat.
+
+    It makes as many steps as the silo would in a federated job with the same settings, is kept with a card that says
+    "local only", and is not made current.
+
+    Examples:
+        silo model train-local --silo consortium/hospital-a
+
+        silo model train-local --silo consortium/hospital-a --set rounds=4 --set training.batch_size=16 --curve
+    """
+    home = config.load(silo)
+    others = [config.load(other) for other in also_evaluate or []]
+    plan = plan_of(settings or [])
+    from silo_app.encoder import local
+
+    with work("training") as progress:
+        trained = local.train_local(
+            home,
+            plan.encoder,
+            plan.training,
+            rounds=plan.rounds,
+            seed=plan.seed,
+            also_evaluate=others,
+            curve=curve,
+            progress=progress,
+        )
+    emit(asdict(trained), output, _show_trained)
+
+
+def plan_of(pairs: list[str]) -> Any:
+    """Return the training plan that NAME=VALUE pairs make of the defaults; a dot leads into a part of it."""
+    from silo_app.encoder.plan import TrainingPlan
+
+    content: dict[str, Any] = {}
+    for name, value in parse_settings(pairs).items():
+        place = content
+        *parts, last = name.split(".")
+        for part in parts:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigInvalid(f"{name}: {part} holds no settings", where="--set", remedy="See jobs/README.md.")
+        place[last] = value
+    return TrainingPlan.checked(content)
+
+
+def _show_list(data: dict[str, Any]) -> None:
+    table = Table("version", "", "kind", "job", "created")
+    for one in data["encoders"]:
+        card = one["card"]
+        table.add_row(
+            one["version"], "current" if one["current"] else "", *(str(card.get(f, "")) for f in ("kind", "job", "created"))
+        )
+    Console().print(table)
+
+
+def _show_card(card: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in card.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _show_trained(data: dict[str, Any]) -> None:
+    for point in data["curve"]:
+        areas = ", ".join(f"{name} {value:.3f}" for name, value in point["auc"].items())
+        people.print(f"after round {point['round']}: AUC {areas or 'not defined'} ({point['views']} held-out views)")
+    people.print(f"{data['steps']} steps in {data['seconds']:.0f} s", highlight=False)
+    print(data["version"])  # noqa: T201  (data on stdout)

@@ -1,0 +1,96 @@
+"""`silo search`: one X-ray, its neighbours in all hospitals, and what every hospital did."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.config import load
+
+if TYPE_CHECKING:
+    from silo_app.search.messages import ResultHit, SearchResult, SiloReport
+
+_NOBODY_ANSWERED = 1
+_SHORT = 8
+
+
+def search(
+    file: Annotated[Path, typer.Argument(help="A DICOM file; it is read here and goes nowhere.")],
+    silo: SiloOption,
+    k: Annotated[int, typer.Option("-k", "--hits", help="How many cases.", min=1, max=1000)] = 10,
+    purpose: Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")] = "care",
+    user: Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")] = "",
+    without_patient: Annotated[  # noqa: FBT002  (a flag)
+        bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
+    ] = False,
+    budget_ms: Annotated[int, typer.Option(help="How long silos may take.", min=50, max=60_000)] = 1000,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Find the most similar cases in all hospitals of the federation.
+
+    The image is embedded here; only the embedding is sent, signed by this silo. A silo that does not answer is named
+    and costs only its own hits. The exit status is 1 if no silo answered.
+
+    Examples:
+        silo search study/image.dcm --silo kits/st-anna
+
+        silo search image.dcm --silo kits/st-anna -k 20 --purpose research --format json
+    """
+    from silo_app.search.ask import search_file
+
+    result = search_file(
+        load(silo),
+        file,
+        k=k,
+        purpose=purpose,
+        user=user or getpass.getuser(),
+        budget_ms=budget_ms,
+        without_patient=without_patient,
+    )
+    emit(result.model_dump(mode="json", exclude={"kind", "version"}), output, lambda _: _print(result))
+    if not result.answered:
+        raise typer.Exit(_NOBODY_ANSWERED)
+
+
+def _print(result: "SearchResult") -> None:
+    screen = Console()
+    table = Table("", "similarity", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    for rank, hit in enumerate(result.hits, start=1):
+        table.add_row(*_row(rank, hit))
+    if result.hits:
+        screen.print(table, markup=False, highlight=False)
+        screen.print()
+    for report in result.silos:
+        screen.print(_state(report), markup=False, highlight=False, soft_wrap=True)
+
+
+def _row(rank: int, hit: "ResultHit") -> tuple[str, ...]:
+    card = hit.card
+    present = [finding.value for finding, is_present in card.findings.items() if is_present]
+    if card.findings and not present:
+        present = ["nothing found"]
+    return (
+        str(rank),
+        f"{hit.score:.4f}",
+        hit.silo,
+        hit.case[:_SHORT],
+        ", ".join(present) or "-",
+        card.position.value if card.position else "-",
+        card.sex.value if card.sex else "-",
+        card.age_band or "-",
+    )
+
+
+def _state(report: "SiloReport") -> str:
+    line = f"{report.silo}: {report.state.value}"
+    details: list[Any] = []
+    if report.state.value == "answered":
+        details = [f"{report.took_ms:.0f} ms", f"{report.released} of {report.indexed} cases"]
+    else:
+        details = [text for text in (report.code, report.public) if text]
+        details = [f"{report.took_ms:.0f} ms", *details] if report.state.value == "late" else details
+    return f"{line} ({', '.join(details)})" if details else line

@@ -1,0 +1,143 @@
+"""An encoder on disk: safetensors, and a model card that says where it comes from and what it is for.
+
+`models/<encoder version>/encoder.safetensors` and `card.json`; `models/current` names the version in use.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from silo_app import durable
+from silo_app.cases import EncoderVersion
+from silo_app.encoder.preprocessing import PREPROCESSING
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.encoder.vectors import read_vector, write_vector
+from silo_app.errors import CheckpointInvalid, NotReady
+
+__all__ = ["Checkpoint", "current_version", "load", "save", "set_current", "versions"]
+
+_WEIGHTS = "encoder.safetensors"
+_CARD = "card.json"
+_CURRENT = "current"
+_VERSION = re.compile(r"[0-9a-f]{32}")
+_INTENDED = (
+    "Research and quality improvement: finding similar chest radiographs. Not a medical device; not for diagnosis. "
+    "Weights can tell something about the images they were trained on: release them only as the silos' policies allow."
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified encoder: its spec, weights float32 (P,), version and card."""
+
+    spec: EncoderSpec
+    vector: NDArray[np.float32]
+    version: EncoderVersion
+    card: Mapping[str, Any]
+
+
+def version_of(spec: EncoderSpec, vector: NDArray[np.float32]) -> EncoderVersion:
+    """Return the digest over spec, preprocessing and weights, 32 hex digits."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([spec.model_dump(mode="json"), PREPROCESSING], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(vector, "<f4").tobytes())
+    return EncoderVersion(digest.hexdigest()[:32])
+
+
+def save(models: Path, spec: EncoderSpec, vector: NDArray[np.float32], card: Mapping[str, Any]) -> EncoderVersion:
+    """Write an encoder and its card so that it is there whole or not at all, and return its version."""
+    version = version_of(spec, vector)
+    folder = durable.private_folder(models) / version
+    if folder.exists():
+        return version
+    content = {
+        **card,
+        "encoder_version": version,
+        "spec": spec.model_dump(mode="json"),
+        "preprocessing": PREPROCESSING,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "intended_use": _INTENDED,
+    }
+    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=models))
+    try:
+        write_vector(temporary / _WEIGHTS, vector)
+        durable.write_text(temporary / _CARD, json.dumps(content, indent=2))
+        temporary.replace(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster with the same weights
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    durable.sync_folder(models)
+    return version
+
+
+def set_current(models: Path, version: EncoderVersion) -> None:
+    """Make `version` the encoder that indexing and queries use."""
+    durable.write_text(models / _CURRENT, version + "\n")
+
+
+def current_version(models: Path) -> EncoderVersion:
+    """Return the version in use. Raises `NotReady` if the silo has no encoder yet."""
+    try:
+        return EncoderVersion((models / _CURRENT).read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
+        raise NotReady(
+            "this silo has no encoder yet",
+            where=str(models),
+            remedy="Take part in a training job (`silo job submit jobs/train`), or train one with `silo model train-local`.",
+        ) from None
+
+
+def versions(models: Path) -> list[EncoderVersion]:
+    """Return the versions that the silo holds, oldest first."""
+    if not models.is_dir():
+        return []
+    folders = [folder for folder in models.iterdir() if _VERSION.fullmatch(folder.name) and (folder / _CARD).is_file()]
+    return [EncoderVersion(folder.name) for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
+
+
+def read_card(models: Path, version: EncoderVersion) -> dict[str, Any]:
+    """Return a version's model card. Raises `CheckpointInvalid`."""
+    if not _VERSION.fullmatch(version):
+        raise _invalid(models, f"{version[:64]!r} is not an encoder version (32 hexadecimal digits)")
+    file = models / version / _CARD
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise _invalid(file, "the model card is missing or cannot be read") from None
+    if not isinstance(content, dict):
+        raise _invalid(file, "the model card is not an object")
+    return content
+
+
+def load(models: Path, version: EncoderVersion) -> Checkpoint:
+    """Read and verify an encoder. Raises `CheckpointInvalid` if anything of it is not what its version says."""
+    card = read_card(models, version)
+    try:
+        spec = EncoderSpec.model_validate(card.get("spec"))
+    except ValidationError:
+        raise _invalid(models / version / _CARD, "the model card has no valid spec") from None
+    if card.get("preprocessing") != PREPROCESSING:
+        raise _invalid(models / version / _CARD, f"it was made for preprocessing {card.get('preprocessing')}")
+    vector = read_vector(models / version / _WEIGHTS)
+    if version_of(spec, vector) != version:
+        raise _invalid(models / version / _WEIGHTS, "the weights are not those of this version")
+    return Checkpoint(spec, vector, version, card)
+
+
+def _invalid(place: Path, problem: str) -> CheckpointInvalid:
+    return CheckpointInvalid(
+        problem, where=str(place), remedy="Remove this version's folder and take part in a training job again."
+    )

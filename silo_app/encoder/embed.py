@@ -1,0 +1,67 @@
+"""From radiographs to embeddings with a silo's encoder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from silo_app.cases import Embedding, EncoderVersion
+from silo_app.encoder import checkpoint
+from silo_app.encoder.model import Encoder, build, load_vector
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.encoder.transforms import squared, standardised
+from silo_app.imaging.cache import as_cached
+from silo_app.imaging.radiograph import read_radiograph
+
+__all__ = ["LoadedEncoder", "embed", "load_encoder"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """An encoder that can embed."""
+
+    spec: EncoderSpec
+    model: Encoder
+    version: EncoderVersion
+
+    def radiographs(self, radiographs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return unit embeddings, float32 (N, D), of radiographs, each float32 (H, W) in [0, 1]."""
+        pixels = np.stack([squared(radiograph, self.spec.input_size) for radiograph in radiographs])
+        return embed(self.model, pixels)[0]
+
+    def file(self, path: Path) -> Embedding:
+        """Return the unit embedding, float32 (D,), of a DICOM file. Raises `ImageUnsupported`."""
+        embedding: Embedding = self.radiographs([as_cached(read_radiograph(path))])[0]
+        return embedding
+
+
+def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:
+    """Load a version, or the one in use. Raises `NotReady`, `CheckpointInvalid`."""
+    kept = checkpoint.load(models, version or checkpoint.current_version(models))
+    model = build(kept.spec, seed=0)
+    load_vector(model, kept.vector)
+    return LoadedEncoder(kept.spec, model.eval(), kept.version)
+
+
+@torch.inference_mode()
+def embed(
+    model: Encoder, pixels: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S)."""
+    model.eval()
+    embeddings = [np.empty((0, model.embedding.out_features), np.float32)]
+    logits = [np.empty((0, model.findings.out_features), np.float32)]
+    for start in range(0, len(pixels), _BATCH):
+        batch = torch.from_numpy(pixels[start : start + _BATCH])[:, None]
+        embedding, logit = model(standardised(batch))
+        embeddings.append(functional.normalize(embedding).numpy())
+        logits.append(logit.numpy())
+        if progress is not None:
+            progress(min(start + _BATCH, len(pixels)), len(pixels))
+    return np.concatenate(embeddings), np.concatenate(logits)

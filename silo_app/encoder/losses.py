@@ -1,0 +1,44 @@
+"""What training minimises: findings that are known, and embeddings that stand near their like."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["contrastive_loss", "findings_loss", "known_loss"]
+
+_NEVER = -1e9
+
+
+def findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known."""
+    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_]) -> float | None:
+    """Return `findings_loss` of arrays (N, F), or None if nothing is known."""
+    if not known.any():
+        return None
+    return float(findings_loss(*(torch.from_numpy(part) for part in (logits, targets, known))))
+
+
+def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:
+    """Pull together views that share what is known of them, and push apart the others.
+
+    Supervised contrast (Khosla et al. 2020, L_out) where two views (B) are alike when no finding known of both differs
+    and at least one is known of both; `embedding` (B, D), `targets` and `known` (B, F). 0 if no two views are alike.
+    """
+    unit = functional.normalize(embedding)  # (B, D)
+    others = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)  # (B, B)
+    similarity = (unit @ unit.T / temperature).masked_fill(~others, _NEVER)
+    log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
+    both = known[:, None, :] & known[None, :, :]  # (B, B, F)
+    differ = (both & (targets[:, None, :] != targets[None, :, :])).any(dim=2)
+    alike = both.any(dim=2) & ~differ & others
+    count = alike.sum(dim=1)  # (B,)
+    has = count > 0
+    if not has.any():
+        return embedding.sum() * 0
+    return -((log_share * alike).sum(dim=1)[has] / count[has]).mean()

@@ -1,0 +1,82 @@
+"""The encoder: MONAI DenseNet with GroupNorm, global average pooling, a linear embedding, and a findings head on it.
+
+GroupNorm has no running statistics: nothing of a hospital's look hides in buffers, federated averaging is exact, and
+Opacus can take per-patient gradients (Wu and He, "Group Normalization", ECCV 2018). Pooling and projection are linear, so
+the inner product of two embeddings is a mean over image positions (docs/explanation-architecture.md).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.nets import DenseNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.errors import CheckpointInvalid
+
+__all__ = ["Encoder", "build", "layout_of", "load_vector", "to_vector"]
+
+_BACKBONES: dict[str, dict[str, Any]] = {
+    "densenet121": {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)},
+    "densenet-small": {"init_features": 16, "growth_rate": 8, "block_config": (2, 4, 4)},
+}
+
+
+class Encoder(nn.Module):
+    """`forward(images (B, 1, S, S)) -> (embedding (B, D), logits (B, F))`; the embedding is not normalised."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        network = DenseNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=spec.embedding_dim,
+            norm=("group", {"num_groups": 8}),
+            act=("relu", {"inplace": False}),  # Opacus' hooks need the activations as they were
+            **_BACKBONES[spec.backbone],
+        )
+        self.features = network.features
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.embedding = nn.Linear(network.class_layers.out.in_features, spec.embedding_dim)
+        self.findings = nn.Linear(spec.embedding_dim, len(spec.findings))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings and the findings' logits."""
+        maps = nn.functional.relu(self.features(images))  # (B, C, h, w)
+        embedding = self.embedding(self.pool(maps).flatten(1))  # (B, D)
+        return embedding, self.findings(embedding)
+
+
+def build(spec: EncoderSpec, seed: int) -> Encoder:
+    """Return an encoder whose start weights depend on `spec` and `seed` only, whoever builds it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(spec)
+
+
+def layout_of(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """Return name and shape of every tensor, in the order of the flat vector."""
+    return [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+
+
+def to_vector(model: nn.Module) -> NDArray[np.float32]:
+    """Return all weights as one vector, float32 (P,)."""
+    return np.concatenate([tensor.detach().cpu().float().numpy().ravel() for tensor in model.state_dict().values()])
+
+
+def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Write `vector`, float32 (P,), into the model. Raises `CheckpointInvalid` if it has another size."""
+    state = model.state_dict()
+    if vector.shape != (sum(tensor.numel() for tensor in state.values()),):
+        raise CheckpointInvalid(
+            f"{vector.shape} values for a network of {sum(t.numel() for t in state.values())}",
+            remedy="The weights are of another network; train or copy the encoder again.",
+        )
+    start = 0
+    for name, tensor in state.items():
+        part = vector[start : start + tensor.numel()]
+        state[name] = torch.from_numpy(np.array(part, np.float32)).reshape(tensor.shape)
+        start += tensor.numel()
+    model.load_state_dict(state)

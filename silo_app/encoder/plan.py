@@ -1,0 +1,46 @@
+"""What a training job asks of every silo: numbers only, validated where they arrive.
+
+The researcher writes the plan in the job's server configuration; the server passes it on; every silo validates it again,
+because the server is not trusted with more than relaying.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from silo_app.encoder.settings import TrainSettings
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.errors import ConfigInvalid
+
+__all__ = ["TrainingPlan"]
+
+
+class TrainingPlan(BaseModel):
+    """The settings of one training job; immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds: int = Field(default=8, ge=1, le=10_000)
+    min_silos: int = Field(default=2, ge=2, le=1000)
+    round_deadline_s: float = Field(default=3600.0, gt=0, le=7 * 86_400)
+    """A round that lasts longer ends with the silos that have answered."""
+    straggler_wait_s: float = Field(default=120.0, ge=0, le=86_400)
+    """How much longer the others get once `min_silos` have answered."""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    encryption: Literal["bfv", "none"] = "bfv"
+    field_bits: Literal[10, 12, 16, 25] = 16
+    encoder: EncoderSpec = EncoderSpec()
+    training: TrainSettings = TrainSettings()
+
+    @classmethod
+    def checked(cls, content: Any) -> "TrainingPlan":
+        """Return the plan in `content`. Raises `ConfigInvalid` naming every wrong setting at once."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            wrong = "\n".join(f"{'.'.join(map(str, p['loc'])) or '(plan)'}: {p['msg']}" for p in error.errors())
+            raise ConfigInvalid(
+                wrong,
+                where="app/config/config_fed_server.json: plan",
+                remedy="Correct these settings of the job and submit it again.",
+            ) from None

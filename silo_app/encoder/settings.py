@@ -1,0 +1,37 @@
+"""How a silo trains within one round: the numbers a researcher may choose."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["TrainSettings"]
+
+
+class TrainSettings(BaseModel):
+    """Optimisation settings of one job; immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(default=1.0, gt=0, le=100)
+    """Passes over the silo's training images in one round."""
+    steps: int | None = Field(default=None, ge=1, le=100_000)
+    """So many steps in one round instead, whatever the silo's size."""
+    max_steps: int | None = Field(default=None, ge=1, le=100_000)
+    """A bound on the steps of one round, however they are counted."""
+    batch_size: int = Field(default=32, ge=2, le=1024)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1.0)
+    """AdamW's at its highest: it rises over the first `warmup` of the job and falls along a cosine to a twentieth."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """The share of the whole job's steps in which the learning rate rises."""
+    weight_decay: float = Field(default=1e-4, ge=0, le=1.0)
+    clip_norm: float = Field(default=1.0, gt=0, le=1000.0)
+    contrast: float = Field(default=0.1, ge=0, le=10.0)
+    """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the findings loss."""
+    temperature: float = Field(default=0.1, gt=0, le=10.0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the passes through the network; weights are always float32. "auto" takes what this silo's CPU is quick at."""
+
+    def steps_for(self, images: int) -> int:
+        """Return the steps of one round in a silo with so many training images; at least 1."""
+        wanted = self.steps if self.steps is not None else max(1, round(self.epochs * images / self.batch_size))
+        return min(wanted, self.max_steps or wanted)

@@ -1,0 +1,31 @@
+"""What an encoder is, before it has weights: backbone, input size, embedding, findings, preprocessing."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from silo_app.cases import Finding
+
+__all__ = ["EncoderSpec"]
+
+_ALL = tuple(finding for finding in Finding if finding is not Finding.NO_FINDING)
+
+
+class EncoderSpec(BaseModel):
+    """The shape of an encoder; its digest is part of every encoder version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: Literal["densenet121", "densenet-small"] = "densenet121"
+    input_size: int = Field(default=64, ge=32, le=512, multiple_of=32)
+    """Side of the square that a radiograph is padded and reduced to, pixels."""
+    embedding_dim: int = Field(default=256, ge=8, le=2048)
+    findings: tuple[Finding, ...] = _ALL
+    """The findings head's outputs, in order."""
+
+    @field_validator("findings")
+    @classmethod
+    def _distinct(cls, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        if not findings or len(set(findings)) != len(findings) or Finding.NO_FINDING in findings:
+            raise ValueError('name each finding once, at least one, and not "No Finding"')
+        return findings

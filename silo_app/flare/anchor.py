@@ -1,0 +1,20 @@
+"""The executor of the anchor: a site beside the server that does nothing, because NVFlare refuses a job without sites.
+
+The search job runs at the server and the anchor only. Were the hospitals its sites, the death of one hospital's job
+process would end the search for all (NVFlare 2.9, `fed_server.py`, `process_job_failure`).
+"""
+
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+
+class Anchor(Executor):  # type: ignore[misc]
+    """Holds the search job open."""
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Answer that there is nothing to do."""
+        del task_name, shareable, fl_ctx, abort_signal
+        return make_reply(ReturnCode.TASK_UNKNOWN)

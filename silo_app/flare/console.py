@@ -1,0 +1,206 @@
+"""The researcher's way to the server: submit, list, follow, abort and download jobs over NVFlare's own admin protocol."""
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from silo_app.errors import CertificateMissing, ConfigInvalid, InputError, JobFailed, NotReady, ServerUnreachable
+
+__all__ = ["Console", "JobState", "stage_job"]
+
+_COMPLETED = "FINISHED:COMPLETED"
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job as the server lists it; `status` is NVFlare's word (SUBMITTED, RUNNING, FINISHED:COMPLETED, ...)."""
+
+    job: str
+    name: str
+    status: str
+    submitted: str
+    duration: str
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended, well or not."""
+        return self.status.startswith(("FINISHED", "FAILED", "ABANDONED"))
+
+
+class Console:
+    """A session at the server, from the admin kit of one person; use it in a `with` block (it holds a connection)."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    @classmethod
+    @contextmanager
+    def open(cls, kit: Path, *, timeout_s: float = 20.0) -> Iterator["Console"]:
+        """Log in with the certificate in `kit`.
+
+        Raises `CertificateMissing` if the kit is not whole, `ServerUnreachable` if nobody answers.
+        """
+        from nvflare.fuel.flare_api.api_spec import AuthenticationError, NoConnection
+        from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+        user = _user_of(kit)
+        try:
+            # the login is retried: a server that has just come up refuses connections for some seconds
+            with contextlib.redirect_stdout(sys.stderr):  # NVFlare prints "Connecting ..." where our data go
+                session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
+        except (NoConnection, AuthenticationError) as error:
+            raise ServerUnreachable(
+                f"cannot log in as {user}: {error}",
+                where=str(kit),
+                remedy="Is the server running (`consortium status`), and is this kit of the same consortium?",
+            ) from None
+        try:
+            yield cls(session)
+        finally:
+            with contextlib.suppress(Exception):  # a session that is already gone must not hide the real error
+                session.close()
+
+    def submit(self, folder: Path) -> str:
+        """Submit the job in `folder` and return its id. Raises `JobFailed` with the server's reason."""
+        try:
+            return str(self._session.submit_job(str(folder.resolve())))
+        except Exception as error:  # noqa: BLE001  (NVFlare raises a different class for each reason)
+            raise JobFailed(
+                f"the server refused the job: {error}",
+                where=str(folder),
+                remedy="Correct the job folder; a job of this federation holds JSON files only, no code.",
+            ) from None
+
+    def jobs(self, *, limit: int = 20) -> list[JobState]:
+        """Return the newest jobs first."""
+        return [_state(meta) for meta in self._session.list_jobs(detailed=True, limit=limit, reverse=True)]
+
+    def state(self, job: str) -> JobState:
+        """Return one job's state. Raises `JobFailed` if the server does not know it."""
+        try:
+            return _state(self._session.get_job_meta(job))
+        except Exception as error:  # noqa: BLE001  (as in `submit`)
+            raise JobFailed(f"no state of job {job}: {error}", remedy="List the jobs with `silo job list`.") from None
+
+    def wait(
+        self, job: str, *, timeout_s: float, tell: Callable[[JobState], None] | None = None, poll_s: float = _POLL_S
+    ) -> JobState:
+        """Wait until the job has ended well. Raises `JobFailed` if it ends otherwise or not in time."""
+        end = time.monotonic() + timeout_s
+        while True:
+            state = self.state(job)
+            if tell is not None:
+                tell(state)
+            if state.status == _COMPLETED:
+                return state
+            if state.over:
+                raise JobFailed(
+                    f"job {state.name} ({job}) ended as {state.status}",
+                    remedy=f"Read why: `silo job log {job}`, and the silos' own logs (`consortium logs NAME`).",
+                )
+            if time.monotonic() > end:
+                raise JobFailed(
+                    f"job {state.name} ({job}) is still {state.status} after {timeout_s:.0f} s",
+                    remedy=f"Wait longer with --timeout, or end it with `silo job abort {job}`.",
+                )
+            time.sleep(poll_s)
+
+    def wait_running(self, job: str, *, timeout_s: float) -> None:
+        """Wait until a long-running job runs. Raises `JobFailed` if it ends or does not start in time."""
+        end = time.monotonic() + timeout_s
+        while (state := self.state(job)).status != "RUNNING":
+            if state.over or time.monotonic() > end:
+                raise JobFailed(
+                    f"job {state.name} ({job}) is {state.status} instead of RUNNING",
+                    remedy=f"Read why: `silo job log {job}`.",
+                )
+            time.sleep(_POLL_S)
+
+    def abort(self, job: str) -> None:
+        """End a job now. Raises `JobFailed` if it does not run."""
+        try:
+            self._session.abort_job(job)
+        except Exception as error:  # noqa: BLE001  (as in `submit`)
+            raise JobFailed(f"cannot abort job {job}: {error}", remedy="See `silo job list`.") from None
+
+    def download(self, job: str) -> Path:
+        """Fetch the server's record of an ended job and return the folder."""
+        try:
+            return Path(self._session.download_job_result(job))
+        except Exception as error:  # noqa: BLE001  (as in `submit`)
+            raise JobFailed(
+                f"cannot download job {job}: {error}", remedy="A job can be downloaded when it is over."
+            ) from None
+
+    def log(self, job: str) -> str:
+        """Return the server's log of a job, as far as the server lets it be read."""
+        try:
+            result = self._session.get_job_logs(job, target="server")
+        except Exception as error:  # noqa: BLE001  (as in `submit`)
+            raise JobFailed(f"no log of job {job}: {error}", remedy="See `silo job list`.") from None
+        logs = result.get("logs", result) if isinstance(result, dict) else {"server": str(result)}
+        return "\n".join(str(text) for text in logs.values()) if isinstance(logs, dict) else str(logs)
+
+
+@contextmanager
+def stage_job(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a copy of a job folder with `settings` written into its plan; NVFlare signs a submitted folder in place.
+
+    A key is a dotted path into the first workflow's arguments, or into its `plan` where it has one ("rounds",
+    "training.batch_size"). Raises `NotReady` if `folder` is no job, `ConfigInvalid` for a key without a place.
+    """
+    if not (folder / "meta.json").is_file():
+        raise NotReady(f"{folder} is not a job: it has no meta.json", remedy="Name a folder such as jobs/train.")
+    with tempfile.TemporaryDirectory(prefix="siloscope-job-") as temporary:
+        copy = Path(temporary) / folder.name
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".__nvfl_*"))
+        if settings:
+            _write_settings(copy / "app" / "config" / "config_fed_server.json", settings)
+        yield copy
+
+
+def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    arguments = content["workflows"][0]["args"]
+    for dotted, value in settings.items():
+        place = arguments.get("plan", arguments)
+        *parents, last = dotted.split(".")
+        for name in parents:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ConfigInvalid(f"{dotted}: {name} holds no settings", where="--set", remedy="See jobs/README.md.")
+        place[last] = value
+    file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _user_of(kit: Path) -> str:
+    file = kit / "startup" / "fed_admin.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["admin"]["username"])
+    except FileNotFoundError:
+        raise CertificateMissing(
+            "this is not a researcher's startup kit: startup/fed_admin.json is missing",
+            where=str(kit),
+            remedy="Name the admin kit with --admin (or SILO_ADMIN); `consortium provision` makes one per person.",
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError("not an NVFlare admin configuration", where=str(file), remedy="Provision it again.") from None
+
+
+def _state(meta: Mapping[str, Any]) -> JobState:
+    return JobState(
+        job=str(meta.get("job_id", "")),
+        name=str(meta.get("name") or meta.get("job_name") or ""),
+        status=str(meta.get("status", "")),
+        submitted=str(meta.get("submit_time_iso") or meta.get("submit_time") or ""),
+        duration=str(meta.get("duration", "")),
+    )

@@ -1,0 +1,92 @@
+"""The gateway of a silo: relays bytes between the federation and the silo's own processes, and decides nothing.
+
+It lives in the site's parent process, by the site's own configuration (`local/resources.json`, components), because what
+lives in a job's process takes the job down when it dies. The silo's index process holds index, policy and audit; when it
+is down, only this silo's answers are missing.
+"""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_context import FLContext
+
+from silo_app import config
+from silo_app.config import SiloHome
+from silo_app.errors import BrokerUnreachable, SiloscopeError
+from silo_app.flare import cells, words
+from silo_app.flare.site import kit_of
+from silo_app.search.local import FrameServer, error_frame, exchange
+
+_log = logging.getLogger(__name__)
+_ASK_LIMIT_S = 30.0
+"""The broker's deadline is far shorter; this only frees the thread of an index process that hangs."""
+_QUERY_LIMIT_S = 60.0
+_THREADS = 32
+_BROKER_PREFIX = "server."
+
+
+class SiloGateway(FLComponent):  # type: ignore[misc]
+    """Listens on the federation's messaging for the broker, and on a 0600 socket for the hospital's own askers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._broker = ""
+        self._lock = threading.Lock()
+        self._server: FrameServer | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Start with the site's parent process, and stop with it."""
+        if event_type == EventType.SYSTEM_START:
+            try:
+                self._start(fl_ctx)
+            except SiloscopeError as error:
+                _log.error("the gateway of this silo did not start: %s", error)
+        elif event_type == EventType.SYSTEM_END and self._server is not None:
+            self._server.close()
+
+    def _start(self, fl_ctx: FLContext) -> None:
+        self._home: SiloHome = config.load(kit_of(fl_ctx))
+        self._core: Any = cells.core_of(fl_ctx.get_engine())
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="silo-gateway")
+        cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
+        cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
+        self._server = FrameServer(self._home.gateway_socket, self._query)
+        self._server.start()
+        _log.info("the gateway of %s is up", self._home.config.name)
+
+    def _announced(self, origin: str, payload: bytes) -> bytes:
+        """Remember the broker: a job process of the server; any other origin is not one."""
+        del payload
+        if origin.startswith(_BROKER_PREFIX):
+            with self._lock:
+                self._broker = origin
+        return b"ok"
+
+    def _asked(self, origin: str, payload: bytes) -> bytes:
+        """Let the silo's index process answer; it verifies who asks."""
+        del origin
+        return exchange(self._home.index_socket, payload, timeout_s=_ASK_LIMIT_S)
+
+    def _query(self, frame: bytes) -> bytes:
+        """Pass a query of this hospital to the broker."""
+        with self._lock:
+            broker = self._broker
+        if not broker:
+            return error_frame(_no_broker("no broker has announced itself yet"))
+        try:
+            return cells.request(self._core, words.TOPIC_QUERY, broker, frame, _QUERY_LIMIT_S)
+        except (cells.CellTimeout, cells.CellUnreachable):
+            with self._lock:
+                if self._broker == broker:
+                    self._broker = ""  # the next announcement, within seconds, names the living one
+            return error_frame(_no_broker("the broker does not answer"))
+
+
+def _no_broker(problem: str) -> BrokerUnreachable:
+    return BrokerUnreachable(
+        problem, remedy="Is the job `search` running? `silo job submit jobs/search` starts it; wait some seconds."
+    )

@@ -1,0 +1,101 @@
+"""`jobs/index`: ask every silo to index its cases with its current encoder; numbers come back, never embeddings."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from silo_app import config, durable
+from silo_app.errors import ProcessFailed, RoundRefused, SiloscopeError
+from silo_app.flare import words
+from silo_app.flare.round_trip import Patience, ask
+from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
+
+RECORD_NAME = "index.json"
+
+
+class IndexEverywhere(Controller):  # type: ignore[misc]
+    """`jobs/index` on the server."""
+
+    def __init__(self, deadline_s: float = 7200.0, min_silos: int = 1) -> None:
+        super().__init__()
+        self._deadline_s = float(deadline_s)
+        self._min_silos = int(min_silos)
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing to prepare."""
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing to release."""
+
+    def process_result_of_unknown_task(self, *_: Any, **__: Any) -> None:
+        """Drop what comes after the deadline."""
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Send one task to every silo, and write down what each has."""
+        everyone = silos_of(fl_ctx)
+        patience = Patience(enough=len(everyone), deadline_s=self._deadline_s, straggler_s=0)
+        answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal)
+        reports = {silo: dict(reply[words.REPORT]) for silo, reply in answers.accepted.items()}
+        record = {"silos": reports, "refused": answers.refused, "missing": answers.missing}
+        durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(record, indent=2))
+        self.log_info(fl_ctx, f"indexed: {json.dumps(reports)}")
+        if len(reports) < self._min_silos and not abort_signal.triggered:
+            error = RoundRefused(
+                f"only {len(reports)} silos built an index: {answers.refused} {answers.missing}",
+                remedy="Look at the named silos; each needs images (`silo ingest`) and an encoder (`jobs/train`).",
+            )
+            self.system_panic(str(error), fl_ctx)
+
+
+class SiloIndexing(Executor):  # type: ignore[misc]
+    """`jobs/index` at a silo: embedding runs in a child process, as training does."""
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Build and publish a generation of this silo's index."""
+        del shareable
+        if task_name != words.TASK_INDEX:
+            return make_reply(ReturnCode.TASK_UNKNOWN)
+        try:
+            home = config.load(kit_of(fl_ctx))
+            reply = make_reply(ReturnCode.OK)
+            reply[words.REPORT] = _build(home.kit, abort_signal)
+        except SiloscopeError as error:
+            return refusal(error)
+        except Exception:  # noqa: BLE001  (an exception here would end this process, and with it everybody's job)
+            return failure()
+        return reply
+
+
+def _build(kit: Any, abort: Signal) -> dict[str, Any]:
+    command = [sys.executable, "-m", "silo_app.cli.main", "index", "build", "--silo", str(kit), "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        while child.poll() is None:
+            if abort.triggered:
+                child.kill()
+            try:
+                child.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                time.sleep(0)
+        output = child.stdout.read() if child.stdout else ""
+    try:
+        envelope = json.loads(output)
+    except json.JSONDecodeError:
+        raise ProcessFailed(
+            f"the indexing process ended with status {child.returncode} and no result",
+            remedy="Run `silo index build` at this silo to see why.",
+        ) from None
+    if envelope.get("status") != "ok":
+        error = envelope.get("error", {})
+        raise ProcessFailed(
+            f"indexing failed: {error.get('code')}: {error.get('problem')}", remedy=str(error.get("remedy", ""))
+        )
+    return dict(envelope["data"])

@@ -1,0 +1,113 @@
+"""One task to many silos: wait for those that live, as long as the deadline allows, and name the others.
+
+NVFlare's own wait knows only "so many responses" and a timeout. A federation of hospitals needs a third rule: once
+enough silos have answered, the others get a while longer, and one whose process is known to be gone gets none.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from silo_app.flare import words
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a task may take: `deadline_s` in all, `straggler_s` after `enough` silos have answered.
+
+    For the silos in `unreliable` (they missed the last task) nobody waits once `enough` have answered; what they send in
+    time still counts.
+    """
+
+    enough: int
+    deadline_s: float
+    straggler_s: float
+    unreliable: frozenset[str] = frozenset()
+
+
+@dataclass
+class Answers:
+    """Who answered and who did not: `refused` maps silo to {"code", "public"}, `missing` silo to why."""
+
+    accepted: dict[str, Shareable] = field(default_factory=dict)
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def ask(
+    controller: Controller,
+    name: str,
+    data: Shareable,
+    silos: Iterable[str],
+    patience: Patience,
+    fl_ctx: FLContext,
+    abort: Signal,
+    take: Callable[[str, Shareable], None] | None = None,
+) -> Answers:
+    """Send a task to `silos` and collect what comes back; `take` may consume a reply as it arrives.
+
+    A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code.
+    """
+    from silo_app.errors import SiloscopeError
+
+    targets = sorted(silos)
+    answers = Answers()
+
+    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        silo, reply = client_task.client.name, client_task.result
+        client_task.result = None  # an update is tens of megabytes: NVFlare would keep each until the task is over
+        if reply is None or reply.get_return_code() != ReturnCode.OK:
+            answers.refused[silo] = _why(reply)
+            return
+        try:
+            if take is not None:
+                take(silo, reply)
+        except SiloscopeError as error:
+            controller.log_error(fl_ctx, f"{silo}: {error.code}: {error}")
+            answers.refused[silo] = {"code": error.code, "public": error.public}
+        else:
+            answers.accepted[silo] = reply
+
+    task = Task(name=name, data=data, timeout=int(patience.deadline_s) + 30, result_received_cb=received)
+    controller.broadcast(task=task, fl_ctx=fl_ctx, targets=targets, min_responses=len(targets))
+    _wait(controller, task, targets, answers, patience, abort)
+    for silo in targets:
+        if silo not in answers.accepted and silo not in answers.refused:
+            answers.missing[silo] = "gone" if controller.get_client_disconnect_time(silo) else "late"
+    return answers
+
+
+def _wait(
+    controller: Controller, task: Task, targets: list[str], answers: Answers, patience: Patience, abort: Signal
+) -> None:
+    start = time.monotonic()
+    enough_since: float | None = None
+    while task.completion_status is None and not abort.triggered:
+        now = time.monotonic()
+        waiting = [t for t in targets if t not in answers.accepted and t not in answers.refused]
+        living = [t for t in waiting if not controller.get_client_disconnect_time(t)]
+        if len(answers.accepted) >= patience.enough:
+            enough_since = enough_since or now
+            living = [t for t in living if t not in patience.unreliable]
+        out_of_time = now - start > patience.deadline_s
+        patience_spent = enough_since is not None and now - enough_since > patience.straggler_s
+        if not living or out_of_time or patience_spent:
+            controller.cancel_task(task, completion_status=TaskCompletionStatus.CANCELLED)
+            return
+        time.sleep(_POLL_S)
+
+
+def _why(reply: Shareable | None) -> dict[str, str]:
+    given = reply.get(words.REFUSAL) if reply is not None else None
+    if isinstance(given, dict) and isinstance(given.get("code"), str) and isinstance(given.get("public"), str):
+        return {"code": given["code"][:64], "public": given["public"][:200]}
+    return {"code": "process-failed", "public": "The silo's job process gave no reason."}

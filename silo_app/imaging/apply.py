@@ -1,0 +1,118 @@
+"""One decoded file -> the catalogue: pseudonyms, the instance it holds, the labels in its header."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from silo_app.catalogue import FileRecord, SiloKey, ViewKeys, ViewRecord
+from silo_app.catalogue.writing import CatalogueWriter
+from silo_app.errors import NotReady
+from silo_app.imaging.header import Header
+from silo_app.imaging.labels import Vocabulary
+from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.source import SourceFile
+
+__all__ = ["Applier", "keys_of"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Applier:
+    """Writes the replies of the decoders into the catalogue, and counts."""
+
+    key: SiloKey
+    held_out_share: float
+    recipe: str
+    vocabulary: Vocabulary | None
+    """For labels in a DICOM attribute."""
+    added: int = 0
+    same: int = 0
+    replaced: int = 0
+
+    @property
+    def unmapped(self) -> Counter[str]:
+        """Words of the labels' attribute that are not mapped."""
+        return self.vocabulary.unmapped if self.vocabulary else Counter()
+
+    def apply(
+        self,
+        writer: CatalogueWriter,
+        source: str,
+        file: SourceFile,
+        known: FileRecord | None,
+        reply: dict[str, Any],
+    ) -> None:
+        """Write down what became of one file (`worker.decode`)."""
+        if "failed" in reply:
+            raise NotReady(
+                f"the cache cannot be written ({reply['failed']})",
+                remedy="Make room on the disk of the silo's folder and run `silo ingest` again: it goes on from here.",
+            )
+        digest = reply.get("digest")
+        if known is not None and known.digest is not None and known.digest != digest:
+            writer.forget_files(source, [file.name])
+            self.replaced += writer.drop_if_orphan(known.digest)
+        if digest is not None and "header" in reply:
+            reply = self._add(writer, digest, reply)
+        elif digest is not None:
+            self.same += 1
+        writer.record_file(
+            FileRecord(
+                source=source,
+                path=file.name,
+                size=file.size,
+                mtime_ns=file.mtime_ns,
+                recipe=self.recipe,
+                digest=reply.get("digest"),
+                reason=reply.get("reason", ""),
+                detail=reply.get("detail", ""),
+            )
+        )
+
+    def _add(self, writer: CatalogueWriter, digest: str, reply: dict[str, Any]) -> dict[str, Any]:
+        """Add the view; return the reply, or a refusal if another file holds the same instance."""
+        header = Header(**reply["header"])
+        keys = keys_of(self.key, header, digest)
+        holder = writer.holder(keys.instance)
+        if holder not in {None, digest}:
+            return {
+                "reason": RefusalReason.DUPLICATE_INSTANCE.value,
+                "detail": "another file holds this image (SOP Instance UID) with other content",
+            }
+        writer.add_view(
+            ViewRecord(
+                digest=digest,
+                keys=keys,
+                split=self.key.split(keys.patient, self.held_out_share),
+                position=header.position,
+                sex=header.sex,
+                age=header.age,
+                study_year=header.study_year,
+                device=header.device,
+                **reply["size"],
+            )
+        )
+        self.added += holder is None
+        self.same += holder is not None
+        if self.vocabulary:
+            labels = self.vocabulary.labels(header.label or "", scope_needs_word=True)
+            writer.relabel({digest: labels})
+        return reply
+
+
+def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
+    """Return the pseudonyms of an image.
+
+    An image without a study UID is a study by its series, or by itself; one without a Patient ID belongs to a patient
+    of its study alone: two studies are never joined by a guess. A study UID that two patients share is two studies.
+    """
+    instance = key.name("instance", header.instance_uid) or key.name("content", digest)
+    study = header.study_uid or header.series_uid or instance
+    patient = key.patient(header.patient_id, header.issuer) if header.patient_id else key.patient("", f"study {study}")
+    return ViewKeys(
+        instance=instance,
+        study=key.name("study", study, patient),
+        study_uid=key.name("study-uid", header.study_uid),
+        accession=key.name("accession", header.accession),
+        patient=patient,
+        patient_id=key.name("patient-id", header.patient_id),
+    )

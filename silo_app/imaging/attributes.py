@@ -1,0 +1,96 @@
+"""Read DICOM attributes as plain values, whatever a file holds in their place.
+
+pydicom converts a value when it is touched, and raises many kinds of errors when it cannot. Here an attribute that the
+pixels need and that cannot be read is refused as `wrong-vr`; one that is only welcome is absent.
+"""
+
+import math
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from silo_app.imaging.refusal import RefusalReason, refusal
+
+__all__ = ["identifier", "integer", "item", "number", "text", "word"]
+
+_TEXT_LENGTH = 1024
+"""Longer values are cut: nothing that we read is longer, and a hostile file may hold megabytes."""
+
+
+def _value(ds: Dataset, keyword: str, index: int = 0) -> Any:
+    """Return one value of an attribute; None if absent, empty or not convertible."""
+    try:
+        value = ds.get(keyword)
+        if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__getitem__"):
+            value = value[index] if len(value) > index else None
+        elif index:
+            return None
+    except Exception:  # noqa: BLE001  (pydicom raises whatever a converter raises)
+        return None
+    return None if value == "" else value
+
+
+def integer(ds: Dataset, keyword: str, default: int | None = None) -> int:
+    """Return an attribute that decoding needs; `default` if it is absent.
+
+    Raises `ImageUnsupported` (wrong-vr) if it is absent without default, or not a whole number.
+    """
+    value = _value(ds, keyword)
+    if value is None and default is not None and (keyword not in ds or _is_empty(ds, keyword)):
+        return default
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise refusal(RefusalReason.WRONG_VR, f"{keyword} is missing or not a whole number") from None
+
+
+def _is_empty(ds: Dataset, keyword: str) -> bool:
+    try:
+        return bool(ds[keyword].is_empty)
+    except Exception:  # noqa: BLE001  (a value that cannot be converted is not empty)
+        return False
+
+
+def number(ds: Dataset, keyword: str, index: int = 0) -> float | None:
+    """Return one value of a numeric attribute, or None if it is absent, unreadable or not finite."""
+    try:
+        value = float(_value(ds, keyword, index))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e12 else None
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """Return the first value of a text attribute without padding, or "" if it is absent or unreadable."""
+    value = _value(ds, keyword)
+    return str(value)[:_TEXT_LENGTH].strip(" \0\r\n\t") if isinstance(value, str | int | float) else _named(value)
+
+
+def _named(value: Any) -> str:
+    """Return the text of pydicom's own value types (person names, dates), "" for anything else."""
+    module = type(value).__module__
+    return str(value)[:_TEXT_LENGTH].strip() if module.startswith("pydicom.valuerep") else ""
+
+
+def word(ds: Dataset, keyword: str) -> str:
+    """Return a defined term in capitals, or ""."""
+    return text(ds, keyword).upper()
+
+
+def identifier(ds: Dataset, keyword: str) -> str:
+    """Return an identifier; one that cannot be read as text is the hex of its bytes, so that it stays distinct."""
+    value = text(ds, keyword)
+    if value or keyword not in ds:
+        return value
+    try:
+        raw = ds.get_item(keyword)
+        content = getattr(raw, "value", None)
+    except Exception:  # noqa: BLE001  (as in _value)
+        return ""
+    return content.hex() if isinstance(content, bytes) and content.strip(b" \0") else ""
+
+
+def item(ds: Dataset, keyword: str) -> Dataset | None:
+    """Return the first item of a sequence, or None."""
+    value = _value(ds, keyword)
+    return value if isinstance(value, Dataset) else None

@@ -1,0 +1,55 @@
+"""What a compressed image says of its own size, read before a decoder allocates memory for it.
+
+A JPEG, JPEG-LS or JPEG 2000 stream of a few bytes may declare gigapixels (ISO/IEC 10918-1 B.2.2, 14495-1 C.2.2,
+15444-1 A.5.1).
+"""
+
+from pydicom.encaps import get_frame
+
+from silo_app.imaging.refusal import RefusalReason, refusal
+
+__all__ = ["check_codestream", "codestream_size"]
+
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # SOF0-15 without tables; SOF55
+_STANDALONE = frozenset(range(0xD0, 0xD9)) | {0x01}
+
+
+def check_codestream(pixel_data: bytes, rows: int, columns: int) -> None:
+    """Raise `ImageUnsupported` if the one frame is missing or declares another size than the dataset."""
+    try:
+        frame = get_frame(pixel_data, 0, number_of_frames=1)
+    except Exception as error:  # noqa: BLE001  (a parser of hostile bytes)
+        raise refusal(RefusalReason.TRUNCATED, f"the frame cannot be found ({type(error).__name__})") from None
+    if not frame:
+        raise refusal(RefusalReason.NO_PIXELS, "the frame is empty")
+    size = codestream_size(frame)
+    if size is not None and size != (rows, columns):
+        raise refusal(
+            RefusalReason.BAD_GEOMETRY,
+            f"the compressed image has {size[0]} x {size[1]} pixels where the header says {rows} x {columns}",
+        )
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """Return (rows, columns) of a JPEG family stream, or None for another kind (RLE) or one without a header."""
+    if frame[:2] == b"\xff\xd8":
+        return _jpeg_size(frame)
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000: SOC, SIZ; a JP2 box may come before
+    if start < 0 or len(frame) < start + 24:
+        return None
+    x, y, x0, y0 = (int.from_bytes(frame[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+    return y - y0, x - x0
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(frame):
+        if frame[at] != 0xFF:
+            return None
+        marker = frame[at + 1]
+        if marker in _FRAME_HEADERS:
+            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+        if marker == 0xDA:  # the scan: no frame header came before it
+            return None
+        at += 1 if marker == 0xFF else 2 if marker in _STANDALONE else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None

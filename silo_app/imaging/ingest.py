@@ -1,0 +1,234 @@
+"""Ingest: every file of the silo's sources becomes a view in catalogue and cache, or a refusal with its reason.
+
+Idempotent: what has not changed (path, size, time) is not read again; what was read again and has the same content is
+the same view. Resumable: files are taken in a fixed order and written down in transactions, so that a run that was
+killed is finished by the next one with the same outcome. What has left a source leaves catalogue and cache.
+"""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey
+from silo_app.config import CsvLabels, SiloHome, TagLabels
+from silo_app.durable import PRIVATE, private_folder
+from silo_app.errors import NotReady, SourceEmpty
+from silo_app.imaging.apply import Applier
+from silo_app.imaging.cache import PREPROCESSING, RadiographCache
+from silo_app.imaging.labelling import label_all
+from silo_app.imaging.labels import LabelTable, Vocabulary, read_csv
+from silo_app.imaging.pool import LOST, decode_all
+from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.source import Source, SourceFile, open_folder
+from silo_app.imaging.worker import Request
+
+__all__ = ["IngestReport", "ingest"]
+
+SECONDS_PER_FILE = 60
+"""Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
+
+_BATCH = 256
+_BATCH_SECONDS = 2.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What an ingest did and found."""
+
+    files: int
+    """Files in the sources."""
+    added: int
+    """New views."""
+    unchanged: int
+    """Files whose view was there before, or that hold the same bytes as another file."""
+    removed: int
+    """Views whose last file has left its source, or was replaced."""
+    refused: tuple[Refusal, ...] = ()
+    """Every file of these sources that is no view, whether refused now or earlier."""
+    views: int
+    """Usable images in the catalogue."""
+    unlabelled: int
+    """Views of which no finding is known."""
+    unmapped: Mapping[str, int] = field(default_factory=dict)
+    """Local words that the configuration does not map to the shared vocabulary."""
+    unmatched: int = 0
+    """Keys of the label file that name no view."""
+    seconds: float = 0.0
+    """Wall clock."""
+
+
+def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | None = None) -> IngestReport:
+    """Bring catalogue and cache up to date with the silo's sources; `progress(done, total)` counts files.
+
+    Raises `SourceEmpty`, `LabelsInvalid`, `CatalogueDamaged`, or `NotReady` if another ingest runs or the cache cannot
+    be written. What a file holds never raises.
+    """
+    start = time.monotonic()
+    sources = _sources(home)
+    table = _label_table(home)
+    private_folder(home.root)
+    with _only_one(home), Catalogue.open(home.catalogue, create=True) as catalogue:
+        cache = RadiographCache(home.cache)
+        key = SiloKey.load_or_create(home.key)
+        private_folder(cache.root)
+        cache.sweep()
+        with catalogue.writing() as writer:
+            writer.bind_key(key.check)
+        run = _Run(home=home, catalogue=catalogue, cache=cache, applier=_applier(home, key), progress=progress)
+        run.take([(source, list(source.files())) for source in sources], workers)
+        unmatched = label_all(catalogue, table, key) if table else 0
+        _discard_orphans(catalogue, cache)
+        counts = catalogue.counts()
+        names = {source.name for source in sources}
+        return IngestReport(
+            files=run.total,
+            added=run.applier.added,
+            unchanged=run.unchanged + run.applier.same,
+            removed=run.removed + run.applier.replaced,
+            refused=tuple(refusal for refusal in catalogue.refusals() if refusal.source in names),
+            views=counts.views,
+            unlabelled=counts.unlabelled,
+            unmapped=dict((table.unmapped if table else run.applier.unmapped).most_common()),
+            unmatched=unmatched,
+            seconds=time.monotonic() - start,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    home: SiloHome
+    catalogue: Catalogue
+    cache: RadiographCache
+    applier: Applier
+    progress: Progress | None
+    total: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    done: int = 0
+
+    def take(self, listings: list[tuple[Source, list[SourceFile]]], workers: int | None) -> None:
+        """Forget what has gone, then read what is new or changed."""
+        self.total = sum(len(files) for _, files in listings)
+        todo: list[tuple[str, SourceFile, FileRecord | None]] = []
+        for source, files in listings:
+            todo += self._pending(source.name, files)
+        self.unchanged = self.total - len(todo)
+        self._tell(self.unchanged)
+        requests = [self._request(file, known) for _, file, known in todo]
+        for batch in _batches(zip(todo, decode_all(requests, workers=workers), strict=True)):
+            with self.catalogue.writing() as writer:
+                for (source, file, known), reply in batch:
+                    self.applier.apply(writer, source, file, known, reply)
+            self._tell(len(batch))
+
+    def _pending(self, source: str, files: list[SourceFile]) -> list[tuple[str, SourceFile, FileRecord | None]]:
+        """Forget files that are gone; return those to be read: changed ones first, then the others in order."""
+        with self.catalogue.writing() as writer:
+            known = writer.files(source)
+            gone = sorted(set(known) - {file.name for file in files})
+            writer.forget_files(source, gone)
+            self.removed += len(writer.drop_orphans())
+        changed = [file for file in files if file.name in known and not self._is_current(file, known[file.name])]
+        again = bool(gone or changed)
+        others = [
+            file
+            for file in files
+            if file.name not in known
+            or (again and known[file.name].reason == RefusalReason.DUPLICATE_INSTANCE and file not in changed)
+        ]
+        return [(source, file, known.get(file.name)) for file in [*changed, *others]]
+
+    def _is_current(self, file: SourceFile, known: FileRecord) -> bool:
+        same = (known.size, known.mtime_ns, known.recipe) == (file.size, file.mtime_ns, self.applier.recipe)
+        if known.digest is None:  # a crash or a lack of permission may be over
+            return same and known.detail != LOST["detail"] and known.reason != RefusalReason.UNREADABLE
+        return same and known.digest in self.cache
+
+    def _request(self, file: SourceFile, known: FileRecord | None) -> Request:
+        labels = self.home.config.labels
+        tag = labels if isinstance(labels, TagLabels) else None
+        return Request(
+            path=str(file.path),
+            cache=str(self.cache.root),
+            seconds=SECONDS_PER_FILE,
+            known=known.digest or "" if known and known.recipe == self.applier.recipe else "",
+            label_keyword=tag.keyword if tag else "",
+            separator=tag.separator if tag else "|",
+        )
+
+    def _tell(self, more: int) -> None:
+        self.done += more
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _sources(home: SiloHome) -> list[Source]:
+    if not home.config.sources:
+        raise SourceEmpty(
+            "the silo has no source",
+            where=str(home.kit / "local" / "silo.yaml"),
+            remedy="Name the folder of your DICOM files with --source, or under `sources` in local/silo.yaml.",
+        )
+    return [open_folder(home.resolve(source.path)) for source in home.config.sources]
+
+
+def _label_table(home: SiloHome) -> LabelTable | None:
+    labels = home.config.labels
+    return read_csv(labels, home.resolve(labels.path)) if isinstance(labels, CsvLabels) else None
+
+
+def _applier(home: SiloHome, key: SiloKey) -> Applier:
+    labels = home.config.labels
+    tag = labels if isinstance(labels, TagLabels) else None
+    # Whatever changes the outcome of reading a file belongs to the recipe.
+    recipe = hashlib.sha256(f"{PREPROCESSING}\n{tag.model_dump_json() if tag else ''}".encode()).hexdigest()[:16]
+    return Applier(
+        key=key,
+        held_out_share=home.config.held_out_share,
+        recipe=recipe,
+        vocabulary=Vocabulary(tag) if tag else None,
+    )
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Group items into batches of at most 256 or two seconds: one transaction each."""
+    batch: list[Any] = []
+    since = time.monotonic()
+    for item in items:
+        batch.append(item)
+        if len(batch) >= _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+            yield batch
+            batch, since = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def _discard_orphans(catalogue: Catalogue, cache: RadiographCache) -> None:
+    """Remove radiographs that no view has: their images were recalled, or a killed run had no time to add them."""
+    held = {view.digest for view in catalogue.views()}
+    for digest in list(cache.digests()):
+        if digest not in held:
+            cache.discard(digest)
+
+
+@contextmanager
+def _only_one(home: SiloHome) -> Iterator[None]:
+    """Hold the silo's ingest lock; the kernel gives it back however we end."""
+    descriptor = os.open(home.root / "ingest.lock", os.O_RDWR | os.O_CREAT, PRIVATE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotReady(
+                "another ingest of this silo is running", where=str(home.root), remedy="Wait until it has ended."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""Bytes of a file -> DICOM dataset, with a bound on memory, before anything in it is believed (DICOM PS3.10).
+
+Only the attributes that Siloscope uses are kept. A file that declares more than it holds is refused here, since
+pydicom returns what it could read of it without an error.
+"""
+
+import io
+import logging
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from silo_app.errors import ImageUnsupported
+from silo_app.imaging.refusal import RefusalReason, refusal
+
+__all__ = ["MAX_FILE_BYTES", "dataset_of", "quiet"]
+
+MAX_FILE_BYTES = 256 << 20
+"""Twice a 64-megapixel radiograph of 16 bits; also the bound on what a deflated file may grow to."""
+
+_IMAGE_KEYWORDS = (
+    "SOPClassUID Modality ConversionType PresentationIntentType SamplesPerPixel PhotometricInterpretation "
+    "NumberOfFrames Rows Columns PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing PixelAspectRatio "
+    "BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit PlanarConfiguration "
+    "SmallestImagePixelValue LargestImagePixelValue RescaleIntercept RescaleSlope ModalityLUTSequence VOILUTSequence "
+    "WindowCenter WindowWidth VOILUTFunction PresentationLUTShape PixelData FloatPixelData DoubleFloatPixelData "
+    "ExtendedOffsetTable ExtendedOffsetTableLengths"
+)
+_HEADER_KEYWORDS = (
+    "SOPInstanceUID StudyInstanceUID SeriesInstanceUID AccessionNumber PatientID IssuerOfPatientID PatientSex "
+    "PatientAge PatientBirthDate StudyDate AcquisitionDate ContentDate ViewPosition ViewCodeSequence Manufacturer "
+    "ManufacturerModelName BodyPartExamined"
+)
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in little and in big endian
+
+# pydicom and its decoders quote values of a broken file in warnings and logs: identifiers. Nothing of it reaches ours.
+for _name in ("pydicom", "pylibjpeg", "openjpeg", "PIL"):
+    _logger = logging.getLogger(_name)
+    _logger.addHandler(logging.NullHandler())
+    _logger.setLevel(logging.CRITICAL + 1)
+    _logger.propagate = False
+warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
+
+_filters = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's warnings out of stderr, and out of exceptions where warnings are errors."""
+    with _filters, warnings.catch_warnings():  # the filters are the process's: one thread at a time
+        warnings.simplefilter("ignore")
+        yield
+
+
+def dataset_of(content: bytes, *, also: tuple[str, ...] = ()) -> Dataset:
+    """Parse a file. Raises `ImageUnsupported` (not-dicom, truncated, too-large) for what is not a whole DICOM file."""
+    if len(content) > MAX_FILE_BYTES:
+        raise refusal(RefusalReason.TOO_LARGE, f"{len(content) >> 20} MiB in one file; the limit is 256 MiB")
+    if not _looks_like_dicom(content):
+        raise refusal(RefusalReason.NOT_DICOM, "neither the DICM prefix nor a DICOM group at its start")
+    tags = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
+    with quiet():
+        try:
+            ds = _inflated(content, tags) or _plain(content, tags)
+        except ImageUnsupported:
+            raise
+        except (EOFError, zlib.error):
+            raise refusal(RefusalReason.TRUNCATED, "the file ends within its header") from None
+        except MemoryError:
+            raise refusal(RefusalReason.TOO_LARGE, "the header needs more memory than there is") from None
+        except Exception as error:  # noqa: BLE001  (a parser of hostile bytes raises anything; RecursionError too)
+            raise refusal(RefusalReason.NOT_DICOM, f"the header cannot be parsed ({type(error).__name__})") from None
+        _check_whole(ds, content)
+    return ds
+
+
+def _looks_like_dicom(content: bytes) -> bool:
+    """Return whether there is a DICM prefix (PS3.10 7.1) or, without one, a first element of group 0002 or 0008."""
+    return content[128:132] == b"DICM" or (len(content) > 16 and content[:2] in {b"\x02\0", b"\x08\0"})
+
+
+def _plain(content: bytes, tags: list[BaseTag]) -> Dataset:
+    ds = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=list(tags))
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        if not little:
+            ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return ds
+
+
+def _inflated(content: bytes, tags: list[BaseTag]) -> Dataset | None:
+    """Parse a deflated file (PS3.5 A.5) with a bound on its size, which pydicom does not have; None for others."""
+    if content[132:136] != b"\x02\0\0\0":  # (0002,0000), the length of the meta information, must come first
+        return None
+    end = 144 + int.from_bytes(content[140:144], "little")
+    meta = pydicom.dcmread(io.BytesIO(content[:end])).file_meta if end <= len(content) else FileMetaDataset()
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return None
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = inflater.decompress(content[end:], MAX_FILE_BYTES)
+    if inflater.unconsumed_tail:
+        raise refusal(RefusalReason.TOO_LARGE, "the deflated file grows to more than 256 MiB")
+    if not inflater.eof:
+        raise refusal(RefusalReason.TRUNCATED, "the deflated data end early")
+    ds = read_dataset(io.BytesIO(plain), is_implicit_VR=False, is_little_endian=True, specific_tags=list[int](tags))
+    ds.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta = meta
+    return ds
+
+
+def _check_whole(ds: Dataset, content: bytes) -> None:
+    for element in ds._dict.values():  # noqa: SLF001  (the raw elements, before pydicom converts them)
+        length = getattr(element, "length", _UNDEFINED_LENGTH)
+        value = getattr(element, "value", None)
+        if length != _UNDEFINED_LENGTH and isinstance(value, bytes) and len(value) < length:
+            raise refusal(RefusalReason.TRUNCATED, f"{element.tag} holds {len(value)} of {length} bytes")
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir()) and any(
+        tag in content for tag in _PIXEL_TAGS
+    ):
+        raise refusal(RefusalReason.TRUNCATED, "the file ends within its pixel data")

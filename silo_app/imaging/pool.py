@@ -1,0 +1,158 @@
+"""Decode many files on all cores, in order, whatever a single file does to its decoder.
+
+`concurrent.futures` gives up the whole pool when one process dies and cannot stop one that hangs. Here each worker has
+one file at a time and dies when it takes too long; then that file is reported lost and the worker is replaced.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import silo_app
+from silo_app.errors import NotReady
+from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.worker import READY, Request
+
+__all__ = ["LOST", "decode_all", "default_workers"]
+
+LOST = {"reason": RefusalReason.DECODE_FAILED.value, "detail": "the decoder crashed or took too long"}
+
+_AHEAD = 512
+"""How far finished files may run ahead of one that takes long; only small replies wait."""
+
+
+def default_workers() -> int:
+    """Return the number of cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def decode_all(requests: Sequence[Request], *, workers: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the reply to each request (`worker.decode`), in order; `LOST` for one whose decoder crashed or hung.
+
+    Raises `NotReady` if a decoder does not even start.
+    """
+    replies: dict[int, dict[str, Any]] = {}
+    given = 0
+    if not workers:  # a process takes as long to start as a hundred small files to read
+        workers = min(default_workers(), 1 + len(requests) // 32)
+    with _Pool(min(workers, len(requests))) as pool:
+        for wanted in range(len(requests)):
+            while wanted not in replies:
+                while given < min(len(requests), wanted + _AHEAD) and pool.give(given, requests[given]):
+                    given += 1
+                replies.update(pool.collect())
+            yield replies.pop(wanted)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    replies: IO[bytes]
+    ready: bool = False
+    number: int | None = None
+    """Which request it works on; None if it is idle."""
+    received: bytearray = field(default_factory=bytearray)
+
+
+class _Pool:
+    """Workers, and which of them is busy with what."""
+
+    def __init__(self, size: int) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._all: list[_Worker] = []
+        self._idle: deque[_Worker] = deque()
+        for _ in range(size):
+            self._add()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for worker in list(self._all):
+            self._remove(worker)
+        self._selector.close()
+
+    def give(self, number: int, request: Request) -> bool:
+        """Hand a request to an idle worker; False if there is none."""
+        if not self._idle:
+            return False
+        worker = self._idle.popleft()
+        worker.number = number
+        with contextlib.suppress(BrokenPipeError):  # it died while idle: `collect` sees its closed stdout
+            worker.requests.write(json.dumps(asdict(request)).encode() + b"\n")
+            worker.requests.flush()
+        return True
+
+    def collect(self) -> dict[int, dict[str, Any]]:
+        """Wait until something is known of at least one worker; return the replies by request."""
+        done: dict[int, dict[str, Any]] = {}
+        for key, _ in self._selector.select():
+            worker: _Worker = key.data
+            content = os.read(worker.replies.fileno(), 1 << 16)
+            worker.received += content
+            if not content:
+                self._replace(worker, done)
+            elif worker.received.endswith(b"\n"):
+                self._finish(worker, done)
+        return done
+
+    def _finish(self, worker: _Worker, done: dict[int, dict[str, Any]]) -> None:
+        line = worker.received.decode()
+        worker.received.clear()
+        if worker.ready and worker.number is not None:
+            done[worker.number] = json.loads(line)
+        worker.ready = worker.ready or line.strip() == READY
+        worker.number = None
+        self._idle.append(worker)
+
+    def _replace(self, worker: _Worker, done: dict[int, dict[str, Any]]) -> None:
+        if not worker.ready:
+            raise NotReady(
+                f"a decoder does not start (exit status {worker.process.wait()})",
+                remedy="Run `python -m silo_app.imaging.worker` to see why; the installation may be incomplete.",
+            )
+        if worker.number is not None:
+            done[worker.number] = LOST
+        self._remove(worker)
+        self._add()
+
+    def _add(self) -> None:
+        process = _start()
+        assert process.stdin is not None and process.stdout is not None  # noqa: PT018, S101  (both are pipes)
+        worker = _Worker(process, process.stdin, process.stdout)
+        self._all.append(worker)
+        self._selector.register(worker.replies, selectors.EVENT_READ, worker)
+
+    def _remove(self, worker: _Worker) -> None:
+        self._all.remove(worker)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+        self._selector.unregister(worker.replies)
+        worker.process.kill()
+        worker.process.wait()
+        worker.replies.close()
+        with contextlib.suppress(BrokenPipeError):
+            worker.requests.close()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """Start a worker that imports the same `silo_app` as we did; `-P` keeps the current folder out of its path."""
+    paths = [str(Path(silo_app.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "silo_app.imaging.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C is for us: we end the workers ourselves
+    )

@@ -1,0 +1,102 @@
+"""A DICOM file -> a radiograph: float32 (H, W) in [0, 1], bright = dense, square pixels, at most 512 a side.
+
+Whatever is not a single, grayscale, presentable X-ray image raises `ImageUnsupported` with one of `RefusalReason`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from silo_app.errors import ImageUnsupported
+from silo_app.imaging.acceptance import check_acceptable
+from silo_app.imaging.grayscale import StoredFormat, display_curve, padding_values, stored_format
+from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
+from silo_app.imaging.refusal import RefusalReason, refusal
+from silo_app.imaging.resample import MAX_SIDE, area_mean, target_shape
+from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
+from silo_app.imaging.stored import stored_pixels
+
+__all__ = ["Radiograph", "radiograph_of", "read_bytes", "read_radiograph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One decoded image."""
+
+    pixels: NDArray[np.float32]
+    """(H, W) in [0, 1]; bright is dense; square pixels."""
+    spacing_mm: float | None = None
+    """Side of one pixel at the detector or, if the file is calibrated, in the patient; None if the file has none."""
+
+
+def read_radiograph(source: Path | BinaryIO | bytes) -> Radiograph:
+    """Read one DICOM file. Raises `ImageUnsupported`, whose `reason` is a `RefusalReason`, if it cannot be used."""
+    try:
+        return radiograph_of(dataset_of(read_bytes(source)))
+    except ImageUnsupported as error:
+        error.where = str(source) if isinstance(source, Path) else error.where
+        raise
+
+
+def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
+    """Read at most one byte more than a file may have, so that a huge one is refused and not loaded."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        if isinstance(source, Path):
+            if not source.is_file():  # a pipe would wait for ever; a folder, or nothing at all
+                raise refusal(RefusalReason.UNREADABLE, "there is no such file, or it is not a regular one")
+            with source.open("rb") as file:
+                return file.read(MAX_FILE_BYTES + 1)
+        return source.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise refusal(RefusalReason.UNREADABLE, f"the file cannot be read ({type(error).__name__})") from None
+
+
+@quiet()
+def radiograph_of(ds: Dataset) -> Radiograph:
+    """Turn a parsed dataset into a radiograph; pure."""
+    check_acceptable(ds)
+    stored = stored_format(ds)
+    index = stored_pixels(ds, stored)  # uint16 (rows, columns): position of the stored value in stored.values
+    padding = padding_values(ds, stored)
+    curve = display_curve(ds, stored, _counts(index, stored, padding))
+    aspect = pixel_aspect(ds)
+    height, width, step = target_shape(*index.shape, aspect=aspect)
+    pixels = _reduced(curve, index, padding, height, width)
+    spacing = pixel_width_mm(ds)
+    return Radiograph(pixels=pixels, spacing_mm=None if spacing is None else spacing * step)
+
+
+def _counts(index: NDArray[np.uint16], stored: StoredFormat, padding: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return how often each stored value occurs outside the padding, int64 (2 ** bits,), in about 512 rows.
+
+    Raises `ImageUnsupported` (blank) if fewer than two values do so in all rows.
+    """
+    for step in (max(1, len(index) // MAX_SIDE), 1):
+        counts = np.bincount(index[::step].ravel(), minlength=1 << stored.bits)
+        if padding is not None:
+            counts[padding] = 0
+        if np.count_nonzero(counts) >= 2:
+            return counts
+    raise refusal(RefusalReason.BLANK, "all pixels have the same value, or are padding")
+
+
+def _reduced(
+    curve: NDArray[np.float32],
+    index: NDArray[np.uint16],
+    padding: NDArray[np.bool_] | None,
+    height: int,
+    width: int,
+) -> NDArray[np.float32]:
+    """Map (rows, columns) through the curve and average to (height, width); padding is black and counts for nothing."""
+    if padding is None:
+        return np.clip(area_mean(index, curve, height, width), 0, 1)
+    weight = (~padding).astype(np.float32)
+    total = area_mean(index, curve * weight, height, width)
+    share = area_mean(index, weight, height, width)
+    return np.clip(np.where(share >= 0.5, total / np.maximum(share, 0.5), 0), 0, 1).astype(np.float32)

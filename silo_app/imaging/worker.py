@@ -1,0 +1,97 @@
+"""The process that decodes: one file in, one line out, so that a decoder that hangs or crashes costs one file.
+
+It reads requests and writes replies as JSON lines, no pickle, on its own copy of stdout: decoders written in C print.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from silo_app.errors import ImageUnsupported
+from silo_app.imaging.refusal import RefusalReason
+
+__all__ = ["READY", "Request", "decode", "main"]
+
+READY = "ready"
+"""The first line of a worker that has started."""
+
+START_SECONDS = 300
+MEMORY_BYTES = 4 << 30
+"""Address space of a worker: ten times what the largest accepted radiograph takes, and no more than a bomb may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One file to decode."""
+
+    path: str
+    cache: str
+    """The cache's folder."""
+    seconds: int
+    """How long it may take; then the process ends."""
+    known: str = ""
+    """The digest that the file had; if it still has it, it is not decoded again."""
+    label_keyword: str = ""
+    separator: str = "|"
+
+
+def decode(request: Request) -> dict[str, Any]:
+    """Read one file, put its radiograph into the cache, and return what the catalogue needs, as plain values."""
+    from pathlib import Path
+
+    from silo_app.imaging.cache import RadiographCache
+    from silo_app.imaging.header import header_of
+    from silo_app.imaging.parse import dataset_of
+    from silo_app.imaging.radiograph import radiograph_of, read_bytes
+
+    cache = RadiographCache(Path(request.cache))
+    try:
+        content = read_bytes(Path(request.path))
+        digest = hashlib.sha256(content).hexdigest()
+        if digest == request.known and digest in cache:
+            return {"digest": digest}
+        ds = dataset_of(content, also=(request.label_keyword,) if request.label_keyword else ())
+        radiograph = radiograph_of(ds)
+        header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
+    except ImageUnsupported as error:
+        return {"reason": error.reason, "detail": error.problem}
+    except MemoryError:
+        return {
+            "reason": RefusalReason.TOO_LARGE.value,
+            "detail": "decoding needs more memory than there is",
+        }
+    try:
+        cache.write(digest, radiograph)
+    except OSError as error:  # a full disk is no fault of the file
+        return {"failed": error.strerror or type(error).__name__}
+    height, width = radiograph.pixels.shape
+    size = {"height": height, "width": width, "spacing_mm": radiograph.spacing_mm}
+    return {"digest": digest, "header": asdict(header), "size": size}
+
+
+def main() -> None:
+    """Serve requests from stdin until it closes; end by the kernel's hand when one takes too long."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a handler of Python's would wait for the C code that hangs
+    signal.alarm(START_SECONDS)
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels and identifiers
+    import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
+
+    print(READY, file=replies, flush=True)
+    for line in sys.stdin:
+        request = Request(**json.loads(line))
+        signal.alarm(request.seconds)
+        reply = decode(request)
+        signal.alarm(0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""An exact gallery in FAISS: inner product over half-precision vectors, two bytes a component, read by memory map."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding
+from silo_app.errors import EncoderMismatch, IndexDamaged
+from silo_app.index.gallery import Hit, exact_scores, rank_cases
+
+__all__ = ["FaissGallery", "write_faiss"]
+
+CASE_BYTES = 16
+
+
+class FaissGallery:
+    """A `GalleryIndex` over a FAISS index file and the case of each of its rows."""
+
+    def __init__(self, index: Any, cases: NDArray[np.uint8]) -> None:
+        self._index = index
+        self._cases = cases  # uint8 (n, 16): row i of the index is a view of case i
+        self._distinct = len(np.unique(cases.view("V16"))) if len(cases) else 0
+        # float32 sums of D products of unit vectors: what FAISS may be off by, and the rounding of exact scores
+        self._doubt = 1e-6 + self.dimension * 2.0**-23
+
+    @classmethod
+    def open(cls, file: Path, cases: NDArray[np.uint8]) -> "FaissGallery":
+        """Memory-map an index that `write_faiss` wrote. Raises `IndexDamaged` if it is not one, or of other rows."""
+        import faiss
+
+        try:
+            # FAISS aborts the process when a mapped index is added to: nothing here ever does
+            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+        except RuntimeError:
+            raise _damaged(file, "it is not an index of FAISS") from None
+        if index.ntotal != len(cases):
+            raise _damaged(file, f"it has {index.ntotal} vectors for {len(cases)} views")
+        return cls(index, cases)
+
+    @property
+    def dimension(self) -> int:
+        """D of its embeddings."""
+        return int(self._index.d)
+
+    @property
+    def views(self) -> int:
+        """How many embeddings it holds."""
+        return int(self._index.ntotal)
+
+    @property
+    def cases(self) -> int:
+        """How many distinct cases it holds."""
+        return self._distinct
+
+    def search(self, query: Embedding, k: int) -> list[Hit]:
+        """Return the nearest `k` cases, asking FAISS for more views until no other case can be among them."""
+        import faiss
+
+        if query.shape != (self.dimension,):
+            raise EncoderMismatch(
+                f"the query has shape {query.shape}, the index ({self.dimension},)",
+                remedy="Ask with the encoder that the index was made with.",
+            )
+        faiss.omp_set_num_threads(1)  # of this thread: queries run beside each other, not within each other
+        wanted = min(self.views, k + 16)
+        while True:
+            approximate, rows = self._index.search(query[None, :], wanted) if wanted else (np.empty((1, 0)),) * 2
+            hits = rank_cases(*self._scored(rows[0].astype(np.int64), query), k)
+            if wanted == self.views or self._is_certain(hits, k, float(approximate[0, -1])):
+                return hits
+            wanted = min(self.views, 2 * wanted)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return stored embeddings, float32 (n, D), exactly as they are stored."""
+        if not len(rows):
+            return np.empty((0, self.dimension), np.float32)
+        return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows, np.int64)), np.float32)
+
+    def _scored(self, rows: NDArray[np.int64], query: Embedding) -> tuple[list[CaseId], list[float]]:
+        cases = [CaseId(row.tobytes().hex()) for row in self._cases[rows]]
+        return cases, exact_scores(self.vectors(rows), query).tolist()
+
+    def _is_certain(self, hits: list[Hit], k: int, last: float) -> bool:
+        """Whether no view beyond the last that FAISS gave can reach the `k`-th case, not even by a tie."""
+        return len(hits) == k and hits[-1].score > last + self._doubt
+
+
+def write_faiss(file: Path, vectors: NDArray[np.float32]) -> None:
+    """Write an index over unit vectors (n, D), in their order."""
+    import faiss
+
+    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    if len(vectors):
+        # FAISS 1.15.1 rounds a half up, numpy to even: rounded here, what is stored depends on neither
+        index.add(np.ascontiguousarray(vectors, np.float32).astype(np.float16).astype(np.float32))
+    faiss.write_index(index, str(file))
+
+
+def _damaged(file: Path, problem: str) -> IndexDamaged:
+    return IndexDamaged(problem, where=str(file), remedy="Run `silo index build` to make a new generation.")

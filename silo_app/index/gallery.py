@@ -1,0 +1,75 @@
+"""What an index of one silo's cases can be asked, whichever library answers; and how views become cases.
+
+A case has one or more views; its similarity is that of its nearest view.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding
+
+__all__ = ["SCORE_DIGITS", "GalleryIndex", "Hit", "exact_scores", "rank_cases"]
+
+SCORE_DIGITS = 6
+"""Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
+
+
+@dataclass(frozen=True, slots=True, order=False)
+class Hit:
+    """One case and its similarity to the query, in [-1, 1]."""
+
+    case: CaseId
+    score: float
+
+
+class GalleryIndex(Protocol):
+    """The searchable cases of one silo, all embedded by one encoder; immutable, and searched from many threads.
+
+    Contract, tested for every implementation against brute force (tests/index): `search` returns the `k` nearest cases,
+    or all if there are fewer, best first, ties by case id; a case's score is `exact_scores` of its nearest view and
+    depends on that view and the query alone, so that it is the same in a silo's index and in a pooled one.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """D of its embeddings."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """How many embeddings it holds."""
+        ...
+
+    @property
+    def cases(self) -> int:
+        """How many distinct cases it holds."""
+        ...
+
+    def search(self, query: Embedding, k: int) -> list[Hit]:
+        """Return the nearest `k` cases to a unit vector, float32 (D,)."""
+        ...
+
+
+def exact_scores(stored: NDArray[np.float32], query: Embedding) -> NDArray[np.float64]:
+    """Return the similarities of stored half-precision vectors (n, D) to a query (D,), float64 (n,) in [-1, 1].
+
+    A library's own scores differ in the last digits with the processor's instructions; these do not: a product of
+    float16 and float32 is exact in float64, each row is summed by itself, and the sum is rounded far above its error.
+    """
+    products = stored.astype(np.float64) * query.astype(np.float64)  # (n, D)
+    scores: NDArray[np.float64] = np.clip(np.round(products.sum(axis=1), SCORE_DIGITS), -1.0, 1.0)  # (n,)
+    return scores + 0.0  # turns -0.0 into 0.0
+
+
+def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list[Hit]:
+    """Return the best `k` cases of scored views: nearest view per case, best first, ties by case id."""
+    best: dict[CaseId, float] = {}
+    for case, score in zip(cases, scores, strict=True):
+        if score > best.get(case, -2.0):
+            best[case] = float(score)
+    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
+    return [Hit(case=case, score=score) for case, score in ranked[:k]]

@@ -1,0 +1,209 @@
+"""Generations of a silo's index on disk: each immutable, published by one rename, checked before it is used.
+
+    <home>/index/000007/    gallery.faiss, cases.npy, digests.npy, manifest.json
+    <home>/index/current    the name of the generation in use
+
+A generation is written into a hidden folder, synced, renamed, and then named in `current`. Whoever is killed in between
+leaves the old generation in use and a hidden folder that the next build removes. Readers hold their files open, so that
+an old generation may be removed while it is searched.
+"""
+
+import datetime as dt
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app import durable
+from silo_app.cases import CaseId, EncoderVersion
+from silo_app.errors import IndexDamaged, NotReady
+from silo_app.index.faiss_gallery import FaissGallery, write_faiss
+from silo_app.index.manifest import (
+    CASES_FILE,
+    DIGESTS_FILE,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    GenerationInfo,
+    damaged,
+    digest_of,
+    read_manifest,
+    require_sound,
+)
+
+__all__ = ["Generation", "building", "open_current", "pointer", "publish"]
+
+_NAME = re.compile(r"\d{6}")
+_CURRENT = "current"
+_LOCK = ".build.lock"
+_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An open generation."""
+
+    info: GenerationInfo
+    gallery: FaissGallery
+    digests: NDArray[np.uint8]
+    """uint8 (n, 32): the content of each row's view."""
+    skipped: tuple[str, ...] = ()
+    """Newer generations that were damaged, and are not used."""
+
+
+def publish(
+    root: Path,
+    *,
+    vectors: NDArray[np.float32],
+    cases: Sequence[CaseId],
+    digests: Sequence[str],
+    encoder_version: EncoderVersion,
+) -> GenerationInfo:
+    """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
+
+    Call it within `building`.
+    """
+    name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
+    hidden = durable.private_folder(root / f".{name}.part")
+    write_faiss(hidden / INDEX_FILE, vectors)
+    _write_array(hidden / CASES_FILE, _bytes_of(cases, 16))
+    _write_array(hidden / DIGESTS_FILE, _bytes_of(digests, 32))
+    info = GenerationInfo(
+        generation=name,
+        encoder_version=encoder_version,
+        dimension=vectors.shape[1],
+        views=len(vectors),
+        cases=len(set(cases)),
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        files={file: digest_of(hidden / file) for file in (INDEX_FILE, CASES_FILE, DIGESTS_FILE)},
+    )
+    (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
+    for file in sorted(hidden.iterdir()):
+        _seal(file)
+    durable.sync_folder(hidden)
+    hidden.rename(root / name)
+    durable.sync_folder(root)
+    durable.write_text(root / _CURRENT, name + "\n")
+    _remove_old(root)
+    return info
+
+
+@contextmanager
+def building(root: Path) -> Iterator[None]:
+    """Hold the right to publish, and clear what a killed build left. Raises `NotReady` while another build runs."""
+    durable.private_folder(root)
+    descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotReady(
+                "another process builds this silo's index", where=str(root), remedy="Wait until it is done."
+            ) from None
+        for left in root.glob(".*.part"):
+            _remove(left)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_current(root: Path) -> Generation:
+    """Open the generation in use, or the newest sound one if that is damaged.
+
+    Raises `NotReady` if nothing was indexed yet, `IndexDamaged` if no generation is sound.
+    """
+    names = _names(root)
+    if not names:
+        raise NotReady("this silo has no index yet", where=str(root), remedy="Run `silo index build`.")
+    named = _current_name(root)
+    skipped: list[str] = []
+    for name in sorted(names, key=lambda name: (name != named, -int(name))):
+        try:
+            return _open(root / name, tuple(skipped))
+        except IndexDamaged:
+            skipped.append(name)
+    raise IndexDamaged(
+        f"none of the generations {', '.join(sorted(skipped))} is as it was written",
+        where=str(root),
+        remedy="Run `silo index build` to make a new generation.",
+    )
+
+
+def pointer(root: Path) -> tuple[int, int]:
+    """Return what changes when a generation is published (inode and time of `current`); zeros if there is none."""
+    try:
+        status = (root / _CURRENT).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _open(folder: Path, skipped: tuple[str, ...]) -> Generation:
+    info = read_manifest(folder)
+    require_sound(folder, info)
+    cases = _read_array(folder / CASES_FILE, (info.views, 16))
+    gallery = FaissGallery.open(folder / INDEX_FILE, cases)
+    if gallery.dimension != info.dimension:
+        raise damaged(folder, "its vectors have another dimension than its manifest says")
+    return Generation(info, gallery, _read_array(folder / DIGESTS_FILE, (info.views, 32)), skipped)
+
+
+def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise damaged(file.parent, f"{file.name} cannot be read") from None
+    if array.shape != shape or array.dtype != np.uint8:
+        raise damaged(file.parent, f"{file.name} has another shape than the manifest says")
+    return np.ascontiguousarray(array)
+
+
+def _write_array(file: Path, array: NDArray[np.uint8]) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, array, allow_pickle=False)
+
+
+def _bytes_of(names: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """Return hex names as uint8 (n, width)."""
+    joined = bytes.fromhex("".join(names))
+    return np.frombuffer(joined, np.uint8).reshape(len(names), width)
+
+
+def _seal(file: Path) -> None:
+    """Make a file durable, private and read-only: a generation never changes."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fchmod(descriptor, 0o400)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _names(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+
+
+def _current_name(root: Path) -> str:
+    try:
+        return (root / _CURRENT).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _remove_old(root: Path) -> None:
+    """Keep the newest two: the one in use, and the one before it to fall back on."""
+    for name in _names(root)[:-_KEPT]:
+        _remove(root / name)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

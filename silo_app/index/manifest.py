@@ -1,0 +1,75 @@
+"""What a generation says of itself, and how it is checked before anybody searches it."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from silo_app.errors import IndexDamaged
+
+__all__ = ["CASES_FILE", "DIGESTS_FILE", "INDEX_FILE", "MANIFEST_FILE", "GenerationInfo", "digest_of", "read_manifest"]
+
+INDEX_FILE = "gallery.faiss"
+"""The vectors; row i is the embedding of view i."""
+CASES_FILE = "cases.npy"
+"""uint8 (n, 16): the case of each row."""
+DIGESTS_FILE = "digests.npy"
+"""uint8 (n, 32): the SHA-256 of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
+MANIFEST_FILE = "manifest.json"
+_BLOCK = 1 << 20
+
+
+class GenerationInfo(BaseModel):
+    """The manifest: `manifest.json`, written last."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    generation: str = Field(pattern=r"^\d{6}$")
+    encoder_version: str
+    dimension: int = Field(ge=1)
+    views: int = Field(ge=0)
+    cases: int = Field(ge=0)
+    created: str
+    """UTC, ISO 8601."""
+    files: dict[str, str]
+    """SHA-256 of every other file of the generation."""
+
+
+def read_manifest(folder: Path) -> GenerationInfo:
+    """Read a generation's manifest. Raises `IndexDamaged`."""
+    try:
+        info = GenerationInfo.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except FileNotFoundError:
+        raise damaged(folder, "it has no manifest") from None
+    except (OSError, ValidationError):
+        raise damaged(folder, "its manifest cannot be read") from None
+    if info.generation != folder.name or info.files.keys() != {INDEX_FILE, CASES_FILE, DIGESTS_FILE}:
+        raise damaged(folder, "its manifest is of another generation")
+    return info
+
+
+def require_sound(folder: Path, info: GenerationInfo) -> None:
+    """Compare every file with its digest. Raises `IndexDamaged` naming the first that differs."""
+    for name, digest in info.files.items():
+        try:
+            found = digest_of(folder / name)
+        except OSError:
+            raise damaged(folder, f"{name} is missing or cannot be read") from None
+        if found != digest:
+            raise damaged(folder, f"{name} is not as it was written")
+
+
+def digest_of(file: Path) -> str:
+    """Return a file's SHA-256, hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def damaged(folder: Path, problem: str) -> IndexDamaged:
+    """Return the error for one generation."""
+    return IndexDamaged(problem, where=str(folder), remedy="Run `silo index build` to make a new generation.")

@@ -1,0 +1,44 @@
+"""Why a silo does not answer a query: a closed list of codes, each with the one sentence that may leave the silo."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+__all__ = ["PUBLIC", "RefusalCode"]
+
+
+class RefusalCode(StrEnum):
+    """What a refusal says; nothing else about the reason travels."""
+
+    ASKER = "asker-not-allowed"
+    BUSY = "busy"
+    GALLERY_TOO_SMALL = "gallery-too-small"
+    INDEX_DAMAGED = "index-damaged"
+    INTERNAL = "internal"
+    MESSAGE_INVALID = "message-invalid"
+    NOT_ANSWERING = "not-answering"
+    NOT_READY = "not-ready"
+    OTHER_ENCODER = "other-encoder"
+    PURPOSE = "purpose-not-allowed"
+    REPLAYED = "replayed"
+    SIGNATURE_INVALID = "signature-invalid"
+    STALE = "stale"
+
+
+PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
+    {
+        RefusalCode.ASKER: "This silo does not answer whoever asked.",
+        RefusalCode.BUSY: "This silo has more queries than it can answer in time.",
+        RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few cases to answer without pointing at patients.",
+        RefusalCode.INDEX_DAMAGED: "This silo's index cannot be read.",
+        RefusalCode.INTERNAL: "This silo failed to answer; its own log says why.",
+        RefusalCode.MESSAGE_INVALID: "The message is malformed or of another version.",
+        RefusalCode.NOT_ANSWERING: "This silo does not answer queries.",
+        RefusalCode.NOT_READY: "This silo has no index yet.",
+        RefusalCode.OTHER_ENCODER: "This silo's index was made with another encoder.",
+        RefusalCode.PURPOSE: "This silo does not answer queries for this purpose.",
+        RefusalCode.REPLAYED: "This query was asked before.",
+        RefusalCode.SIGNATURE_INVALID: "The query's signature does not verify.",
+        RefusalCode.STALE: "The query was issued too long ago, or the clocks of the two silos differ.",
+    }
+)

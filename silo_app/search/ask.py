@@ -1,0 +1,164 @@
+"""The asking side inside a hospital: embed here, sign, send the embedding, and read what comes back.
+
+The image never leaves this process; what leaves the hospital is one unit vector, and who asks why.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from silo_app.audit.log import AuditLog
+from silo_app.cases import CaseId, Embedding, EncoderVersion
+from silo_app.catalogue import Catalogue
+from silo_app.config import SiloHome
+from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
+from silo_app.identity import Identity
+from silo_app.search.envelope import seal
+from silo_app.search.local import exchange
+from silo_app.search.messages import MAX_HITS, ErrorMessage, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.wire import decode
+
+__all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
+
+DEFAULT_BUDGET_MS = 1000
+_ANSWER_MARGIN_S = 5.0
+"""How much longer than the silos' budget the asker waits for the broker."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: a silo's identity, its gateway's socket and its audit log; made once, it asks many times."""
+
+    identity: Identity
+    socket: Path
+    audit: AuditLog
+
+    @classmethod
+    def of(cls, home: SiloHome) -> "Asker":
+        """Read the silo's identity. Raises `CertificateMissing`."""
+        return cls(Identity.load(home.kit), home.gateway_socket, AuditLog(home.audit))
+
+    def ask(self, request: SearchRequest) -> SearchResult:
+        """Send a request to the broker. Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`."""
+        frame = seal(self.identity, request)
+        try:
+            reply = exchange(self.socket, frame, request.budget_ms / 1000 + _ANSWER_MARGIN_S)
+        except ProcessFailed as error:
+            raise _no_gateway(self.socket, error) from None
+        message = decode(reply, SearchResult, ErrorMessage)
+        if isinstance(message, ErrorMessage):
+            raise BrokerUnreachable(
+                message.problem or message.public,
+                where=message.code,
+                remedy=message.remedy or "Is the job `search` running? Ask whoever runs the federation.",
+            )
+        _require_result(request, message)
+        self._record(request, message)
+        return message
+
+    def _record(self, request: SearchRequest, result: SearchResult) -> None:
+        states = [f"{report.silo}:{report.state.value}" for report in result.silos]
+        self.audit.append(
+            "asked",
+            {
+                "asked_query": request.query_id,
+                "user": request.user,
+                "purpose": request.purpose,
+                "k": request.k,
+                "encoder": request.encoder_version,
+                "silos": states,
+                "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
+            },
+        )
+
+
+def search_embedding(
+    asker: Asker,
+    vector: Embedding,
+    *,
+    encoder_version: EncoderVersion,
+    k: int = 10,
+    purpose: str = "care",
+    user: str = "",
+    budget_ms: int = DEFAULT_BUDGET_MS,
+    exclude: Iterable[CaseId] = (),
+) -> SearchResult:
+    """Search all silos for the cases nearest to an embedding, float32 (D,).
+
+    `exclude` names cases of the asking silo, which are left out here: who they are is told to nobody. So the request
+    asks for as many more.
+    """
+    excluded = frozenset(exclude)
+    request = SearchRequest(
+        issued_at_ms=int(time.time() * 1000),
+        budget_ms=budget_ms,
+        encoder_version=encoder_version,
+        vector=unit_embedding(vector),
+        k=min(MAX_HITS, k + len(excluded)),
+        purpose=purpose,
+        asker=asker.identity.name,
+        user=user,
+    )
+    result = asker.ask(request)
+    own = asker.identity.name
+    kept = tuple(hit for hit in result.hits if hit.silo != own or hit.case_id not in excluded)[:k]
+    return result.model_copy(update={"hits": kept, "k": k})
+
+
+def search_file(
+    home: SiloHome,
+    path: Path,
+    *,
+    k: int = 10,
+    purpose: str = "care",
+    user: str = "",
+    budget_ms: int = DEFAULT_BUDGET_MS,
+    without_patient: bool = False,
+) -> SearchResult:
+    """Embed a DICOM file with the silo's current encoder and search all silos for similar cases.
+
+    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file.
+    Raises `ImageUnsupported`, `NotReady` (no encoder, no gateway), `BrokerUnreachable`.
+    """
+    from silo_app.encoder.embed import load_encoder
+
+    encoder = load_encoder(home.models)
+    return search_embedding(
+        Asker.of(home),
+        encoder.file(path),
+        encoder_version=encoder.version,
+        k=k,
+        purpose=purpose,
+        user=user,
+        budget_ms=budget_ms,
+        exclude=cases_of_same_patient(home, path) if without_patient else (),
+    )
+
+
+def cases_of_same_patient(home: SiloHome, path: Path) -> list[CaseId]:
+    """Return the silo's cases of the patient of an ingested file; none if the silo did not ingest these bytes."""
+    from silo_app.index.manifest import digest_of
+
+    with Catalogue.open(home.catalogue) as catalogue:
+        case = catalogue.case_of_digest(digest_of(path))
+        view = catalogue.card(case) if case else None
+        return catalogue.patient_cases(view.patient) if view else []
+
+
+def _require_result(request: SearchRequest, result: SearchResult) -> None:
+    same = (result.query_id, result.encoder_version) == (request.query_id, request.encoder_version)
+    if not same or len(result.hits) > request.k:
+        raise MessageInvalid(
+            "the broker answered another query than was asked",
+            where="result",
+            remedy="Nothing of it was used. Ask again, and tell whoever runs the federation.",
+        )
+
+
+def _no_gateway(socket: Path, error: ProcessFailed) -> NotReady:
+    return NotReady(
+        f"this silo's gateway does not answer: {error.problem}",
+        where=str(socket),
+        remedy="Is the site running (`consortium status`, or the kit's startup/start.sh)?",
+    )

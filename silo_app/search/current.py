@@ -1,0 +1,101 @@
+"""What a silo's index process has open: the current generation and the catalogue, exchanged when they change on disk."""
+
+import logging
+import threading
+from pathlib import Path
+
+from silo_app.cases import CaseId, EncoderVersion, View
+from silo_app.catalogue import Catalogue
+from silo_app.config import SiloHome
+from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
+from silo_app.index.generations import open_current, pointer
+from silo_app.search.answer import SearchableCases
+
+__all__ = ["CurrentGallery", "OpenCatalogue"]
+
+_log = logging.getLogger(__name__)
+
+
+class CurrentGallery:
+    """The generation in use. A new one is opened beside the old one, which goes on answering meanwhile."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._opened: SearchableCases | None = None
+        self._damage: IndexDamaged | None = None
+        self._pointer = (0, 0)
+        self._opening = False
+
+    def get(self) -> SearchableCases | None:
+        """Return the open generation, None if nothing was indexed yet. Raises `IndexDamaged` if none is sound."""
+        if pointer(self._root) == self._pointer and self._opened is not None:
+            return self._opened
+        with self._lock:
+            if pointer(self._root) == self._pointer and self._opened is not None:
+                return self._opened
+            if self._opened is None:
+                return self._open_first()
+            if not self._opening:
+                self._opening = True
+                threading.Thread(target=self._exchange, name="open-generation", daemon=True).start()
+            return self._opened
+
+    def _open_first(self) -> SearchableCases | None:
+        """Open what there is; damage is found once, not with every query, until something new is published."""
+        if self._damage is not None and pointer(self._root) == self._pointer:
+            raise self._damage
+        try:
+            return self._open()
+        except NotReady:
+            return None
+        except IndexDamaged as error:
+            self._damage = error
+            raise
+
+    def _open(self) -> SearchableCases:
+        self._pointer = pointer(self._root)  # before reading: what is published meanwhile is opened next
+        generation = open_current(self._root)
+        for name in generation.skipped:
+            _log.error("generation %s of the index is damaged and is not used; run `silo index build`", name)
+        info = generation.info
+        self._opened = SearchableCases(info.generation, EncoderVersion(info.encoder_version), generation.gallery)
+        _log.info("generation %s of the index is open: %d cases", info.generation, info.cases)
+        return self._opened
+
+    def _exchange(self) -> None:
+        try:
+            self._open()
+        except SiloscopeError as error:
+            _log.error("the new generation cannot be opened, the old one stays: %s", error)
+        finally:
+            self._opening = False
+
+
+class OpenCatalogue:
+    """The catalogue for looking cards up; opened at first use, and again when its file was replaced."""
+
+    def __init__(self, home: SiloHome) -> None:
+        self._path = home.catalogue
+        self._lock = threading.Lock()
+        self._opened: Catalogue | None = None
+        self._inode = 0
+
+    def view_of(self, case: CaseId) -> View | None:
+        """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
+        with self._lock:  # one connection: SQLite would order the threads itself, less politely
+            inode = self._path.stat().st_ino if self._path.exists() else 0
+            if self._opened is None or inode != self._inode:
+                self._close()
+                self._opened, self._inode = Catalogue.open(self._path), inode
+            return self._opened.card(case)
+
+    def close(self) -> None:
+        """Close it; a later look-up opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None

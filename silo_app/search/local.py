@@ -1,0 +1,215 @@
+"""Frames over a private unix socket inside one hospital: a length of 4 bytes, big endian, then the message.
+
+The index process and the gateway listen; the socket is 0600 in a folder of mode 0700: the file system says who may ask.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from silo_app.durable import PRIVATE, private_folder
+from silo_app.errors import MessageInvalid, NotReady, ProcessFailed, SiloscopeError
+from silo_app.search.messages import ErrorMessage
+from silo_app.search.wire import encode
+
+__all__ = ["MAX_FRAME_BYTES", "FrameServer", "error_frame", "exchange"]
+
+_log = logging.getLogger(__name__)
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+_LENGTH = 4
+_LONGEST_ADDRESS = 100
+"""Bytes; sun_path of unix(7) has 108 with the terminating zero."""
+_IDLE_S = 60.0
+_REMEDY = "Start the process that listens there, or look at its log."
+
+
+def error_frame(error: SiloscopeError) -> bytes:
+    """Return an error as a message to our own side of the socket, with its problem and remedy."""
+    return encode(
+        ErrorMessage(code=error.code, public=error.public, problem=error.problem[:1000], remedy=error.remedy[:1000])
+    )
+
+
+def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
+    """Send one frame and return the reply.
+
+    Raises `ProcessFailed` if nobody listens, or there is no reply in time; `MessageInvalid` for a frame of more than
+    `MAX_FRAME_BYTES`.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _address(socket_path) as address:
+            connection.settimeout(timeout_s)
+            connection.connect(address)
+            _send(connection, payload)
+            reply = _receive(connection)
+    except TimeoutError:
+        raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(socket_path), remedy=_REMEDY) from None
+    except OSError as error:
+        raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(socket_path), remedy=_REMEDY) from None
+    if reply is None:
+        raise ProcessFailed("the connection ended without a reply", where=str(socket_path), remedy=_REMEDY)
+    return reply
+
+
+class FrameServer:
+    """Answers every frame with `handler(frame)`, each connection on a thread of its own; outlives any bad frame."""
+
+    def __init__(self, path: Path, handler: Callable[[bytes], bytes], *, connections: int = 64) -> None:
+        self._path = path
+        self._handler = handler
+        self._places = threading.BoundedSemaphore(connections)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._claim = -1
+
+    def start(self) -> None:
+        """Listen on a thread of its own. Raises `NotReady` if a living process listens there already."""
+        private_folder(self._path.parent)
+        self._claim = _claim(self._path)
+        try:
+            self._listener = _bound(self._path)
+        except BaseException:
+            os.close(self._claim)
+            raise
+        threading.Thread(target=self._accept, args=(self._listener,), name="frames", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening, end every connection, and remove the socket; a second time does nothing."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        _end(listener)
+        with self._lock:
+            connections = list(self._open)
+        for connection in connections:
+            _end(connection)
+        self._path.unlink(missing_ok=True)
+        os.close(self._claim)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            if not self._places.acquire(blocking=False):
+                connection.close()  # the asker hears at once that nobody answers, rather than waiting in a queue
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="frame", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.add(connection)
+        try:
+            with connection:
+                connection.settimeout(_IDLE_S)
+                while self._listener is not None and (frame := _receive(connection)) is not None:
+                    _send(connection, self._answer(frame))
+        except MessageInvalid as error:
+            _log.warning("a connection was ended: %s", error.problem)
+        except OSError:
+            _log.debug("a connection ended", exc_info=True)
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            self._places.release()
+
+    def _answer(self, frame: bytes) -> bytes:
+        try:
+            return self._handler(frame)
+        except SiloscopeError as error:
+            _log.warning("a frame was not answered: %s", error.code)
+            return encode(ErrorMessage(code=error.code, public=error.public))
+        except Exception:  # noqa: BLE001  (a bad frame must not end the process)
+            _log.exception("a frame was not answered")
+            return encode(ErrorMessage(code=SiloscopeError.code, public=SiloscopeError.public))
+
+
+def _claim(path: Path) -> int:
+    """Return the locked descriptor of `<socket>.lock`: the kernel frees it with the process, however that ends."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise NotReady(
+            "another process listens here already", where=str(path), remedy="End it first, or use the one that runs."
+        ) from None
+    return descriptor
+
+
+def _bound(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # what a killed process left behind: whoever holds the lock owns the name
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address(path) as address:
+            listener.bind(address)
+        path.chmod(PRIVATE)
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Give a name for `path` that fits into a socket address, through a descriptor of its folder where it is long."""
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _send(connection: socket.socket, payload: bytes) -> None:
+    if len(payload) > MAX_FRAME_BYTES:
+        raise _too_large(len(payload))
+    connection.sendall(len(payload).to_bytes(_LENGTH, "big") + payload)
+
+
+def _receive(connection: socket.socket) -> bytes | None:
+    """Return the next frame, or None if the other side ended the connection."""
+    head = _exactly(connection, _LENGTH)
+    if head is None:
+        return None
+    length = int.from_bytes(head, "big")
+    if length > MAX_FRAME_BYTES:
+        raise _too_large(length)
+    return _exactly(connection, length)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    content = bytearray()
+    while len(content) < count:
+        chunk = connection.recv(min(count - len(content), 1 << 16))
+        if not chunk:
+            return None
+        content += chunk
+    return bytes(content)
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        connection.close()
+
+
+def _too_large(size: int) -> MessageInvalid:
+    return MessageInvalid(
+        f"a frame of {size} bytes; the largest allowed is {MAX_FRAME_BYTES}",
+        where="frame",
+        remedy="Both sides must run the same version of Siloscope.",
+    )

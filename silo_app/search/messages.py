@@ -1,0 +1,228 @@
+"""What silos, broker and askers say to each other: versioned messages, valid or not constructed.
+
+SearchRequest   asker -> every silo, signed (`envelope`): an embedding, never an image
+SiloAnswer      silo -> broker: hits with what the silo's policy releases
+Refusal         silo -> broker: a code and a public sentence
+SearchResult    broker -> asker: merged hits, and the state of every silo, also of those that said nothing
+ErrorMessage    whoever -> asker: why there is no result at all
+"""
+
+import secrets
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from silo_app.cases import CaseId, Embedding, EncoderVersion
+from silo_app.policy.refusal import PUBLIC, RefusalCode
+from silo_app.policy.release import Card
+
+__all__ = [
+    "MAX_HITS",
+    "ErrorMessage",
+    "Message",
+    "Refusal",
+    "ReleasedHit",
+    "ResultHit",
+    "SearchRequest",
+    "SearchResult",
+    "SiloAnswer",
+    "SiloReport",
+    "SiloState",
+    "new_query_id",
+    "unit_embedding",
+]
+
+MAX_HITS = 1000
+MAX_SILOS = 1000
+MAX_DIMENSION = 4096
+_UNIT_TOLERANCE = 1e-3
+
+_Hex = r"^[0-9a-f]{8,128}$"
+QueryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+SiloName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Version = Annotated[str, Field(pattern=_Hex)]
+Case = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
+Public = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class Message(BaseModel):
+    """Immutable, unknown fields refused, no conversion between types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    max_bytes: ClassVar[int] = 4 * 1024 * 1024
+    """A larger frame is refused before anything of it is read."""
+    version: Literal[1] = 1
+
+
+def new_query_id() -> str:
+    """Return 128 random bits, hex: names a query, and tells a replayed one."""
+    return secrets.token_hex(16)
+
+
+class SearchRequest(Message):
+    """One silo's question to every silo, over the asker's embedding."""
+
+    max_bytes: ClassVar[int] = 64 * 1024
+
+    kind: Literal["request"] = "request"
+    query_id: QueryId = Field(default_factory=new_query_id)
+    issued_at_ms: Annotated[int, Field(ge=0, le=2**53)]
+    """Milliseconds since 1970 at the asker; clocks need to agree to minutes only."""
+    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    """How long a silo may take, from when it hears of the query: no common clock is needed."""
+    encoder_version: Version
+    vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
+    """The embedding: float32 little endian (D,), a unit vector."""
+    k: Annotated[int, Field(ge=1, le=MAX_HITS)]
+    purpose: Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
+    asker: SiloName
+    user: Annotated[str, Field(max_length=128)] = ""
+    """Who asks inside the asking silo, by the asker's own word; for the answering silo's audit."""
+
+    @field_validator("vector")
+    @classmethod
+    def _is_unit(cls, vector: bytes) -> bytes:
+        if len(vector) % 4:
+            raise ValueError("not a whole number of float32")
+        norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
+        if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
+            raise ValueError("not a unit vector")
+        return vector
+
+    @property
+    def embedding(self) -> Embedding:
+        """The vector as float32 (D,)."""
+        return np.frombuffer(self.vector, "<f4").astype(np.float32)
+
+
+def unit_embedding(vector: Embedding) -> bytes:
+    """Return float32 (D,) of any length but zero as the bytes of a unit vector."""
+    wide = vector.astype(np.float64)
+    return (wide / np.linalg.norm(wide)).astype("<f4").tobytes()
+
+
+class ReleasedHit(BaseModel):
+    """One case in a silo's answer."""
+
+    model_config = Message.model_config
+
+    case: Case
+    score: Score
+    card: Card
+
+
+class SiloAnswer(Message):
+    """What one silo releases to one query, best first."""
+
+    kind: Literal["answer"] = "answer"
+    query_id: QueryId
+    silo: SiloName
+    encoder_version: Version
+    generation: Annotated[str, Field(max_length=64)]
+    indexed: Count
+    """Cases in the index that was asked."""
+    hits: Annotated[tuple[ReleasedHit, ...], Field(max_length=MAX_HITS)]
+    took_us: Count = 0
+
+
+class Refusal(Message):
+    """Why a silo does not answer."""
+
+    kind: Literal["refusal"] = "refusal"
+    query_id: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")] = ""
+    """Empty where the query could not be read."""
+    silo: SiloName
+    code: Annotated[RefusalCode, Field(strict=False)]
+    public: Public
+    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")] = ""
+    """Of the silo's index, with the code `other-encoder`."""
+
+    @classmethod
+    def of(cls, silo: str, code: RefusalCode, *, query_id: str = "", encoder_version: str = "") -> Self:
+        """Return the refusal with the code's own public sentence."""
+        return cls(query_id=query_id, silo=silo, code=code, public=PUBLIC[code], encoder_version=encoder_version)
+
+
+class SiloState(StrEnum):
+    """What became of one silo's share of a query."""
+
+    ANSWERED = "answered"
+    LATE = "late"
+    BUSY = "busy"
+    DENIED = "denied"
+    UNREACHABLE = "unreachable"
+    OTHER_ENCODER = "other-encoder"
+    NOT_READY = "not-ready"
+    ERROR = "error"
+
+
+class SiloReport(BaseModel):
+    """One silo's state in a result; every silo of the federation has one, whatever happened."""
+
+    model_config = Message.model_config
+
+    silo: SiloName
+    state: Annotated[SiloState, Field(strict=False)]
+    code: Code = ""
+    """Why, for a silo that did not answer."""
+    public: Public = ""
+    took_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """As the broker measured it: the silo's own time and the way there and back."""
+    indexed: Count = 0
+    released: Count = 0
+    generation: Annotated[str, Field(max_length=64)] = ""
+    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")] = ""
+
+
+class ResultHit(BaseModel):
+    """One case of a merged result."""
+
+    model_config = Message.model_config
+
+    silo: SiloName
+    case: Case
+    score: Score
+    card: Card
+
+    @property
+    def case_id(self) -> CaseId:
+        """The case, typed."""
+        return CaseId(self.case)
+
+
+class SearchResult(Message):
+    """Hits of all silos that answered, best first, and what every silo did."""
+
+    kind: Literal["result"] = "result"
+    query_id: QueryId
+    encoder_version: Version
+    k: Annotated[int, Field(ge=1, le=MAX_HITS)]
+    hits: Annotated[tuple[ResultHit, ...], Field(max_length=MAX_HITS)]
+    silos: Annotated[tuple[SiloReport, ...], Field(max_length=MAX_SILOS)]
+    took_us: Count = 0
+
+    @property
+    def encoder(self) -> EncoderVersion:
+        """The encoder version that all hits share, typed."""
+        return EncoderVersion(self.encoder_version)
+
+    @property
+    def answered(self) -> int:
+        """How many silos answered."""
+        return sum(report.state is SiloState.ANSWERED for report in self.silos)
+
+
+class ErrorMessage(Message):
+    """Why there is no result. Between hospitals only the code and the public sentence; inside one, the text as well."""
+
+    kind: Literal["error"] = "error"
+    code: Code
+    public: Public
+    problem: Annotated[str, Field(max_length=1000)] = ""
+    remedy: Annotated[str, Field(max_length=1000)] = ""

@@ -1,0 +1,87 @@
+"""The command line's edge: data on stdout, people on stderr, one envelope for programs, a status for every outcome."""
+
+import json
+from typing import Annotated
+
+import pytest
+import typer
+
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, run
+from silo_app.errors import ConfigInvalid, NotReady
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def good(output: FormatOption = OutputFormat.TABLE) -> None:
+    emit({"cases": 3, "name": "Grüße"}, output, lambda data: typer.echo(f"{data['cases']} cases"))
+
+
+@app.command()
+def bad(kind: Annotated[str, typer.Argument()], output: FormatOption = OutputFormat.TABLE) -> None:
+    if kind == "input":
+        raise ConfigInvalid("rounds: [0] is less than 1", where="job.json", remedy="Write 1 or more.")
+    if kind == "state":
+        raise NotReady("no encoder", remedy="Train one.")
+    if kind == "stop":
+        raise KeyboardInterrupt
+    if kind == "exit":
+        raise typer.Exit(3)
+    if kind == "pipe":
+        raise BrokenPipeError
+    raise ZeroDivisionError("a bug")
+
+
+def ended(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        run(app, list(arguments))
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+def test_people_get_text_and_programs_get_one_envelope(capsys):
+    assert ended(capsys, "good") == (0, "3 cases\n", "")
+    status, out, err = ended(capsys, "good", "--format", "json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"schema_version": 1, "status": "ok", "data": {"cases": 3, "name": "Grüße"}}
+    assert out.count("\n") == 1
+
+
+def test_an_error_is_a_problem_a_place_a_remedy_and_a_code(capsys):
+    status, out, err = ended(capsys, "bad", "input")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: job.json: rounds: [0] is less than 1\nWrite 1 or more.\n"
+        "config-invalid (docs/errors/README.md#config-invalid)\n"
+    )
+
+
+@pytest.mark.parametrize("option", [["--format", "json"], ["--format=json"]])
+def test_an_error_for_programs_is_one_envelope(capsys, option):
+    status, out, err = ended(capsys, "bad", "state", *option)
+    assert (status, err) == (1, "")
+    error = {"code": "not-ready", "problem": "no encoder", "where": "", "remedy": "Train one."}
+    assert json.loads(out) == {"schema_version": 1, "status": "error", "error": error}
+
+
+@pytest.mark.parametrize(("kind", "status"), [("stop", 130), ("exit", 3), ("pipe", 1), ("bug", 70)])
+def test_every_end_has_its_status(capsys, kind, status):
+    assert ended(capsys, "bad", kind)[0] == status
+
+
+def test_a_bug_shows_its_traceback_and_says_that_it_is_one(capsys):
+    _, out, err = ended(capsys, "bad", "bug")
+    assert not out
+    assert "Traceback" in err
+    assert "ZeroDivisionError: a bug" in err
+    assert "This is a bug: report it." in err
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["good", "--no-such-option"], ["bad"]])
+def test_a_wrong_command_line_is_a_usage_error(capsys, arguments):
+    status, out, err = ended(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert "Usage" in err
+    status, out, err = ended(capsys, *arguments, "--format", "json")
+    assert (status, err) == (2, "")
+    assert json.loads(out)["error"]["code"] == "usage"

@@ -1,0 +1,81 @@
+"""`silo ingest`: data on stdout, people on stderr, and an exit status that scripts can trust."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from silo_app.cli.ingest import ingest
+from silo_app.errors import LabelsInvalid, NotReady, SourceEmpty
+
+
+@pytest.fixture
+def silo():
+    app = typer.Typer()
+    app.command()(ingest)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def archive(tmp_path, make_dicom, make_silo):
+    home = make_silo()
+    source = tmp_path / "source"
+    (source / "1.dcm").write_bytes(make_dicom(StudyInstanceUID="1.1"))
+    (source / "notes.txt").write_text("notes")
+    return home.kit, source
+
+
+def test_refused_files_are_listed_and_the_rest_is_ingested(silo, archive):
+    kit, source = archive
+    result = silo("--silo", kit)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [["not-dicom", str(source / "notes.txt")]]
+    assert "1 views added" in " ".join(result.stderr.split())
+
+
+def test_json_is_one_envelope(silo, archive):
+    kit, _ = archive
+    result = silo("--silo", kit, "--format", "json")
+    envelope = json.loads(result.stdout)
+    assert (envelope["schema_version"], envelope["status"]) == (1, "ok")
+    assert envelope["data"]["added"] == 1
+    assert envelope["data"]["refused"][0]["reason"] == "not-dicom"
+
+
+def test_nothing_usable_is_exit_status_two(silo, archive):
+    kit, source = archive
+    (source / "1.dcm").unlink()
+    result = silo("--silo", kit)
+    assert result.exit_code == 2
+    assert "not-dicom" in result.stdout
+
+
+def test_options_go_before_the_configuration(silo, archive, tmp_path, make_dicom):
+    kit, _ = archive
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "2.dcm").write_bytes(make_dicom(StudyInstanceUID="1.2"))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("study_instance_uid,findings\n1.2,Mass|Gout\n1.9,Mass\n")
+    result = silo("--silo", kit, "--source", other, "--labels", labels)
+    assert result.exit_code == 0
+    shown = " ".join(result.stderr.split())
+    assert "0 of them without a label" in shown
+    assert "Gout (1)" in shown
+    assert "1 keys of the label file" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (lambda kit, tmp: ("--silo", tmp / "nowhere"), NotReady),
+        (lambda kit, tmp: ("--silo", kit, "--source", tmp / "nowhere"), SourceEmpty),
+        (lambda kit, tmp: ("--silo", kit, "--labels", tmp / "nowhere.csv"), LabelsInvalid),
+    ],
+)
+def test_wrong_input_is_one_of_our_errors(silo, archive, tmp_path, arguments, error):
+    result = silo(*arguments(archive[0], tmp_path))
+    assert isinstance(result.exception, error)
+    assert result.exception.remedy

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from silo_app.cli import edge
+from silo_app.cli.model import app, plan_of
+from silo_app.encoder import checkpoint
+from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.errors import ConfigInvalid
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs `silo model ...` and returns (exit status, envelope, what people see)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            edge.run(app, [*map(str, arguments), "--format", "json"])
+        printed = capsys.readouterr()
+        return ended.value.code, json.loads(printed.out), printed.err
+
+    return run
+
+
+@pytest.fixture
+def silo(make_silo):
+    home = make_silo()
+    spec = EncoderSpec(backbone="densenet-small", input_size=32)
+    versions = [
+        checkpoint.save(home.models, spec, to_vector(build(spec, seed)), {"kind": "federated", "job": f"j{seed}"})
+        for seed in (1, 2)
+    ]
+    checkpoint.set_current(home.models, versions[1])
+    return home, versions
+
+
+def test_list_names_every_encoder_and_the_current_one(run, silo):
+    home, versions = silo
+    status, envelope, _ = run("list", "--silo", home.kit)
+    assert status == 0
+    assert {one["version"]: one["current"] for one in envelope["data"]["encoders"]} == {
+        versions[0]: False,
+        versions[1]: True,
+    }
+
+
+def test_a_silo_without_encoders_lists_none(run, make_silo):
+    assert run("list", "--silo", make_silo().kit)[1]["data"] == {"encoders": []}
+
+
+def test_show_prints_the_card_of_the_current_one_or_of_another(run, silo):
+    home, versions = silo
+    assert run("show", "--silo", home.kit)[1]["data"]["job"] == "j2"
+    assert run("show", versions[0], "--silo", home.kit)[1]["data"]["job"] == "j1"
+
+
+def test_show_refuses_weights_that_are_not_the_cards(run, silo):
+    home, versions = silo
+    file = home.models / versions[1] / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    status, envelope, _ = run("show", "--silo", home.kit)
+    assert status == 1
+    assert envelope["error"]["code"] == "checkpoint-invalid"
+
+
+def test_use_changes_what_is_current(silo, capsys):
+    home, versions = silo
+    with pytest.raises(SystemExit) as ended:
+        edge.run(app, ["use", versions[0], "--silo", str(home.kit)])
+    assert ended.value.code == 0
+    assert checkpoint.current_version(home.models) == versions[0]
+    assert "silo index build" in capsys.readouterr().err
+
+
+def test_training_without_images_is_refused_with_a_remedy(run, make_silo):
+    status, envelope, _ = run("train-local", "--silo", make_silo().kit)
+    assert status == 1
+    assert envelope["error"]["code"] == "not-ready"
+    assert "silo ingest" in envelope["error"]["remedy"]
+
+
+def test_settings_are_those_of_a_job():
+    plan = plan_of(["rounds=3", "training.batch_size=16", "encoder.backbone=densenet-small"])
+    assert (plan.rounds, plan.training.batch_size, plan.encoder.backbone) == (3, 16, "densenet-small")
+
+
+@pytest.mark.parametrize("wrong", ["rounds", "rounds=0", "training.speed=9", "rounds=3 rounds.more=1", "=1"])
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ConfigInvalid):
+        plan_of(wrong.split())

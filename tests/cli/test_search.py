@@ -1,0 +1,146 @@
+"""`silo search`, `silo index`: from a DICOM file to ranked cases, over real sockets; only NVFlare's network is left out."""
+
+import json
+
+import numpy as np
+import pytest
+import typer
+
+from silo_app.cli import edge
+from silo_app.cli import index as index_command
+from silo_app.cli import search as search_command
+from silo_app.search import local
+from silo_app.search.messages import ResultHit, SearchResult, SiloReport, SiloState
+from silo_app.search.wire import encode
+
+app = typer.Typer()
+app.add_typer(index_command.app, name="index")
+app.command("search")(search_command.search)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        edge.run(app, [str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def result(request_frame) -> bytes:
+    from silo_app.search.envelope import peek_request
+
+    request = peek_request(request_frame)
+    hit = ResultHit(
+        silo="south",
+        case="c" * 32,
+        score=0.91234,
+        card={"position": "PA", "sex": "F", "age_band": "40-49", "findings": {"Pneumonia": True, "Mass": False}},
+    )
+    states = (
+        SiloReport(silo="north", state=SiloState.LATE, code="no-answer-in-time", took_ms=1000.0),
+        SiloReport(silo="south", state=SiloState.ANSWERED, took_ms=12.3, indexed=40, released=1),
+        SiloReport(silo="west", state=SiloState.UNREACHABLE),
+    )
+    return encode(
+        SearchResult(
+            query_id=request.query_id, encoder_version=request.encoder_version, k=request.k, hits=(hit,), silos=states
+        )
+    )
+
+
+@pytest.fixture
+def searchable(stocked_kit, monkeypatch):
+    """A silo with an encoder (a fake: the real one needs torch), and a gateway that answers."""
+
+    class Fake:
+        version = "ab" * 16
+
+        def file(self, path):
+            from silo_app.imaging.radiograph import read_radiograph
+
+            read_radiograph(path)
+            return np.ones(16, np.float32)
+
+    import silo_app.encoder.embed
+
+    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
+    server = local.FrameServer(stocked_kit.gateway_socket, result)
+    server.start()
+    yield stocked_kit
+    server.close()
+
+
+@pytest.fixture
+def image(tmp_path, make_dicom):
+    file = tmp_path / "image.dcm"
+    file.write_bytes(make_dicom())
+    return file
+
+
+def test_hits_and_every_silos_state_are_printed(searchable, image, capsys):
+    assert run("search", image, "--silo", searchable.kit) == 0
+    output = capsys.readouterr().out
+    assert "0.9123" in output
+    assert "Pneumonia" in output
+    assert "Mass" not in output
+    assert "north: late (1000 ms, no-answer-in-time)" in output
+    assert "south: answered (12 ms, 1 of 40 cases)" in output
+    assert "west: unreachable" in output
+
+
+def test_programs_get_one_envelope(searchable, image, capsys):
+    assert run("search", image, "--silo", searchable.kit, "--format", "json") == 0
+    envelope = json.loads(capsys.readouterr().out)
+    assert envelope["status"] == "ok"
+    assert envelope["data"]["hits"][0]["card"]["findings"] == {"Pneumonia": True, "Mass": False}
+    assert [silo["state"] for silo in envelope["data"]["silos"]] == ["late", "answered", "unreachable"]
+
+
+def test_nobody_answering_is_a_status_of_its_own(searchable, image, monkeypatch):
+    monkeypatch.setattr(SearchResult, "answered", 0)
+    assert run("search", image, "--silo", searchable.kit) == 1
+
+
+def test_a_text_file_is_refused(searchable, tmp_path, capsys):
+    file = tmp_path / "notes.txt"
+    file.write_text("not DICOM")
+    assert run("search", file, "--silo", searchable.kit) == 2
+    assert "image-unsupported" in capsys.readouterr().err
+
+
+def test_no_gateway_says_what_to_do(searchable, image, capsys):
+    searchable.gateway_socket.unlink()
+    assert run("search", image, "--silo", searchable.kit) == 1
+    error = capsys.readouterr().err
+    assert "gateway does not answer" in error
+    assert "Is the site running" in error
+
+
+def test_no_encoder_says_what_to_do(stocked_kit, image, capsys):
+    assert run("search", image, "--silo", stocked_kit.kit) == 1
+    assert "no encoder yet" in capsys.readouterr().err
+
+
+def test_no_index_says_what_to_do(stocked_kit, capsys):
+    assert run("index", "status", "--silo", stocked_kit.kit) == 1
+    assert "silo index build" in capsys.readouterr().err
+
+
+def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
+    import silo_app.encoder.embed
+    from silo_app.imaging.ingest import ingest
+
+    class Fake:
+        version = "ab" * 16
+
+        def radiographs(self, radiographs):
+            return np.stack([np.full(16, radiograph.mean() + 1, np.float32) for radiograph in radiographs])
+
+    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
+    ingest(stocked_kit, workers=1)
+    assert run("index", "build", "--silo", stocked_kit.kit, "--format", "json") == 0
+    built = json.loads(capsys.readouterr().out)["data"]
+    assert (built["cases"], built["embedded"], built["reused"], built["generation"]) == (1, 1, 0, "000001")
+    assert run("index", "build", "--silo", stocked_kit.kit) == 0
+    assert "1 cases, 1 views (0 embedded, 1 taken over)" in capsys.readouterr().out
+    assert run("index", "status", "--silo", stocked_kit.kit, "--format", "json") == 0
+    status = json.loads(capsys.readouterr().out)["data"]
+    assert (status["not_indexed"], status["fits_encoder"], status["damaged"]) == (0, False, [])

@@ -1,0 +1,114 @@
+"""Fixtures that several packages share: DICOM files made on the spot, and a silo to put them into."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from silo_app.config import SiloHome, load
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def picture(rows: int = 64, columns: int = 48, *, bits: int = 12, seed: int = 0) -> np.ndarray:
+    """A smooth picture with some texture that uses nearly the whole range, integers (rows, columns)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:rows, 0:columns]
+    smooth = (np.sin(y / rows * 3 + seed) + np.cos(x / columns * 4)) / 4 + 0.5
+    values = np.clip(smooth + rng.normal(0, 0.02, smooth.shape), 0, 1)
+    return np.rint(values * ((1 << bits) - 1)).astype(np.uint16)
+
+
+def dicom(pixels: np.ndarray | None = None, *, bits: int = 12, signed: bool = False, **attributes: Any):
+    """A CR image as a pydicom dataset; keywords of DICOM override or add, None removes."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import generate_uid
+
+    pixels = picture(bits=bits) if pixels is None else pixels
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = attributes.pop("TransferSyntaxUID", EXPLICIT)
+    values = {
+        "SOPClassUID": CR,
+        "SOPInstanceUID": generate_uid(),
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "PatientID": "P1",
+        "PatientName": "Doe^Jane",
+        "Modality": "CR",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": 8 if bits <= 8 else 16,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": int(signed),
+    } | attributes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tests write what the standard forbids
+        for keyword, value in values.items():
+            if value is not None:
+                setattr(ds, keyword, value)
+    kind = ("i" if signed else "u") + ("1" if bits <= 8 else "2")
+    if attributes.get("PixelData", b"") is not None and "PixelData" not in attributes:
+        content = pixels.astype(f"<{kind}").tobytes()
+        ds.PixelData = content + b"\0" * (len(content) % 2)
+        ds["PixelData"].VR = "OW"
+    ds.file_meta.MediaStorageSOPClassUID = values["SOPClassUID"] or CR
+    ds.file_meta.MediaStorageSOPInstanceUID = values["SOPInstanceUID"] or "1.2.3"
+    return ds
+
+
+def encoded(ds) -> bytes:
+    """A dataset as the bytes of a DICOM file."""
+    import io
+
+    import pydicom
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    return file.getvalue()
+
+
+@pytest.fixture
+def make_picture() -> Callable[..., np.ndarray]:
+    return picture
+
+
+@pytest.fixture
+def make_dataset() -> Callable[..., Any]:
+    return dicom
+
+
+@pytest.fixture
+def make_dicom() -> Callable[..., bytes]:
+    """A function that returns a DICOM file's bytes."""
+    return lambda *args, **kwargs: encoded(dicom(*args, **kwargs))
+
+
+@pytest.fixture
+def encode_dicom() -> Callable[..., bytes]:
+    return encoded
+
+
+@pytest.fixture
+def make_silo(tmp_path: Path) -> Callable[..., SiloHome]:
+    """A function that makes a silo whose source is `<tmp_path>/source`, with settings of silo.yaml as keywords."""
+
+    def make(**settings: Any) -> SiloHome:
+        kit = tmp_path / "kit"
+        (kit / "local").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source").mkdir(exist_ok=True)
+        content = {"name": "test", "sources": [{"path": str(tmp_path / "source")}]} | settings
+        (kit / "local" / "silo.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return load(kit)
+
+    return make

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from silo_app.encoder.losses import contrastive_loss, findings_loss, known_loss
+
+
+def test_unknown_findings_have_no_part_in_the_loss_or_its_gradient():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    targets = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    known = torch.tensor([[True, False], [True, False]])
+    loss = findings_loss(logits, targets, known)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.6931, abs=1e-4)
+    assert (logits.grad[:, 1] == 0).all()
+    assert (logits.grad[:, 0] != 0).all()
+
+
+def test_nothing_known_costs_nothing():
+    known = torch.zeros(2, 3, dtype=torch.bool)
+    assert findings_loss(torch.ones(2, 3), torch.ones(2, 3), known) == 0
+    assert known_loss(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32), known.numpy()) is None
+
+
+def contrast(embedding, targets, known=None):
+    targets = torch.tensor(targets, dtype=torch.float32)
+    known = torch.ones_like(targets, dtype=torch.bool) if known is None else torch.tensor(known)
+    return contrastive_loss(torch.tensor(embedding), targets, known, 0.1)
+
+
+APART = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
+MIXED = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]]
+
+
+def test_like_views_together_cost_less_than_like_views_apart():
+    labels = [[1], [1], [0], [0]]
+    assert contrast(APART, labels) < 0.1 < contrast(MIXED, labels)
+
+
+def test_length_does_not_matter():
+    labels = [[1], [1], [0], [0]]
+    doubled = [[2 * x for x in row] for row in APART]
+    assert contrast(doubled, labels) == pytest.approx(contrast(APART, labels).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("targets", "known"),
+    [
+        ([[1], [0]], [[True], [True]]),  # no two alike
+        ([[1], [1]], [[True], [False]]),  # nothing known of both
+        ([[1, 0], [1, 1]], [[True, True], [True, True]]),  # alike in one finding, unlike in another
+    ],
+)
+def test_without_two_alike_there_is_nothing_to_pull(targets, known):
+    assert contrast([[1.0, 0.0], [0.0, 1.0]], targets, known) == 0
+
+
+def test_views_are_alike_when_what_is_known_of_both_agrees():
+    known = [[True, True], [True, False]]
+    assert contrast([[1.0, 0.0], [0.0, 1.0]], [[1, 1], [1, 0]], known) == pytest.approx(0, abs=1e-6)  # the only other

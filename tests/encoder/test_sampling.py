@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from silo_app.encoder.sampling import batches, shares
+
+
+def labels(*columns):
+    targets = np.array(columns, np.float32).T
+    return targets, np.ones(targets.shape, np.bool_)
+
+
+def test_present_and_absent_are_drawn_equally_often_however_rare_one_is():
+    targets, known = labels([1] + [0] * 99)
+    share = shares(targets, known)
+    assert share[0] == pytest.approx(0.5)
+    assert np.ptp(share[1:]) == 0
+
+
+def test_of_many_kinds_a_rare_one_is_drawn_more_often_than_it_occurs_but_not_as_often_as_a_common_one():
+    targets, known = labels([1] * 4 + [0] * 96, [0] * 4 + [1] * 36 + [0] * 60)
+    share = shares(targets, known)
+    assert 0.04 < share[:4].sum() < share[4:40].sum() < share[40:].sum() < 0.6
+
+
+def test_one_kind_or_nothing_known_is_drawn_evenly():
+    targets, known = labels([1, 1, 1, 1])
+    assert np.allclose(shares(targets, known), 0.25)
+    assert np.allclose(shares(targets, ~known), 0.25)
+
+
+def test_unknown_is_a_kind_of_its_own_and_not_absent():
+    targets, known = labels([0, 0, 0, 1])
+    known[0] = False
+    assert shares(targets, known)[0] > shares(targets, known)[1]
+
+
+def test_batches_have_the_size_and_number_asked_for_and_follow_the_seed():
+    targets, known = labels([0, 1, 0])
+    drawn = [list(batches(targets, known, 8, 3, np.random.default_rng(seed))) for seed in (1, 1, 2)]
+    assert [len(batch) for batch in drawn[0]] == [8, 8, 8]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from silo_app.encoder.dataset import load
+from silo_app.encoder.embed import embed
+from silo_app.encoder.evaluate import findings_auc
+from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.settings import TrainSettings
+from silo_app.encoder.train import learning_rate_at, train_round
+from silo_app.errors import NotReady, UpdateRefused
+
+QUICK = TrainSettings(batch_size=8, steps=3, precision="float32")
+
+
+@pytest.fixture
+def images(fill_silo, spec):
+    return load(fill_silo(), spec)
+
+
+def trained(spec, images, settings=QUICK, seed=1, round_number=0, rounds=2):
+    model = build(spec, 1)
+    outcome = train_round(model, images, settings, round_number=round_number, rounds=rounds, seed=seed)
+    return to_vector(model), outcome
+
+
+def test_a_round_reports_what_it_did_and_tells_its_progress(spec, images):
+    told = []
+    model = build(spec, 1)
+    outcome = train_round(
+        model, images, QUICK, round_number=0, rounds=1, seed=1, progress=lambda done, total: told.append((done, total))
+    )
+    assert (outcome.steps, outcome.samples) == (3, 24)
+    assert np.isfinite(outcome.loss)
+    assert outcome.seconds > 0
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_same_seed_gives_the_same_weights_bit_by_bit(spec, images):
+    first, again = (trained(spec, images)[0] for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"round_number": 1}])
+def test_another_seed_or_round_sees_other_batches(spec, images, other):
+    assert not np.array_equal(trained(spec, images)[0], trained(spec, images, **other)[0])
+
+
+def test_training_learns_what_brightness_cannot_tell(spec, images):
+    """The floor of this picture set is checked in test_evaluate."""
+    model = build(spec, 1)
+    settings = TrainSettings(batch_size=16, steps=60, learning_rate=3e-3, precision="float32")
+    train_round(model, images.where(~images.held_out), settings, round_number=0, rounds=1, seed=1)
+    held_out = images.where(images.held_out)
+    assert findings_auc(spec, embed(model, held_out.pixels)[1], held_out)["Pneumonia"] > 0.9
+
+
+def test_without_labels_nothing_breaks_and_weights_only_decay(spec, fill_silo):
+    images = load(fill_silo(labelled=False), spec)
+    vector, outcome = trained(spec, images)
+    assert outcome.loss == 0
+    assert np.allclose(vector, to_vector(build(spec, 1)), atol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_ends_the_round(spec, images):
+    model = build(spec, 1)
+    with torch.no_grad():
+        model.findings.bias.fill_(float("nan"))
+    with pytest.raises(UpdateRefused, match="the loss is not finite at step 1 of round 1"):
+        train_round(model, images, QUICK, round_number=0, rounds=1, seed=1)
+
+
+def test_no_images_is_said(spec, images):
+    with pytest.raises(NotReady, match="no images to train on"):
+        trained(spec, images.where(np.zeros(len(images), np.bool_)))
+
+
+def test_bfloat16_is_close_to_float32(spec, images):
+    losses = [trained(spec, images, QUICK.model_copy(update={"precision": p}))[1].loss for p in ("float32", "bfloat16")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_learning_rate_rises_and_falls_over_the_whole_job():
+    settings = TrainSettings(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate_at(settings, done) for done in np.linspace(0, 1, 101)]
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[0] == rates[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 4),
+        ({"epochs": 0.5}, 2),
+        ({"epochs": 0.001}, 1),
+        ({"steps": 7}, 7),
+        ({"epochs": 10, "max_steps": 5}, 5),
+        ({"steps": 7, "max_steps": 5}, 5),
+    ],
+)
+def test_steps_of_a_round(settings, steps):
+    assert TrainSettings(batch_size=32, **settings).steps_for(128) == steps

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from silo_app.encoder.transforms import augment, squared, standardised
+
+
+def test_a_tall_image_is_padded_with_black_on_both_sides():
+    result = squared(np.ones((64, 32), np.float32), 32)
+    assert result.dtype == np.uint8
+    assert result.shape == (32, 32)
+    assert (result[:, :8] == 0).all()
+    assert (result[:, 8:24] == 255).all()
+    assert (result[:, 24:] == 0).all()
+
+
+def test_reduction_is_by_area():
+    fine = np.zeros((64, 64), np.float32)
+    fine[::2, ::2] = 1  # a quarter of every 2 x 2 block
+    assert (squared(fine, 32) == 64).all()
+
+
+def test_a_small_image_is_enlarged():
+    assert squared(np.full((5, 5), 0.5, np.float32), 32).shape == (32, 32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(gain=st.floats(0.2, 1), offset=st.floats(0, 0.5), seed=st.integers(0, 99))
+def test_exposure_does_not_change_the_input_of_the_network(gain, offset, seed):
+    image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) * 255
+    assert torch.allclose(standardised(image), standardised(image * gain + offset * 255), atol=0.05)
+
+
+def test_a_blank_image_stays_finite():
+    assert torch.isfinite(standardised(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))).all()
+
+
+def test_augmentation_is_reproducible_and_differs_between_images():
+    images = torch.randint(0, 256, (1, 1, 32, 32), dtype=torch.uint8).repeat(2, 1, 1, 1)
+    first, again = (augment(images, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+    assert first.shape == images.shape
+    assert 0 <= first.min() <= first.max() <= 255
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_augmentation_never_flips(side):
+    """A bright half stays on its side, in each of many draws."""
+    image = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    bright = {
+        "left": (..., slice(0, 16)),
+        "right": (..., slice(16, 32)),
+        "top": (..., slice(0, 16), slice(None)),
+        "bottom": (..., slice(16, 32), slice(None)),
+    }[side]
+    image[bright] = 200
+    moved = augment(image.repeat(50, 1, 1, 1), torch.Generator().manual_seed(0))
+    dark = (image[0, 0] == 0).float()
+    inside, outside = (moved[:, 0] * (1 - dark)).sum(dim=(1, 2)), (moved[:, 0] * dark).sum(dim=(1, 2))
+    assert (inside > 2 * outside).all()

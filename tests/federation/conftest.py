@@ -1,0 +1,128 @@
+"""One consortium for all end-to-end tests: real NVFlare processes over mutual TLS, phantoms, a small encoder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioning import kits
+from provisioning.consortium import Consortium
+from provisioning.federation import Federation
+from silo_app import config
+from silo_app.flare.console import Console, stage_job
+from silo_app.imaging.ingest import ingest
+from silo_app.imaging.samples.phantom import make_phantoms
+
+JOBS = Path(__file__).parents[2] / "jobs"
+SMALL = {
+    "rounds": 2,
+    "encoder.backbone": "densenet-small",
+    "encoder.input_size": 32,
+    "training.epochs": 1,
+    "straggler_wait_s": 20,
+}
+JOB_LIMIT_S = 300.0
+
+
+@dataclass
+class Lab:
+    """A running consortium, and what tests do with it."""
+
+    federation: Federation
+
+    def submit(self, name, settings=None, folder=None):
+        with Console.open(self.federation.admin_kit) as console, stage_job(folder or JOBS / name, settings or {}) as job:
+            return console.submit(job)
+
+    def wait(self, job):
+        with Console.open(self.federation.admin_kit) as console:
+            return console.wait(job, timeout_s=JOB_LIMIT_S)
+
+    def run(self, name, record, settings=None):
+        """Run a job to its end and return the record that its server part wrote."""
+        job = self.submit(name, settings)
+        return job, self.record(job, record)
+
+    def record(self, job, record):
+        with Console.open(self.federation.admin_kit) as console:
+            console.wait(job, timeout_s=JOB_LIMIT_S)
+            folder = console.download(job)
+        return json.loads(next(folder.rglob(record)).read_text())
+
+    def silo(self, *arguments):
+        """Run a `silo` command as a person would, and return status, envelope and text for people."""
+        command = [sys.executable, "-m", "silo_app.cli.main", *map(str, arguments), "--format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+    def query(self, silo):
+        """Return a DICOM file of a silo."""
+        source = config.load(self.federation.kit(silo)).config.sources[0].path
+        return min(source.rglob("*.dcm"))
+
+    def search(self, silo="hospital-a", k=12):
+        status, envelope, text = self.silo("search", self.query(silo), "--silo", self.federation.kit(silo), "-k", k)
+        return status, envelope, text
+
+    def states(self, silo="hospital-a"):
+        """Return every silo's state as one search tells it."""
+        _, envelope, _ = self.search(silo)
+        return {one["silo"]: one["state"] for one in envelope["data"]["silos"]} if envelope["status"] == "ok" else {}
+
+    def until(self, condition, limit_s=60.0):
+        """Wait until `condition()` holds, and return what it returned."""
+        end = time.monotonic() + limit_s
+        while not (outcome := condition()):
+            assert time.monotonic() < end, "it did not become so in time"
+            time.sleep(0.5)
+        return outcome
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    root = tmp_path_factory.mktemp("federation")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    archives = make_phantoms(root / "archives", hospitals=3, studies=24, seed=7, progress=None, workers=2)
+    silos = [
+        {
+            "name": archive.name,
+            "display_name": archive.display_name,
+            "sources": [{"path": str(archive.path / "dicom")}],
+            "labels": json.loads((archive.path / "archive.json").read_text())["labels"]
+            | {"path": str(archive.path / "labels.csv")},
+        }
+        for archive in archives
+    ]
+    content = {"name": "test", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
+    kits.provision(Consortium.model_validate(content), root / "consortium")
+    federation = Federation.load(root / "consortium")
+    for silo in federation.silos:
+        report = ingest(config.load(federation.kit(silo)), workers=2)
+        assert report.views > 20
+        assert not report.refused
+    federation.up()
+    yield Lab(federation)
+    federation.down()
+
+
+@pytest.fixture(scope="session")
+def trained(lab):
+    """The consortium after one training job; yields (lab, job, record)."""
+    job, record = lab.run("train", "rounds.json", SMALL)
+    return lab, job, record
+
+
+@pytest.fixture(scope="session")
+def searching(trained):
+    """The consortium with an index in every silo and the search job running."""
+    lab, _, _ = trained
+    _, record = lab.run("index", "index.json")
+    assert set(record["silos"]) == set(lab.federation.silos)
+    lab.submit("search")
+    lab.until(lambda: set(lab.states().values()) == {"answered"})
+    return lab

@@ -1,0 +1,240 @@
+"""From images to a search across hospitals, on real processes; then each part is killed in turn."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from provisioning import audit_server
+from silo_app import config
+from silo_app.catalogue import Catalogue
+from silo_app.encoder import checkpoint
+from silo_app.errors import JobFailed
+from tests.federation.conftest import JOBS, SMALL
+
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(900)]
+
+
+def test_training_leaves_one_encoder_in_every_silo(trained):
+    lab, job, record = trained
+    versions = {checkpoint.current_version(config.load(lab.federation.kit(s)).models) for s in lab.federation.silos}
+    assert len(versions) == 1
+    kept = checkpoint.load(config.load(lab.federation.kit("hospital-a")).models, versions.pop())
+    assert kept.card["job"] == job
+    assert kept.card["encryption"] == "bfv"
+    assert set(kept.card["silos"]) == set(lab.federation.silos)
+    assert [one["accepted"] for one in record["rounds"]] == [sorted(lab.federation.silos)] * 2
+
+
+def test_the_later_round_is_smaller_than_plain_float32(trained):
+    lab, _, record = trained
+    plain = 4 * len(checkpoint.load(*_current(lab, "hospital-a")).vector)
+    upload = record["rounds"][1]["upload_bytes"]["hospital-a"]
+    assert upload < plain
+
+
+def test_held_out_scores_stay_in_the_silo(trained):
+    lab, job, _ = trained
+    assert (lab.federation.kit("hospital-a") / "silo" / "jobs" / job / "held-out.jsonl").is_file()
+    assert not list(lab.federation.kit(lab.federation.server).rglob("held-out*"))
+
+
+def test_every_hospital_answers_a_query(searching):
+    status, envelope, _ = searching.search()
+    result = envelope["data"]
+    assert status == 0
+    assert len(result["hits"]) == 12
+    assert [hit["score"] for hit in result["hits"]] == sorted((hit["score"] for hit in result["hits"]), reverse=True)
+    assert {hit["silo"] for hit in result["hits"]} <= set(searching.federation.silos)
+    assert result["hits"][0]["score"] == pytest.approx(1.0, abs=1e-3)  # the query's own image is in the gallery
+
+
+def test_a_hit_says_no_more_than_the_policy_allows(searching):
+    _, envelope, _ = searching.search()
+    allowed = {"position", "sex", "age_band", "study_year", "findings"}
+    assert all(set(hit["card"]) <= allowed for hit in envelope["data"]["hits"])
+    assert all(hit["card"].get("study_year") in {None, 0} for hit in envelope["data"]["hits"])  # not in the default policy
+
+
+def test_the_federated_precision_is_measured_through_the_federation(searching, tmp_path):
+    kits = [part for silo in searching.federation.silos for part in ("--silo", searching.federation.kit(silo))]
+    status, envelope, text = searching.silo(
+        "evaluate", *kits, "--federated", "--queries", "5", "--json", tmp_path / "e.json"
+    )
+    assert status == 0, text
+    asked = envelope["data"]["federated_search"]
+    assert asked["queries"] > 5
+    assert 0 <= asked["precision"] <= 1
+    assert all(set(states) == {"answered"} for states in asked["states"].values())
+
+
+def test_the_server_keeps_nothing_that_it_must_not_have(searching):
+    found = audit_server.look(searching.federation)
+    assert found["needles"] > 100
+    assert found["leaks"] == []
+
+
+@pytest.mark.parametrize("kind", ["plaintext weights", "an embedding", "an identifier", "a silo's key"])
+def test_the_look_at_the_server_would_find_a_leak(searching, kind):
+    needle = next(needle for name, needle in audit_server.needles(searching.federation) if name == kind)
+    planted = searching.federation.kit(searching.federation.server) / "planted.bin"
+    planted.write_bytes(b"before" + needle + b"after")
+    try:
+        assert f"planted.bin: {kind}" in audit_server.look(searching.federation)["leaks"]
+    finally:
+        planted.unlink()
+
+
+def test_logs_of_the_silos_name_no_patient(searching):
+    for silo in searching.federation.silos:
+        wanted = [needle for kind, needle in audit_server.needles(searching.federation) if kind == "an identifier"]
+        for log in searching.federation.logs(silo):
+            content = log.read_bytes()
+            assert not [needle for needle in wanted if needle in content]
+
+
+def test_the_console_of_nvflare_submits_a_job(searching):
+    script = "lead@siloscope.example\nsubmit_job jobs/index\nbye\n"
+    done = subprocess.run(
+        ["bash", "startup/fl_admin.sh"],
+        cwd=searching.federation.admin_kit,
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"SILO_PYTHON": sys.executable, "PYTHONPATH": str(JOBS.parent)},
+    )
+    text = done.stdout + done.stderr
+    assert "Submitted job" in text or "submitted job" in text.lower(), text
+    job = next(word for word in text.replace(":", " ").split() if word.count("-") == 4 and len(word) == 36)
+    assert searching.wait(job).status == "FINISHED:COMPLETED"
+
+
+def test_a_job_that_brings_code_is_refused(searching, tmp_path):
+    folder = tmp_path / "train"
+    shutil.copytree(JOBS / "train", folder)
+    (folder / "app" / "custom").mkdir()
+    (folder / "app" / "custom" / "evil.py").write_text("print('evil')\n")
+    with pytest.raises(JobFailed):
+        searching.wait(searching.submit("train", folder=folder))
+
+
+def test_a_job_with_a_class_that_no_site_allows_is_refused(searching, tmp_path):
+    folder = tmp_path / "train"
+    shutil.copytree(JOBS / "train", folder)
+    file = folder / "app" / "config" / "config_fed_client.json"
+    file.write_text(file.read_text().replace("silo_app.flare.silo_training.SiloTraining", "subprocess.Popen"))
+    with pytest.raises(JobFailed):
+        searching.wait(searching.submit("train", folder=folder))
+
+
+def test_a_wrong_setting_ends_the_job_and_is_named(searching):
+    job = searching.submit("train", {"rounds": 0, "no_such_setting": 1})
+    with pytest.raises(JobFailed, match="FINISHED"):
+        searching.wait(job)
+    texts = [path.read_text(errors="replace") for path in searching.federation.logs(searching.federation.server)]
+    assert any("no_such_setting" in text for text in texts)
+
+
+def test_a_killed_index_process_costs_its_own_answers_only(searching):
+    federation = searching.federation
+    federation.stop("hospital-b.index", grace=0)
+    states = searching.states()
+    assert states == {"hospital-a": "answered", "hospital-b": "unreachable", "hospital-c": "answered"}
+    federation.start("hospital-b.index")
+    searching.until(lambda: searching.states()["hospital-b"] == "answered")
+
+
+def test_a_site_killed_between_queries_is_marked_and_comes_back(searching):
+    federation = searching.federation
+    federation.stop("hospital-c", grace=0)
+    states = searching.states()
+    assert states["hospital-c"] == "unreachable"
+    assert states["hospital-a"] == states["hospital-b"] == "answered"
+    federation.start("hospital-c")
+    searching.until(lambda: searching.states()["hospital-c"] == "answered", limit_s=120)
+
+
+def test_a_site_killed_during_queries_never_costs_the_query(searching):
+    federation = searching.federation
+    statuses = []
+
+    def ask():
+        statuses.extend(searching.search()[0] for _ in range(4))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(4)
+    federation.stop("hospital-c", grace=0)
+    asking.join()
+    assert statuses == [0] * 4
+    federation.start("hospital-c")
+    searching.until(lambda: searching.states()["hospital-c"] == "answered", limit_s=120)
+
+
+def test_a_crashed_trainer_costs_one_round_and_not_the_job(searching):
+    job = searching.submit("train", {**SMALL, "rounds": 3, "training.epochs": 4})
+    trainer = searching.until(lambda: _trainer(searching.federation, "hospital-b"))
+    os.kill(trainer, signal.SIGKILL)
+    record = searching.record(job, "rounds.json")
+    assert "hospital-b" in record["rounds"][-1]["accepted"]
+    assert len(set(record["finish"]["encoder_versions"].values())) == 1
+
+
+def test_a_site_killed_during_a_round_is_named_and_the_others_finish(searching):
+    federation = searching.federation
+    job = searching.submit("train", {**SMALL, "rounds": 3, "training.epochs": 4, "straggler_wait_s": 5})
+    file = federation.kit(federation.server) / job / "rounds.json"
+    searching.until(lambda: file.is_file() and '"round": 0' in file.read_text())
+    federation.stop("hospital-c", grace=0)
+    record = searching.record(job, "rounds.json")
+    assert record["rounds"][-1]["accepted"] == ["hospital-a", "hospital-b"]
+    assert "hospital-c" in record["rounds"][-1]["missing"] or len(record["rounds"][-1]["accepted"]) == 2
+    assert set(record["finish"]["encoder_versions"]) == {"hospital-a", "hospital-b"}
+    federation.start("hospital-c")
+
+
+def test_silos_with_another_encoder_say_so_until_they_are_indexed_again(searching):
+    """The job before gave two silos a new encoder: no index is of it yet, and one silo still uses the old one."""
+    states = searching.until(searching.states)
+    assert states["hospital-a"] == states["hospital-b"] == "other-encoder"
+    assert searching.search()[0] == 1
+    searching.run("index", "index.json")
+    searching.until(lambda: searching.states()["hospital-a"] == "answered")
+    assert searching.states()["hospital-c"] == "other-encoder"
+
+
+def test_nothing_of_the_consortium_is_left_running(searching):
+    federation = searching.federation
+    pids = [pid for name in (federation.server, *federation.silos) for pid in federation.pids(name)]
+    assert pids
+    federation.down()
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_catalogues_survive_all_of_this(lab):
+    for silo in lab.federation.silos:
+        with Catalogue.open(config.load(lab.federation.kit(silo)).catalogue) as catalogue:
+            assert catalogue.counts().views > 20
+
+
+def _current(lab, silo):
+    models = config.load(lab.federation.kit(silo)).models
+    return models, checkpoint.current_version(models)
+
+
+def _trainer(federation, silo):
+    for pid in federation.pids(silo):
+        try:
+            if "silo_app.encoder.worker" in " ".join(psutil.Process(pid).cmdline()):
+                return pid
+        except psutil.NoSuchProcess:
+            continue
+    return None

@@ -1,0 +1,48 @@
+"""A folder is listed whole, in one order, whatever lies in it."""
+
+import os
+
+import pytest
+
+from silo_app.errors import SourceEmpty
+from silo_app.imaging.source import open_folder
+
+
+def names(path):
+    return [file.name for file in open_folder(path).files()]
+
+
+def test_every_file_is_listed_in_order(tmp_path):
+    for name in ("b/2.dcm", "a/deep/er/1.dcm", "readme.txt", ".hidden", "b/1.dcm"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    assert names(tmp_path) == [".hidden", "a/deep/er/1.dcm", "b/1.dcm", "b/2.dcm", "readme.txt"]
+
+
+def test_loops_of_links_end_and_linked_folders_are_read(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "1.dcm").write_bytes(b"x")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert names(tmp_path) == ["real/1.dcm", "self"]
+
+
+def test_broken_link_and_odd_names_are_listed(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / os.fsdecode(b"\xff.dcm")).write_bytes(b"x")
+    assert names(tmp_path) == ["gone", "\\xff.dcm"]
+
+
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: None, lambda p: p.write_bytes(b"x")])
+def test_empty_or_missing_folder_says_what_to_do(tmp_path, make):
+    path = tmp_path / "source"
+    make(path)
+    with pytest.raises(SourceEmpty, match="--source"):
+        names(path)
+
+
+def test_folder_of_empty_folders_is_empty(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(SourceEmpty):
+        names(tmp_path)

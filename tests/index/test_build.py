@@ -1,0 +1,158 @@
+"""Building a generation: every view of the catalogue, nothing twice, nothing of another encoder."""
+
+import numpy as np
+import pytest
+
+from silo_app.cases import EncoderVersion, PatientKey, Split
+from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
+from silo_app.errors import EncoderMismatch, NotReady
+from silo_app.index.build import build_generation
+from silo_app.index.generations import building, open_current
+
+FIRST, SECOND = EncoderVersion("ab" * 16), EncoderVersion("cd" * 16)
+
+
+@pytest.fixture
+def home(make_silo):
+    made = make_silo()
+    made.root.mkdir()
+    return made
+
+
+def put(home, *digests):
+    with Catalogue.open(home.catalogue, create=True) as catalogue, catalogue.writing() as writer:
+        for digest in digests:
+            keys = ViewKeys(
+                instance=digest,
+                study=digest[0],
+                study_uid=digest[0],
+                accession="",
+                patient=PatientKey("p"),
+                patient_id="p",
+            )
+            writer.add_view(ViewRecord(digest=digest, keys=keys, split=Split.TRAIN))
+            writer.record_file(FileRecord(source="s", path=digest, size=1, mtime_ns=1, recipe="r", digest=digest))
+
+
+def drop(home, digest):
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        writer.forget_files("s", [digest])
+        writer.drop_orphans()
+
+
+def name(letter, number=0):
+    return letter * 63 + str(number)
+
+
+class Encoder:
+    """Embeds a digest as a vector that depends on it alone, and remembers what it was asked."""
+
+    def __init__(self, seed=0, dimension=8):
+        self.seed, self.dimension, self.asked = seed, dimension, []
+
+    def __call__(self, digests):
+        self.asked += digests
+        rows = [np.random.default_rng([self.seed, int(d[:8], 16), int(d[-1], 16)]) for d in digests]
+        return np.stack([rng.standard_normal(self.dimension) for rng in rows]).astype(np.float32)
+
+
+def stored(home):
+    opened = open_current(home.index)
+    vectors = opened.gallery.vectors(np.arange(opened.info.views))
+    return {row.tobytes().hex(): vector for row, vector in zip(opened.digests, vectors, strict=True)}
+
+
+def test_every_view_is_embedded_and_every_case_counted(home):
+    put(home, name("a"), name("a", 1), name("b"))
+    told = []
+    report = build_generation(home, FIRST, Encoder(), lambda done, total: told.append((done, total)))
+    assert (report.embedded, report.reused) == (3, 0)
+    assert (report.info.views, report.info.cases, report.info.encoder_version) == (3, 2, FIRST)
+    assert told[-1] == (3, 3)
+    assert all(abs(np.linalg.norm(vector) - 1) < 1e-3 for vector in stored(home).values())
+
+
+def test_a_hit_is_the_case_that_the_catalogue_names(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    with Catalogue.open(home.catalogue) as catalogue:
+        for digest, vector in stored(home).items():
+            hit = open_current(home.index).gallery.search(vector, 1)[0]
+            assert hit.case == catalogue.case_of_digest(digest)
+
+
+def test_what_is_unchanged_is_not_embedded_again(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    before = stored(home)
+    put(home, name("c"))
+    drop(home, name("b"))
+    encoder = Encoder()
+    report = build_generation(home, FIRST, encoder)
+    assert encoder.asked == [name("c")]
+    assert (report.embedded, report.reused) == (1, 1)
+    after = stored(home)
+    assert set(after) == {name("a"), name("c")}
+    assert np.array_equal(after[name("a")], before[name("a")])
+
+
+def test_taking_over_again_and_again_changes_nothing(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    before = stored(home)
+    for _ in range(3):
+        build_generation(home, FIRST, Encoder())
+    assert all(np.array_equal(vector, before[digest]) for digest, vector in stored(home).items())
+
+
+def test_another_encoder_embeds_everything(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    encoder = Encoder(seed=1, dimension=16)
+    report = build_generation(home, SECOND, encoder)
+    assert (report.embedded, report.reused, report.info.dimension) == (2, 0, 16)
+
+
+def test_a_damaged_index_is_built_anew(home):
+    put(home, name("a"))
+    build_generation(home, FIRST, Encoder())
+    file = home.index / "000001" / "gallery.faiss"
+    file.chmod(0o600)
+    file.write_bytes(b"")
+    report = build_generation(home, FIRST, Encoder())
+    assert (report.embedded, report.info.generation) == (1, "000002")
+
+
+def test_an_empty_catalogue_is_not_ready(home):
+    put(home)
+    with pytest.raises(NotReady, match="no images to index") as raised:
+        build_generation(home, FIRST, Encoder())
+    assert "silo ingest" in raised.value.remedy
+
+
+def test_no_catalogue_is_not_ready(home):
+    with pytest.raises(NotReady, match="no catalogue"):
+        build_generation(home, FIRST, Encoder())
+
+
+NONSENSE = {
+    "not a number": lambda digests: np.full((len(digests), 8), np.nan, np.float32),
+    "zero": lambda digests: np.zeros((len(digests), 8), np.float32),
+    "too few": lambda digests: np.ones((len(digests) - 1, 8), np.float32),
+    "one dimension": lambda digests: np.ones(len(digests), np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_an_encoder_that_makes_nonsense_publishes_nothing(home, kind):
+    put(home, name("a"), name("b"))
+    with pytest.raises(EncoderMismatch):
+        build_generation(home, FIRST, NONSENSE[kind])
+    with pytest.raises(NotReady):
+        open_current(home.index)
+
+
+def test_two_builds_at_once_are_one_too_many(home):
+    put(home, name("a"))
+    with building(home.index), pytest.raises(NotReady, match="another process builds"):
+        build_generation(home, FIRST, Encoder())

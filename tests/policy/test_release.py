@@ -1,0 +1,129 @@
+"""The release policy: an allow-list, and a stricter setting never lets out more."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
+from silo_app.config import ReleaseSettings
+from silo_app.policy.refusal import PUBLIC, RefusalCode
+from silo_app.policy.release import Candidate, Card, card_of, refusal, release
+
+FIELDS = ("position", "sex", "age_band", "study_year", "findings")
+
+
+def a_view(**fields) -> View:
+    known = {
+        "digest": "0" * 64,
+        "case": CaseId("c" * 32),
+        "patient": PatientKey("secret-patient"),
+        "split": Split.TRAIN,
+        "position": ViewPosition.PA,
+        "sex": Sex.FEMALE,
+        "age": 47,
+        "study_year": 2019,
+        "device": "secret-device",
+        "findings": {Finding.PNEUMONIA: True, Finding.MASS: False},
+    }
+    return View(**(known | fields))
+
+
+def test_a_card_has_the_allowed_fields_and_nothing_else():
+    card = card_of(ReleaseSettings(fields=FIELDS), a_view())
+    assert card.model_dump(mode="json") == {
+        "position": "PA",
+        "sex": "F",
+        "age_band": "40-49",
+        "study_year": 2019,
+        "findings": {"Pneumonia": True, "Mass": False},
+    }
+    assert "secret" not in repr(card)
+
+
+def test_nothing_allowed_is_an_empty_card():
+    assert card_of(ReleaseSettings(fields=()), a_view()) == Card()
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_one_allowed_field_is_released_alone(field):
+    card = card_of(ReleaseSettings(fields=(field,)), a_view())
+    assert set(card.model_dump(exclude_defaults=True)) == {field}
+
+
+@pytest.mark.parametrize("age", [90, 104, None, 0])
+def test_every_age_becomes_a_valid_band(age):
+    band = card_of(ReleaseSettings(fields=("age_band",)), a_view(age=age)).age_band
+    assert band == {90: "90+", 104: "90+", None: "", 0: "0-9"}[age]
+
+
+REFUSED = {
+    "not answering": ({"answer_queries": False}, RefusalCode.NOT_ANSWERING),
+    "a purpose that is not on the list": ({"purposes": ("teaching",)}, RefusalCode.PURPOSE),
+    "no purpose at all": ({"purposes": ()}, RefusalCode.PURPOSE),
+    "an asker who is not on the list": ({"askers": ("south",)}, RefusalCode.ASKER),
+    "too few cases": ({"min_gallery": 12}, RefusalCode.GALLERY_TOO_SMALL),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_the_policy_refuses(kind):
+    change, code = REFUSED[kind]
+    assert refusal(ReleaseSettings(**change), asker="north", purpose="care", cases=11) is code
+
+
+def test_what_the_policy_allows():
+    assert refusal(ReleaseSettings(), asker="north", purpose="care", cases=11) is None
+    named = ReleaseSettings(askers=("north", "south"))
+    assert refusal(named, asker="north", purpose="care", cases=11) is None
+
+
+def test_every_code_has_a_public_sentence():
+    assert set(PUBLIC) == set(RefusalCode)
+
+
+policies = st.builds(
+    ReleaseSettings,
+    answer_queries=st.booleans(),
+    fields=st.lists(st.sampled_from(FIELDS), unique=True).map(tuple),
+    max_hits=st.integers(1, 8),
+    min_similarity=st.sampled_from([-1.0, 0.0, 0.25, 0.5]),
+    min_gallery=st.integers(1, 12),
+    purposes=st.lists(st.sampled_from(["care", "research"]), unique=True).map(tuple),
+    askers=st.sampled_from([(), ("north",), ("south",), ("north", "south")]),
+)
+
+
+def stricter(draw, loose: ReleaseSettings) -> ReleaseSettings:
+    """Draw a policy that is at least as strict in every setting."""
+    askers = loose.askers or ("north", "south")
+    return ReleaseSettings(
+        answer_queries=loose.answer_queries and draw(st.booleans()),
+        fields=tuple(field for field in loose.fields if draw(st.booleans())),
+        max_hits=draw(st.integers(1, loose.max_hits)),
+        min_similarity=draw(st.sampled_from([s for s in (-1.0, 0.0, 0.25, 0.5) if s >= loose.min_similarity])),
+        min_gallery=draw(st.integers(loose.min_gallery, 13)),
+        purposes=tuple(purpose for purpose in loose.purposes if draw(st.booleans())),
+        askers=draw(st.sampled_from([loose.askers, askers[:1]])),
+    )
+
+
+def released(policy: ReleaseSettings, candidates, k, asker, cases) -> set[tuple[str, str, str]]:
+    """Return every single fact that leaves the silo."""
+    if refusal(policy, asker=asker, purpose="care", cases=cases):
+        return set()
+    return {
+        (hit.case, name, str(value))
+        for hit in release(policy, k, candidates)
+        for name, value in {"score": hit.score, **hit.card.model_dump(exclude_defaults=True)}.items()
+    }
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), policies)
+def test_a_stricter_policy_never_releases_more(data, loose):
+    strict = stricter(data.draw, loose)
+    scores = sorted(data.draw(st.lists(st.floats(-1, 1), max_size=10)), reverse=True)
+    candidates = [Candidate(CaseId(f"{i:032x}"), score, a_view(age=i)) for i, score in enumerate(scores)]
+    asked = (candidates, data.draw(st.integers(1, 10)), data.draw(st.sampled_from(["north", "south"])))
+    cases = data.draw(st.integers(1, 13))
+    assert released(strict, *asked, cases) <= released(loose, *asked, cases)

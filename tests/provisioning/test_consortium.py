@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from provisioning.consortium import Consortium, read
+from silo_app.config import CsvLabels, SiloConfig
+from silo_app.errors import ConfigInvalid, InputError
+
+EXAMPLE = Path(__file__).parents[2] / "provisioning" / "consortium.yaml"
+
+
+def test_the_example_has_three_hospitals_and_needs_nothing_else():
+    example = read(EXAMPLE)
+    assert example.silo_names == ("hospital-a", "hospital-b", "hospital-c")
+    assert all(silo.display_name for silo in example.silos)
+    assert example.participants == (
+        "server",
+        "anchor",
+        "hospital-a",
+        "hospital-b",
+        "hospital-c",
+        "lead@siloscope.example",
+        "admin@siloscope.example",
+    )
+
+
+def test_a_missing_file_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "nothing.yaml")
+
+
+def test_every_problem_is_reported_at_once(tmp_path):
+    file = tmp_path / "consortium.yaml"
+    file.write_text(
+        "name: Trial One\n"
+        "server: {port: 70000, sheme: tcp}\n"
+        "certificates: {root_valid_days: 0}\n"
+        "silos: [{name: st-anna}, {name: Hospital A, organisation: St. Anna}]\n"
+        "researchers: [{name: nobody, role: king}]\n"
+    )
+    with pytest.raises(ConfigInvalid) as caught:
+        read(file)
+    keys = [line.removeprefix(f"{file}:").split(":")[0] for line in caught.value.problem.splitlines()]
+    assert keys == [
+        "name",
+        "server.port",
+        "server.sheme",
+        "certificates.root_valid_days",
+        "silos.1.name",
+        "silos.1.organisation",
+        "researchers.0.name",
+        "researchers.0.role",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"silos": [{"name": "hospital-a"}, {"name": "hospital-a"}]},
+        {"silos": [{"name": "anchor"}]},
+        {"silos": [{"name": "server"}]},
+        {"anchor": "server"},
+        {"operator": {"name": "lead@trial.example"}},
+    ],
+)
+def test_names_must_differ(changes, make_consortium):
+    with pytest.raises(ValidationError, match="names must differ"):
+        make_consortium(**changes)
+
+
+@pytest.mark.parametrize("silos", [[], None])
+def test_a_federation_has_hospitals(silos):
+    with pytest.raises(ValidationError):
+        Consortium.model_validate({"name": "trial", "silos": silos})
+
+
+def test_the_operator_is_the_projects_administrator_whatever_the_file_says(make_consortium):
+    operator = {"name": "admin@trial.example", "role": "member"}
+    assert make_consortium(operator=operator).operator.role == "project_admin"
+
+
+def test_a_silo_gets_what_the_file_gives_and_defaults_for_the_rest(make_consortium):
+    given = {
+        "name": "st-anna",
+        "display_name": "St. Anna",
+        "sources": [{"path": "/data/dicom"}],
+        "labels": {"kind": "csv", "path": "/data/labels.csv"},
+        "release": {"max_hits": 3},
+    }
+    config = make_consortium(silos=[given]).silos[0].config()
+    assert config == SiloConfig(
+        name="st-anna",
+        display_name="St. Anna",
+        sources=({"path": "/data/dicom"},),
+        labels=CsvLabels(path=Path("/data/labels.csv")),
+        release={"max_hits": 3},
+    )
+
+
+def test_an_organisation_is_made_of_the_name(make_consortium):
+    assert make_consortium("st-anna-2").silos[0].org == "st_anna_2"

@@ -1,0 +1,173 @@
+"""The asking side: what leaves, what comes back, and what people are told when it does not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from silo_app.catalogue import Catalogue
+from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady
+from silo_app.search import local
+from silo_app.search.ask import Asker, cases_of_same_patient, search_embedding
+from silo_app.search.broker import Broker
+from silo_app.search.messages import ErrorMessage, SearchResult
+from silo_app.search.server import IndexProcess
+from silo_app.search.wire import decode, encode
+
+ENCODER = "ab" * 32
+
+
+class SocketTransport:
+    """What the gateways do between broker and index processes, without NVFlare."""
+
+    def __init__(self, silos):
+        self.silos = silos
+
+    def ask(self, silo, message, budget_s):
+        return local.exchange(self.silos[silo].home.index_socket, message, budget_s)
+
+
+@pytest.fixture
+def federation(stocked):
+    """Three silos with index processes, a broker, and `north`'s gateway: all but the network."""
+    silos = {name: stocked(name, studies=2) for name in ("north", "south", "westward")}
+    processes = []
+    for silo in silos.values():
+        silo.index()
+        processes.append(IndexProcess(silo.home))
+        processes[-1].start()
+    broker = Broker(SocketTransport(silos), tuple(silos))
+    gateway = local.FrameServer(silos["north"].home.gateway_socket, broker.search)
+    gateway.start()
+    yield silos
+    gateway.close()
+    broker.close()
+    for process in processes:
+        process.close()
+
+
+@pytest.fixture
+def gateway(stocked):
+    """Make a gateway of `north` that replies with the given bytes."""
+    silo, made = stocked("north", cases=0), []
+
+    def reply(content):
+        made.append(local.FrameServer(silo.home.gateway_socket, content))
+        made[-1].start()
+        return silo
+
+    yield reply
+    for server in made:
+        server.close()
+
+
+def search(silo, vector=None, **options):
+    vector = np.ones(16, np.float32) if vector is None else vector
+    return search_embedding(Asker.of(silo.home), vector, encoder_version=ENCODER, **options)
+
+
+def test_all_silos_answer(federation):
+    result = search(federation["north"], k=15)
+    assert {report.silo: report.state.value for report in result.silos} == dict.fromkeys(federation, "answered")
+    assert len(result.hits) == 15
+    assert result.answered == 3
+
+
+def test_it_equals_the_search_over_all_vectors(federation):
+    rng = np.random.default_rng(0)
+    everything = {}
+    for name, silo in federation.items():
+        with Catalogue.open(silo.home.catalogue) as catalogue:
+            everything |= {(name, view.case): silo.vectors[view.digest] for view in catalogue.views()}
+    for _ in range(5):
+        query = rng.standard_normal(16)
+        query = (query / np.linalg.norm(query)).astype(np.float32)
+        exact = sorted(everything, key=lambda owner: -float(everything[owner].astype(np.float16) @ query))
+        assert [(hit.silo, hit.case) for hit in search(federation["north"], query, k=10).hits] == exact[:10]
+
+
+def test_own_cases_of_the_same_patient_are_left_out_here_and_named_to_nobody(federation):
+    north = federation["north"]
+    digest, vector = next(iter(north.vectors.items()))
+    with Catalogue.open(north.home.catalogue) as catalogue:
+        patient = catalogue.card(catalogue.case_of_digest(digest)).patient
+        own = catalogue.patient_cases(patient)
+    assert len(own) == 2
+    full = search(north, vector, k=12)
+    without = search(north, vector, k=10, exclude=own)
+    assert full.hits[0].case in own
+    assert [hit.case for hit in without.hits] == [hit.case for hit in full.hits if hit.case not in own][:10]
+    assert len(without.hits) == 10
+    asked = [json.loads(line) for line in federation["south"].home.audit.read_text().splitlines()][-1]
+    assert not set(own) & set(str(asked).split("'"))
+
+
+def test_both_ends_keep_a_record(federation):
+    result = search(federation["north"], user="dr.x")
+    asked = json.loads(federation["north"].home.audit.read_text().splitlines()[-1])
+    assert (asked["event"], asked["asked_query"], asked["user"]) == ("asked", result.query_id, "dr.x")
+    assert "south:answered" in asked["silos"]
+    answered = json.loads(federation["south"].home.audit.read_text().splitlines()[-1])
+    assert (answered["event"], answered["query"], answered["asker"]) == ("answer", result.query_id, "north")
+
+
+def test_cases_of_the_same_patient_are_found_by_the_files_content(stocked, tmp_path):
+    silo = stocked("north", cases=0)
+    file = tmp_path / "image.dcm"
+    file.write_bytes(b"some DICOM")
+    silo.stock(1, 1)
+    assert cases_of_same_patient(silo.home, file) == []
+
+
+def test_no_gateway_says_what_to_do(stocked):
+    with pytest.raises(NotReady, match="gateway does not answer: nobody listens") as raised:
+        search(stocked("north", cases=0))
+    assert "Is the site running" in raised.value.remedy
+
+
+def test_an_error_of_the_gateway_is_told_with_its_remedy(gateway):
+    error = BrokerUnreachable("no broker has announced itself yet", remedy="Is the job `search` running?")
+    silo = gateway(lambda _frame: local.error_frame(error))
+    with pytest.raises(BrokerUnreachable, match="no broker has announced itself yet") as raised:
+        search(silo)
+    assert raised.value.remedy == "Is the job `search` running?"
+
+
+def test_an_error_of_the_broker_is_its_public_sentence(gateway):
+    silo = gateway(lambda _frame: encode(ErrorMessage(code="protocol", public="The message was refused.")))
+    with pytest.raises(BrokerUnreachable, match=r"The message was refused\."):
+        search(silo)
+
+
+@pytest.mark.parametrize("noise", [b"", b"noise", b"\xc1" * 1000])
+def test_noise_instead_of_a_result_is_refused(gateway, noise):
+    with pytest.raises(MessageInvalid):
+        search(gateway(lambda _frame: noise))
+
+
+@pytest.mark.parametrize("change", [{"query_id": "0" * 32}, {"encoder_version": "cd" * 16}])
+def test_a_result_of_another_query_is_refused(gateway, change):
+    def other(frame):
+        from silo_app.search.envelope import peek_request
+
+        request = peek_request(frame)
+        fields = {"query_id": request.query_id, "encoder_version": request.encoder_version} | change
+        return encode(SearchResult(**fields, k=10, hits=(), silos=()))
+
+    with pytest.raises(MessageInvalid, match="another query"):
+        search(gateway(other))
+
+
+def test_what_leaves_is_the_request_and_nothing_more(gateway):
+    seen = []
+    silo = gateway(lambda frame: seen.append(frame) or b"")
+    with pytest.raises(MessageInvalid):
+        search(silo, np.arange(16, dtype=np.float32), user="dr.x")
+    from silo_app.search.envelope import peek_request
+
+    content = peek_request(seen[0]).model_dump()
+    assert set(content) == {
+        "kind", "version", "query_id", "issued_at_ms", "budget_ms", "encoder_version", "vector", "k", "purpose",
+        "asker", "user",
+    }  # fmt: skip
+    assert decode(encode(peek_request(seen[0])), type(peek_request(seen[0]))).user == "dr.x"

@@ -1,0 +1,161 @@
+"""The broker: every silo at once, under one deadline, and always the true state of each."""
+
+import threading
+import time
+
+import pytest
+
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.broker import Broker
+from silo_app.search.messages import ErrorMessage, Refusal, SearchResult, SiloAnswer, SiloState
+from silo_app.search.wire import decode, encode
+
+NAMES = ("north", "south", "west")
+
+
+@pytest.fixture
+def broker(transport):
+    made = Broker(transport, NAMES, budget_ms=1000)
+    yield made
+    made.close()
+
+
+def states(result: SearchResult) -> dict[str, str]:
+    return {report.silo: report.state.value for report in result.silos}
+
+
+def test_all_silos_answer_and_are_merged(broker, sealed):
+    result = decode(broker.search(sealed(k=7)), SearchResult)
+    assert states(result) == dict.fromkeys(NAMES, "answered")
+    assert len(result.hits) == 7
+    assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
+    assert {report.indexed for report in result.silos} == {20}
+
+
+def test_a_late_silo_costs_its_own_answers_and_no_more_than_the_deadline(broker, transport, sealed, faults):
+    transport.behaviour["south"] = faults["late"]
+    start = time.monotonic()
+    result = broker.ask_all(sealed(budget_ms=500))
+    assert time.monotonic() - start < 1.5  # a busy machine's scheduler included
+    assert states(result) == {"north": "answered", "south": "late", "west": "answered"}
+    assert {hit.silo for hit in result.hits} == {"north", "west"}
+
+
+def test_a_transport_that_hangs_past_the_deadline_is_given_up(broker, transport, sealed):
+    release = threading.Event()
+    transport.behaviour["west"] = lambda _message, _budget: release.wait(5) and b""
+    start = time.monotonic()
+    result = broker.ask_all(sealed(budget_ms=500))
+    took = time.monotonic() - start
+    release.set()
+    assert took < 1.5
+    assert states(result)["west"] == "late"
+
+
+def test_a_gone_silo_is_reported_at_once(broker, transport, sealed, faults):
+    transport.behaviour["north"] = faults["gone"]
+    result = broker.ask_all(sealed())
+    assert states(result) == {"north": "unreachable", "south": "answered", "west": "answered"}
+    assert result.took_us < 900_000
+
+
+def test_all_silos_gone_is_a_result_without_hits(broker, transport, sealed, faults):
+    transport.behaviour = dict.fromkeys(NAMES, faults["gone"])
+    result = broker.ask_all(sealed())
+    assert result.hits == ()
+    assert states(result) == dict.fromkeys(NAMES, "unreachable")
+
+
+def _raise(_message, _budget):
+    raise RuntimeError("a bug in a transport")
+
+
+def _answer(change):
+    """Make a silo that alters its true answer."""
+
+    def behave(handler):
+        def ask(message, _budget):
+            return encode(change(decode(handler(message), SiloAnswer)))
+
+        return ask
+
+    return behave
+
+
+MAD = {
+    "noise": lambda handler: lambda *_: b"\xc1noise",
+    "nothing": lambda handler: lambda *_: b"",
+    "a bug": lambda handler: _raise,
+    "another silo's name": _answer(lambda a: a.model_copy(update={"silo": "west"})),
+    "another query": _answer(lambda a: a.model_copy(update={"query_id": "0" * 32})),
+    "another encoder": _answer(lambda a: a.model_copy(update={"encoder_version": "cd" * 32})),
+    "too many hits": _answer(lambda a: a.model_copy(update={"hits": a.hits[:1] + a.hits})),
+    "a case twice": _answer(lambda a: a.model_copy(update={"hits": a.hits[:1] * 2})),
+    "a score above one": _answer(lambda a: a.model_copy(update={"hits": (a.hits[0].model_copy(update={"score": 7.0}),)})),
+    "a score that is no number": _answer(
+        lambda a: a.model_copy(update={"hits": (a.hits[0].model_copy(update={"score": float("nan")}),)})
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MAD)
+def test_nonsense_from_a_silo_is_its_own_error(kind, broker, transport, silos, sealed):
+    transport.behaviour["south"] = MAD[kind](silos["south"].handle)
+    result = broker.ask_all(sealed())
+    assert states(result) == {"north": "answered", "south": "error", "west": "answered"}
+    assert "south" not in {hit.silo for hit in result.hits}
+
+
+REFUSALS = {
+    RefusalCode.BUSY: SiloState.BUSY,
+    RefusalCode.PURPOSE: SiloState.DENIED,
+    RefusalCode.GALLERY_TOO_SMALL: SiloState.DENIED,
+    RefusalCode.SIGNATURE_INVALID: SiloState.DENIED,
+    RefusalCode.NOT_READY: SiloState.NOT_READY,
+    RefusalCode.OTHER_ENCODER: SiloState.OTHER_ENCODER,
+    RefusalCode.INDEX_DAMAGED: SiloState.ERROR,
+}
+
+
+@pytest.mark.parametrize(("code", "state"), REFUSALS.items())
+def test_a_refusal_is_a_state_with_its_code(code, state, broker, transport, sealed):
+    transport.behaviour["west"] = lambda *_: encode(Refusal.of("west", code))
+    report = broker.ask_all(sealed()).silos[2]
+    assert (report.silo, report.state, report.code) == ("west", state, code.value)
+    assert report.public
+
+
+def test_a_silo_with_another_encoder_is_named_and_not_mixed(broker, silos, sealed):
+    silos["south"].encoder = "ef" * 32
+    result = broker.ask_all(sealed())
+    assert states(result)["south"] == "other-encoder"
+    assert result.silos[1].encoder_version == "ef" * 32
+    assert {hit.silo for hit in result.hits} <= {"north", "west"}
+
+
+def test_what_is_no_request_gets_an_error_message(broker):
+    for frame in (b"", b"\x00" * 100, b"x" * 200_000):
+        assert decode(broker.search(frame), ErrorMessage).code in {"message-invalid", "signature-invalid"}
+
+
+def test_one_hanging_silo_is_busy_for_the_next_query_and_holds_up_no_other(transport, sealed):
+    broker = Broker(transport, NAMES, budget_ms=500, in_flight_per_silo=2)
+    release = threading.Event()
+    transport.behaviour["west"] = lambda *_: release.wait(5) and b""
+    seen = [states(broker.ask_all(sealed())) for _ in range(4)]
+    release.set()
+    broker.close()
+    assert [state["west"] for state in seen] == ["late", "late", "busy", "busy"]
+    assert all(state["north"] == state["south"] == "answered" for state in seen)
+
+
+def test_queries_in_flight_do_not_mix(broker, sealed, silos):
+    frames = [sealed(silos["south"].gallery.stored[i], k=1) for i in range(20)]
+    results: dict[int, SearchResult] = {}
+    threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, broker.ask_all(frames[i]))) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = silos["south"].gallery.names
+    assert [results[i].hits[0].case for i in range(20)] == names[:20]

@@ -1,0 +1,45 @@
+"""Fresh requests pass once."""
+
+import pytest
+
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.replays import FRESH_S, SeenQueries
+
+NOW = 1_700_000_000.0
+
+
+def at(request_of, seconds):
+    return request_of(issued_at_ms=int((NOW + seconds) * 1000))
+
+
+@pytest.mark.parametrize("seconds", [0, -FRESH_S + 1, FRESH_S - 1])
+def test_a_fresh_request_passes_once(request_of, seconds):
+    seen, request = SeenQueries(), at(request_of, seconds)
+    assert seen.refusal(request, NOW) is None
+    assert seen.refusal(request, NOW + 1) is RefusalCode.REPLAYED
+
+
+@pytest.mark.parametrize("seconds", [-FRESH_S - 1, FRESH_S + 1, -1e9])
+def test_an_old_request_or_one_from_the_future_does_not(request_of, seconds):
+    assert SeenQueries().refusal(at(request_of, seconds), NOW) is RefusalCode.STALE
+
+
+def test_a_replay_is_refused_for_as_long_as_the_request_is_fresh(request_of):
+    seen, request = SeenQueries(), at(request_of, FRESH_S - 1)
+    assert seen.refusal(request, NOW) is None
+    for later in range(0, int(2 * FRESH_S) + 10, 7):
+        assert seen.refusal(request, NOW + later) in {RefusalCode.REPLAYED, RefusalCode.STALE}
+
+
+def test_what_is_no_longer_fresh_is_forgotten(request_of):
+    seen = SeenQueries(limit=1)
+    assert seen.refusal(at(request_of, 0), NOW) is None
+    assert seen.refusal(at(request_of, 0), NOW) is RefusalCode.BUSY
+    later = NOW + 3 * FRESH_S
+    assert seen.refusal(request_of(issued_at_ms=int(later * 1000)), later) is None
+
+
+def test_what_an_earlier_process_answered_is_remembered(request_of):
+    seen, request = SeenQueries(), at(request_of, 0)
+    seen.remember([(request.asker, request.query_id)], NOW)
+    assert seen.refusal(request, NOW) is RefusalCode.REPLAYED

@@ -1,0 +1,242 @@
+"""The index process: verifies, decides, records, answers; nothing that it is sent ends it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from silo_app.audit.log import verify
+from silo_app.errors import NotReady
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.envelope import seal
+from silo_app.search.local import exchange
+from silo_app.search.messages import Refusal, SiloAnswer
+from silo_app.search.server import IndexProcess
+from silo_app.search.wire import decode
+
+
+@pytest.fixture
+def silo(stocked):
+    made = stocked("south")
+    made.index()
+    return made
+
+
+@pytest.fixture
+def start():
+    """Start index processes in this process, and end them."""
+    started = []
+
+    def begin(home, **options) -> IndexProcess:
+        process = IndexProcess(home, **options)
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def ask(stocked, request_of):
+    """Ask a silo's index process over its socket, as `north`."""
+
+    north = stocked.federation.identity("north")
+
+    def asking(silo, vector=None, **fields):
+        frame = seal(north, request_of(vector, **fields))
+        return decode(exchange(silo.home.index_socket, frame, 10), SiloAnswer, Refusal)
+
+    return asking
+
+
+def records(silo):
+    return [json.loads(line) for line in silo.home.audit.read_text().splitlines()]
+
+
+def test_it_answers_over_its_socket(silo, start, ask):
+    start(silo.home)
+    digest, vector = next(iter(silo.vectors.items()))
+    reply = ask(silo, vector, k=3)
+    assert isinstance(reply, SiloAnswer)
+    assert (reply.silo, reply.generation, reply.indexed, len(reply.hits)) == ("south", "000001", 20, 3)
+    assert reply.hits[0].score == pytest.approx(1, abs=1e-3)
+    assert reply.hits[0].card.age_band == "40-49"
+    assert reply.took_us > 0
+    assert digest not in repr(reply)
+
+
+def test_every_answer_and_refusal_is_in_the_audit_log(silo, start, ask):
+    start(silo.home)
+    answered = ask(silo, k=2, user="dr.x@north")
+    ask(silo, purpose="marketing")
+    exchange(silo.home.index_socket, b"noise", 10)
+    first, second, third = records(silo)
+    assert (first["event"], first["asker"], first["user"], first["k"]) == ("answer", "north", "dr.x@north", 2)
+    assert first["released"] == [hit.case for hit in answered.hits]
+    assert (second["event"], second["code"]) == ("refusal", "purpose-not-allowed")
+    assert (third["event"], third["code"]) == ("refusal", "message-invalid")
+    assert verify(silo.home.audit).lines == 3
+
+
+def test_the_audit_log_holds_no_embedding_and_no_identifier(silo, start, ask):
+    start(silo.home)
+    digest, vector = next(iter(silo.vectors.items()))
+    ask(silo, vector)
+    text = silo.home.audit.read_text()
+    for secret in ("secret", "vector", digest, str(float(vector[0]))[:8]):
+        assert secret not in text
+
+
+def test_without_an_audit_record_nothing_is_released(silo, start, ask):
+    process = start(silo.home)
+    process._audit.append = lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    assert ask(silo).code is RefusalCode.INTERNAL
+
+
+def test_a_replayed_request_is_refused_also_after_a_restart(silo, start, stocked, request_of):
+    frame = seal(stocked.federation.identity("north"), request_of())
+    process = start(silo.home)
+    assert isinstance(decode(process.answer_frame(frame), SiloAnswer, Refusal), SiloAnswer)
+    assert decode(process.answer_frame(frame), Refusal).code is RefusalCode.REPLAYED
+    process.close()
+    again = start(silo.home)
+    assert decode(again.answer_frame(frame), Refusal).code is RefusalCode.REPLAYED
+
+
+def test_forged_and_malformed_requests_are_refused(silo, start, stocked, authority, request_of):
+    process = start(silo.home)
+    forged = {
+        "another federation": (seal(authority.identity("north"), request_of()), RefusalCode.SIGNATURE_INVALID),
+        "another's name": (seal(stocked.federation.identity("west"), request_of()), RefusalCode.SIGNATURE_INVALID),
+        "noise": (os.urandom(200), RefusalCode.MESSAGE_INVALID),
+        "nothing": (b"", RefusalCode.MESSAGE_INVALID),
+        "oversized": (bytes(1 << 20), RefusalCode.MESSAGE_INVALID),
+        "old": (
+            seal(stocked.federation.identity("north"), request_of(issued_at_ms=1)),
+            RefusalCode.STALE,
+        ),
+    }
+    for kind, (frame, code) in forged.items():
+        assert decode(process.answer_frame(frame), Refusal).code is code, kind
+
+
+def test_no_index_yet_is_not_ready_and_a_published_one_is_noticed(stocked, start, ask):
+    silo = stocked("south")
+    start(silo.home)
+    assert ask(silo).code is RefusalCode.NOT_READY
+    silo.index()
+    assert ask(silo).generation == "000001"
+
+
+def test_a_new_generation_is_taken_while_the_old_one_answers(silo, start, ask):
+    start(silo.home)
+    assert ask(silo).generation == "000001"
+    silo.stock(99, 5)
+    silo.index()
+    deadline = time.monotonic() + 10
+    while (reply := ask(silo)).generation != "000002":
+        assert reply.generation == "000001"
+        assert time.monotonic() < deadline
+    assert reply.indexed == 25
+
+
+def test_a_damaged_generation_is_not_used(silo, start, ask):
+    silo.stock(99, 5)
+    silo.index()
+    file = silo.home.index / "000002" / "gallery.faiss"
+    file.chmod(0o600)
+    os.truncate(file, 100)
+    start(silo.home)
+    assert ask(silo).generation == "000001"
+
+
+def test_no_sound_generation_is_an_error_until_one_is_built(silo, start, ask):
+    file = silo.home.index / "000001" / "gallery.faiss"
+    file.chmod(0o600)
+    os.truncate(file, 100)
+    start(silo.home)
+    assert ask(silo).code is RefusalCode.INDEX_DAMAGED
+    assert ask(silo).code is RefusalCode.INDEX_DAMAGED
+    silo.index()
+    assert ask(silo).generation == "000002"
+
+
+def test_another_encoder_is_named(silo, start, ask):
+    start(silo.home)
+    reply = ask(silo, encoder_version="cd" * 16)
+    assert reply.code is RefusalCode.OTHER_ENCODER
+    assert reply.encoder_version == "ab" * 32
+
+
+def test_a_recalled_study_is_gone_from_the_next_answer(silo, start, ask):
+    start(silo.home)
+    digest, vector = next(iter(silo.vectors.items()))
+    nearest = ask(silo, vector, k=1).hits[0].case
+    silo.recall(digest)
+    assert nearest not in {hit.case for hit in ask(silo, vector, k=20).hits}
+
+
+def test_a_silo_without_a_catalogue_refuses_and_lives_on(silo, start, ask):
+    start(silo.home)
+    silo.home.catalogue.rename(silo.home.catalogue.with_suffix(".away"))
+    assert ask(silo).code is RefusalCode.INTERNAL
+    silo.home.catalogue.with_suffix(".away").rename(silo.home.catalogue)
+    assert isinstance(ask(silo), SiloAnswer)
+
+
+def test_more_queries_than_places_are_busy_within_their_budget(silo, start, ask):
+    process = start(silo.home, at_once=1)
+    process._places.acquire()
+    begun = time.monotonic()
+    assert ask(silo, budget_ms=100).code is RefusalCode.BUSY
+    assert time.monotonic() - begun < 1
+    process._places.release()
+    assert isinstance(ask(silo), SiloAnswer)
+
+
+def test_many_askers_at_once(silo, start, ask):
+    start(silo.home)
+    replies = []
+    vectors = list(silo.vectors.values())
+    threads = [
+        threading.Thread(target=lambda v=v: replies.append((v, ask(silo, v, k=1, budget_ms=20_000)))) for v in vectors
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({reply.hits[0].case for _, reply in replies}) == 20
+    assert verify(silo.home.audit).lines == 20
+
+
+def test_a_second_index_process_is_refused(silo, start):
+    start(silo.home)
+    with pytest.raises(NotReady, match="another process listens here already"):
+        IndexProcess(silo.home).start()
+
+
+def test_the_command_answers_until_it_is_ended_and_loads_no_torch(silo, ask):
+    code = (
+        "import sys; from silo_app.cli.serve import serve; from pathlib import Path\n"
+        "serve(Path(sys.argv[1]))\n"
+        "print([name for name in ('torch', 'monai', 'tenseal', 'pydicom', 'nvflare') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, silo.home.kit]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()) as process:
+        while "answers at" not in (line := process.stderr.readline()):
+            assert line, "it ended before it listened"
+        assert isinstance(ask(silo, np.ones(16, np.float32)), SiloAnswer)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert output.strip() == "[]"
+    assert not silo.home.index_socket.exists()
