@@ -25,6 +25,7 @@ __all__ = ["TOKEN", "end", "is_alive", "living", "read_record", "start", "tail"]
 TOKEN = "SILOSCOPE_RUN"  # noqa: S105 - the name of an environment variable
 _CLOCK_SLACK = 2.0
 _START_LIMIT = 30.0
+_KILL_LIMIT = 5.0
 
 
 def start(
@@ -149,7 +150,7 @@ def end(records: Iterable[Record], *, grace: float) -> list[int]:
             return []
         time.sleep(0.1)
     killed = [process for process in living(records) if _signal(process, kill=True)]
-    psutil.wait_procs(killed, timeout=grace)
+    psutil.wait_procs(killed, timeout=_KILL_LIMIT)
     return [process.pid for process in killed]
 
 

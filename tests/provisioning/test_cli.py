@@ -20,9 +20,7 @@ def test_help_names_every_command(capsys):
         assert command in shown
 
 
-@pytest.mark.parametrize(
-    "command", [["up"], ["down"], ["status"], ["logs"], ["start", "hospital-a"], ["stop", "hospital-a"]]
-)
+@pytest.mark.parametrize("line", ["up", "down", "status", "logs", "start hospital-a", "stop hospital-a"])
 def test_without_a_federation_every_command_says_what_to_do(line, tmp_path, capsys):
     assert run(*line.split(), "--dir", tmp_path) == 1
     shown = capsys.readouterr().err

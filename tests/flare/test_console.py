@@ -1,0 +1,62 @@
+"""A submitted job is a copy: the folder stays as it is, and settings go where the plan is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady
+from silo_app.flare.console import Console, JobState, stage_job
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+def plan_of(folder):
+    return json.loads((folder / "app" / "config" / "config_fed_server.json").read_text())["workflows"][0]["args"]["plan"]
+
+
+def test_settings_go_into_the_copy_only():
+    before = plan_of(JOBS / "train")
+    with stage_job(JOBS / "train", {"rounds": 3, "training.batch_size": 16}) as staged:
+        assert staged.name == "train"
+        assert plan_of(staged) == before | {"rounds": 3, "training": {"batch_size": 16}}
+    assert plan_of(JOBS / "train") == before
+    assert not staged.exists()
+
+
+def test_what_nvflare_left_in_the_folder_is_not_copied(tmp_path):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    (folder / "meta.json").write_text("{}")
+    (folder / ".__nvfl_sig.json").write_text("{}")
+    with stage_job(folder, {}) as staged:
+        assert [path.name for path in staged.iterdir()] == ["meta.json"]
+
+
+def test_a_setting_below_a_number_is_refused():
+    with pytest.raises(ConfigInvalid, match="rounds holds no settings"), stage_job(JOBS / "train", {"rounds.x": 1}):
+        pass
+
+
+def test_a_folder_that_is_no_job_is_refused(tmp_path):
+    with pytest.raises(NotReady, match=r"has no meta\.json"), stage_job(tmp_path, {}):
+        pass
+
+
+def test_a_kit_that_is_no_researchers_is_refused(tmp_path):
+    with pytest.raises(CertificateMissing, match="not a researcher's startup kit"), Console.open(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "over"),
+    [
+        ("SUBMITTED", False),
+        ("RUNNING", False),
+        ("FINISHED:COMPLETED", True),
+        ("FINISHED:ABORTED", True),
+        ("ABANDONED", True),
+    ],
+)
+def test_which_states_are_final(status, over):
+    assert JobState("1", "train", status, "", "").over is over

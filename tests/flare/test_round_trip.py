@@ -1,0 +1,127 @@
+"""Waiting for silos: for all that live, as long as the deadline allows; simulated behind the controller's interface."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from silo_app.errors import UpdateRefused
+from silo_app.flare import words
+from silo_app.flare.round_trip import Patience, ask
+
+ALL = ("a", "b", "c")
+
+
+class SimulatedController:
+    """What `ask` uses of NVFlare's controller: each silo replies after its delay, or never."""
+
+    def __init__(self, replies, gone=()):
+        self.replies, self.gone, self.cancelled, self.logged = replies, set(gone), False, []
+
+    def broadcast(self, task, fl_ctx, targets, min_responses):
+        assert min_responses == len(targets)
+        for silo in targets:
+            if silo in self.replies:
+                threading.Timer(self.replies[silo][0], self._deliver, (task, silo, fl_ctx)).start()
+
+    def _deliver(self, task, silo, fl_ctx):
+        client_task = SimpleNamespace(client=SimpleNamespace(name=silo), result=self.replies[silo][1])
+        task.result_received_cb(client_task=client_task, fl_ctx=fl_ctx)
+        assert client_task.result is None  # an update must not stay in memory
+
+    def get_client_disconnect_time(self, silo):
+        return time.time() if silo in self.gone else None
+
+    def cancel_task(self, task, completion_status):
+        task.completion_status = completion_status
+        self.cancelled = True
+
+    def log_error(self, fl_ctx, text):
+        self.logged.append(text)
+
+
+def ok(after=0.0):
+    return after, make_reply(ReturnCode.OK)
+
+
+def refusing(code="not-ready"):
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    reply[words.REFUSAL] = {"code": code, "public": "Not ready."}
+    return 0.0, reply
+
+
+def asked(controller, *, take=None, **patience):
+    settings = {"enough": 2, "deadline_s": 10.0, "straggler_s": 10.0} | patience
+    start = time.monotonic()
+    answers = ask(controller, "task", Shareable(), ALL, Patience(**settings), FLContext(), Signal(), take)
+    return answers, time.monotonic() - start
+
+
+def test_all_answer():
+    answers, seconds = asked(SimulatedController({silo: ok() for silo in ALL}))
+    assert set(answers.accepted) == set(ALL)
+    assert not answers.refused
+    assert not answers.missing
+    assert seconds < 5
+
+
+def test_a_straggler_gets_its_while_and_is_then_late():
+    answers, seconds = asked(SimulatedController({"a": ok(), "b": ok()}), straggler_s=0.4)
+    assert set(answers.accepted) == {"a", "b"}
+    assert answers.missing == {"c": "late"}
+    assert seconds >= 0.4
+
+
+def test_nobody_waits_for_a_silo_that_is_gone():
+    answers, seconds = asked(SimulatedController({"a": ok(), "b": ok()}, gone="c"))
+    assert answers.missing == {"c": "gone"}
+    assert seconds < 5
+
+
+def test_nobody_waits_for_a_silo_that_missed_the_last_task():
+    answers, seconds = asked(SimulatedController({"a": ok(), "b": ok()}), unreliable=frozenset("c"))
+    assert answers.missing == {"c": "late"}
+    assert seconds < 5
+
+
+def test_an_unreliable_silo_that_answers_in_time_counts():
+    answers, _ = asked(SimulatedController({"a": ok(0.3), "b": ok(0.3), "c": ok()}), unreliable=frozenset("c"))
+    assert set(answers.accepted) == set(ALL)
+
+
+def test_the_deadline_ends_a_task_below_enough():
+    answers, _ = asked(SimulatedController({"a": ok()}), deadline_s=0.4)
+    assert set(answers.accepted) == {"a"}
+    assert answers.missing == {"b": "late", "c": "late"}
+
+
+def test_a_refusal_is_named_with_its_code():
+    answers, _ = asked(SimulatedController({"a": ok(), "b": ok(), "c": refusing()}))
+    assert answers.refused == {"c": {"code": "not-ready", "public": "Not ready."}}
+
+
+def test_a_reply_that_cannot_be_used_costs_its_sender_only():
+    def take(silo, _reply):
+        if silo == "b":
+            raise UpdateRefused("it is of another network", remedy="Look at it.")
+
+    controller = SimulatedController({silo: ok() for silo in ALL})
+    answers, _ = asked(controller, take=take)
+    assert set(answers.accepted) == {"a", "c"}
+    assert answers.refused["b"]["code"] == "update-refused"
+    assert "another network" not in str(answers.refused)
+    assert controller.logged
+
+
+@pytest.mark.parametrize("given", [None, {"code": 5, "public": "x"}, "text", {"code": "x" * 1000, "public": "y" * 1000}])
+def test_a_malformed_refusal_is_bounded(given):
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    reply[words.REFUSAL] = given
+    answers, _ = asked(SimulatedController({"a": ok(), "b": ok(), "c": (0.0, reply)}))
+    assert len(answers.refused["c"]["code"]) <= 64
+    assert len(answers.refused["c"]["public"]) <= 200
