@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from silo_app import config
 from silo_app.cases import EncoderVersion
@@ -69,7 +69,7 @@ def use(version: str, silo: SiloOption) -> None:
     models = config.load(silo).models
     kept = checkpoint.load(models, EncoderVersion(version))
     checkpoint.set_current(models, kept.version)
-    people.print(f"{kept.version} is current; run `silo index build`: the index is of the encoder before")
+    people.print(f"{kept.version} is current; run `silo index build`: the index is of the encoder before", soft_wrap=True)
 
 
 @app.command("train-local")
@@ -132,7 +132,7 @@ def plan_of(pairs: list[str]) -> Any:
 
 
 def _show_list(data: dict[str, Any]) -> None:
-    table = Table("version", "", "kind", "job", "created")
+    table = Table(Column("version", no_wrap=True), "", "kind", "job", "created")
     for one in data["encoders"]:
         card = one["card"]
         table.add_row(
@@ -151,6 +151,8 @@ def _show_card(card: dict[str, Any]) -> None:
 def _show_trained(data: dict[str, Any]) -> None:
     for point in data["curve"]:
         areas = ", ".join(f"{name} {value:.3f}" for name, value in point["auc"].items())
-        people.print(f"after round {point['round']}: AUC {areas or 'not defined'} ({point['views']} held-out views)")
+        people.print(
+            f"after round {point['round']}: AUC {areas or 'not defined'} ({point['views']} held-out views)", soft_wrap=True
+        )
     people.print(f"{data['steps']} steps in {data['seconds']:.0f} s", highlight=False)
     print(data["version"])  # noqa: T201  (data on stdout)

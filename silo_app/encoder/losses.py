@@ -9,12 +9,19 @@ from torch.nn import functional
 __all__ = ["contrastive_loss", "findings_loss", "known_loss"]
 
 _NEVER = -1e9
+_TINY = 1e-6
 
 
-def findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known."""
+def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+    """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known.
+
+    `positive_weight` (F,) says how much a present finding counts; the mean is over the weights, so that the scale stays.
+    """
     each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
+    weight = known.float()
+    if positive_weight is not None:
+        weight = weight * torch.where(targets > 0.5, positive_weight, 1.0)
+    return (each * weight).sum() / weight.sum().clamp(min=_TINY)
 
 
 def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_]) -> float | None:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["batches", "shares"]
+__all__ = ["batches", "positive_weights", "shares"]
+
+_HEAVIEST = 20.0
 
 
 def shares(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -20,10 +22,22 @@ def shares(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np
     return np.asarray(weight / weight.sum(), np.float64)
 
 
-def batches(
-    targets: NDArray[np.float32], known: NDArray[np.bool_], size: int, steps: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Yield `steps` batches of `size` rows, int64 (size,), drawn with replacement."""
-    share = shares(targets, known)
+def positive_weights(
+    targets: NDArray[np.float32], known: NDArray[np.bool_], share: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return how much a present finding counts against an absent one, float32 (F,), so that both sides weigh alike.
+
+    What `share` (N,) already balances gets 1; no weight is above 20 or below 1/20. Every silo balances for itself, so
+    that silos with unlike case mixes pull the shared findings head towards the same threshold.
+    """
+    present = (share[:, None] * (known & (targets > 0.5))).sum(axis=0)  # (F,)
+    absent = (share[:, None] * (known & (targets <= 0.5))).sum(axis=0)
+    both = (present > 0) & (absent > 0)
+    ratio = np.divide(absent, present, out=np.ones_like(present), where=both)
+    return np.asarray(np.clip(ratio, 1 / _HEAVIEST, _HEAVIEST), np.float32)
+
+
+def batches(share: NDArray[np.float64], size: int, steps: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield `steps` batches of `size` rows, int64 (size,), drawn with replacement by `share` (N,)."""
     for _ in range(steps):
         yield rng.choice(len(share), size=size, p=share)

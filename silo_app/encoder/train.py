@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.losses import contrastive_loss, findings_loss
 from silo_app.encoder.model import Encoder
-from silo_app.encoder.sampling import batches
+from silo_app.encoder.sampling import batches, positive_weights, shares
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
@@ -59,12 +59,14 @@ def train_round(
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
     steps = settings.steps_for(len(data))
+    share = shares(data.targets, data.known)
+    positive = torch.from_numpy(positive_weights(data.targets, data.known, share))
     model.train()
     total = 0.0
-    for step, chosen in enumerate(batches(data.targets, data.known, settings.batch_size, steps, rng)):
+    for step, chosen in enumerate(batches(share, settings.batch_size, steps, rng)):
         rate = learning_rate_at(settings, (round_number + step / steps) / rounds)
         _set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
-        loss = _loss(model, data, chosen, settings, generator)
+        loss = _loss(model, data, chosen, positive, settings, generator)
         if not torch.isfinite(loss):
             raise UpdateRefused(
                 f"the loss is not finite at step {step + 1} of round {round_number + 1}",
@@ -94,14 +96,19 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _loss(
-    model: Encoder, data: Images, chosen: NDArray[np.int64], settings: TrainSettings, generator: torch.Generator
+    model: Encoder,
+    data: Images,
+    chosen: NDArray[np.int64],
+    positive: Tensor,
+    settings: TrainSettings,
+    generator: torch.Generator,
 ) -> Tensor:
     images = torch.from_numpy(data.pixels[chosen])[:, None]  # (B, 1, S, S)
     targets, known = torch.from_numpy(data.targets[chosen]), torch.from_numpy(data.known[chosen])
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
         embedding, logits = model(standardised(augment(images, generator)))
     embedding, logits = embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
-    loss = findings_loss(logits, targets, known)
+    loss = findings_loss(logits, targets, known, positive)
     if settings.contrast:
         loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
     return loss

@@ -28,6 +28,14 @@ def contrast(embedding, targets, known=None):
     return contrastive_loss(torch.tensor(embedding), targets, known, 0.1)
 
 
+def test_a_present_finding_counts_by_its_weight_and_the_scale_stays():
+    logits, targets = torch.tensor([[2.0], [2.0]]), torch.tensor([[1.0], [0.0]])
+    known = torch.ones(2, 1, dtype=torch.bool)
+    right, wrong = (findings_loss(logits[i : i + 1], targets[i : i + 1], known[:1]).item() for i in (0, 1))
+    weighted = findings_loss(logits, targets, known, torch.tensor([3.0])).item()
+    assert weighted == pytest.approx((3 * right + wrong) / 4)
+
+
 APART = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
 MIXED = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]]
 

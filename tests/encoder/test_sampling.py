@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from silo_app.encoder.sampling import batches, shares
+from silo_app.encoder.sampling import batches, positive_weights, shares
 
 
 def labels(*columns):
@@ -36,7 +36,25 @@ def test_unknown_is_a_kind_of_its_own_and_not_absent():
 
 def test_batches_have_the_size_and_number_asked_for_and_follow_the_seed():
     targets, known = labels([0, 1, 0])
-    drawn = [list(batches(targets, known, 8, 3, np.random.default_rng(seed))) for seed in (1, 1, 2)]
+    drawn = [list(batches(shares(targets, known), 8, 3, np.random.default_rng(seed))) for seed in (1, 1, 2)]
     assert [len(batch) for batch in drawn[0]] == [8, 8, 8]
     assert np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
+
+
+def test_a_present_finding_weighs_as_much_as_sampling_left_it_short_of():
+    targets, known = labels([1] * 10 + [0] * 90)
+    even = np.full(100, 0.01)
+    assert positive_weights(targets, known, even) == pytest.approx([9])
+    assert positive_weights(targets, known, shares(targets, known)) == pytest.approx([1])
+
+
+def test_weights_are_bounded_and_one_where_a_class_is_missing():
+    targets, known = labels([1] + [0] * 999, [0] * 1000, [1] * 1000)
+    assert positive_weights(targets, known, np.full(1000, 0.001)).tolist() == [20, 1, 1]
+
+
+def test_unknown_views_weigh_nothing():
+    targets, known = labels([1, 0, 0, 0])
+    known[2:] = False
+    assert positive_weights(targets, known, np.full(4, 0.25)).tolist() == [1]
