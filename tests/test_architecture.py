@@ -142,7 +142,7 @@ def test_a_job_is_named_like_its_folder_and_has_both_sides(job):
     assert meta["min_clients"] >= 1
     for app in meta["deploy_map"]:
         config = folder / app / "config"
-        assert {file.name for file in config.glob("*.json")} == {"config_fed_client.json", "config_fed_server.json"}
+        assert {file.name for file in config.glob("[!.]*.json")} == {"config_fed_client.json", "config_fed_server.json"}
 
 
 def classes_named_in(content) -> set[str]:
