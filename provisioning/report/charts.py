@@ -78,7 +78,7 @@ def upload_chart(traffic: Traffic) -> Chart:
     plain = traffic.plain_bytes / 1e6 if traffic.plain_bytes else None
 
     def draw(axes: "Axes") -> None:
-        axes.bar(range(1, len(sizes) + 1), sizes, color=_COLOURS["accent"], width=0.6)
+        axes.bar(range(1, len(sizes) + 1), sizes, color=_COLOURS["accent"], width=_bar_width(len(sizes)))
         if plain:
             axes.axhline(plain, color=_COLOURS["floor"], linestyle=(0, (1, 2)), linewidth=1.6)
         axes.set_ylim(0, max([*sizes, plain or 0, 0.001]) * _HEADROOM)
@@ -99,10 +99,10 @@ def seconds_chart(traffic: Traffic) -> Chart:
     colours = ("accent", "floor", "grid")
 
     def draw(axes: "Axes") -> None:
-        floor = [0.0] * len(parts)
+        floor, width = [0.0] * len(parts), _bar_width(len(parts))
         for number, colour in enumerate(colours):
             heights = [part[number] for part in parts]
-            axes.bar(range(1, len(parts) + 1), heights, bottom=floor, color=_COLOURS[colour], width=0.6)
+            axes.bar(range(1, len(parts) + 1), heights, bottom=floor, color=_COLOURS[colour], width=width)
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
         axes.set_ylim(0, max([*floor, 0.001]) * _HEADROOM)
         _round_axis(axes, "seconds")
@@ -148,6 +148,11 @@ def _by_round(series: Mapping[str, Sequence[CurvePoint]]) -> tuple[tuple[str, ..
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _bar_width(rounds: int) -> float:
+    """Return a width at which few bars do not become walls."""
+    return min(0.6, 0.12 * rounds)
 
 
 def _round_axis(axes: "Axes", label: str) -> None:

@@ -103,6 +103,8 @@ class Silo:
     patients: int
     cases: int
     views: int
+    unlabelled: int = 0
+    """Views of which nothing is known."""
     splits: Mapping[str, int] = field(default_factory=dict)
     """Views by split ("train", "held-out")."""
     findings: tuple[FindingCount, ...] = ()

@@ -97,6 +97,7 @@ def _silo(one: Raw, raw: Raw, pictures: Pictures) -> Silo:
         patients=catalogue["patients"],
         cases=catalogue["cases"],
         views=catalogue["views"],
+        unlabelled=catalogue["unlabelled"],
         splits=catalogue["splits"],
         findings=tuple(FindingCount(finding=name, **count) for name, count in catalogue["findings"].items()),
         refused=catalogue["refused"],

@@ -44,7 +44,11 @@ def _all(facts: DemoFacts) -> Iterator[Headline]:
     if facts.run.seconds:
         cores = facts.run.machine.cores
         where = f"{cores} core{'s' if cores != 1 else ''}"
-        yield Headline(duration(sum(facts.run.seconds.values())), "for the whole demo", f"on {where}")
+        yield Headline(_total(sum(facts.run.seconds.values())), "for the whole demo", f"on {where}")
+
+
+def _total(seconds: float) -> str:
+    return duration(seconds) if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def _of_learning(learning: Learning) -> Iterator[Headline]:

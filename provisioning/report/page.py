@@ -16,6 +16,7 @@ from provisioning.report.charts import Chart, learning_chart, seconds_chart, upl
 from provisioning.report.facts import DataKind, DemoFacts, Missing, Picture, Silo
 from provisioning.report.headlines import headlines, mean_alone
 from silo_app import durable
+from silo_app.cases import Finding
 
 __all__ = ["as_json", "case_mix", "render", "write_report"]
 
@@ -66,7 +67,10 @@ def case_mix(silos: tuple[Silo, ...]) -> dict[str, dict[str, tuple[int, int]]]:
     for silo in silos:
         for count in silo.findings:
             if count.finding in table:
-                table[count.finding][silo.name] = (count.present, count.present + count.absent)
+                # A view with a finding has no entry for "No Finding": it is known of every view with a label.
+                none = count.finding == Finding.NO_FINDING
+                known = silo.views - silo.unlabelled if none else count.present + count.absent
+                table[count.finding][silo.name] = (count.present, known)
     return table
 
 

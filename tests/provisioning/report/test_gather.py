@@ -22,6 +22,7 @@ def catalogue() -> dict:
         "sexes": {"F": 50},
         "devices": {"unknown": 50},
         "findings": {"Effusion": {"present": 10, "absent": 30, "unknown": 10}},
+        "unlabelled": 4,
         "refused": {"not-dicom": 2},
     }
 

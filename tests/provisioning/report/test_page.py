@@ -203,6 +203,13 @@ def test_a_report_with_real_images_is_private(light_facts, tmp_path, kind, mode)
     assert stat.S_IMODE(path.with_suffix(".json").stat().st_mode) == mode
 
 
+def test_no_finding_is_known_of_every_view_with_a_label(demo_facts):
+    """A catalogue counts it as present or unknown, never as absent."""
+    healthy = f.FindingCount(finding="No Finding", present=30, absent=0, unknown=270)
+    silo = dataclasses.replace(demo_facts.silos[0], findings=(healthy,), views=300, unlabelled=20)
+    assert case_mix((silo,)) == {"No Finding": {"hospital-a": (30, 280)}}
+
+
 def test_the_case_mix_leaves_out_what_nobody_has(demo_facts):
     mix = case_mix(demo_facts.silos)
     assert list(mix) == ["Effusion", "Pneumothorax", "Nodule"]
