@@ -24,8 +24,11 @@ class TrainingPlan(BaseModel):
     min_silos: int = Field(default=2, ge=2, le=1000)
     round_deadline_s: float = Field(default=3600.0, gt=0, le=7 * 86_400)
     """A round that lasts longer ends with the silos that have answered."""
-    straggler_wait_s: float = Field(default=120.0, ge=0, le=86_400)
-    """How much longer the others get once `min_silos` have answered."""
+    straggler_wait_s: float = Field(default=1800.0, ge=0, le=86_400)
+    """How much longer the others get once `min_silos` have answered: hospitals differ in size and hardware.
+
+    A silo whose site is gone is not waited for.
+    """
     seed: int = Field(default=1, ge=0, lt=2**31)
     encryption: Literal["bfv", "none"] = "bfv"
     field_bits: Literal[10, 12, 16, 25] = 16

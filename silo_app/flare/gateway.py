@@ -52,6 +52,7 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         self._home: SiloHome = config.load(kit_of(fl_ctx))
         self._core: Any = cells.core_of(fl_ctx.get_engine())
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="silo-gateway")
+        cells.listen(self._core, words.TOPIC_ALIVE, lambda _origin, _payload: b"ok", pool)
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
         self._server = FrameServer(self._home.gateway_socket, self._query)

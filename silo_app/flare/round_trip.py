@@ -52,8 +52,11 @@ def ask(
     fl_ctx: FLContext,
     abort: Signal,
     take: Callable[[str, Shareable], None] | None = None,
+    is_gone: Callable[[str], bool] = lambda _: False,
 ) -> Answers:
     """Send a task to `silos` and collect what comes back; `take` may consume a reply as it arrives.
+
+    Nobody waits for a silo of which `is_gone` or NVFlare says that its process is not there.
 
     A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code.
     """
@@ -79,22 +82,32 @@ def ask(
 
     task = Task(name=name, data=data, timeout=int(patience.deadline_s) + 30, result_received_cb=received)
     controller.broadcast(task=task, fl_ctx=fl_ctx, targets=targets, min_responses=len(targets))
-    _wait(controller, task, targets, answers, patience, abort)
+
+    def gone(silo: str) -> bool:
+        return bool(controller.get_client_disconnect_time(silo)) or is_gone(silo)
+
+    _wait(controller, task, targets, answers, patience, abort, gone)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
-            answers.missing[silo] = "gone" if controller.get_client_disconnect_time(silo) else "late"
+            answers.missing[silo] = "gone" if gone(silo) else "late"
     return answers
 
 
 def _wait(
-    controller: Controller, task: Task, targets: list[str], answers: Answers, patience: Patience, abort: Signal
+    controller: Controller,
+    task: Task,
+    targets: list[str],
+    answers: Answers,
+    patience: Patience,
+    abort: Signal,
+    gone: Callable[[str], bool],
 ) -> None:
     start = time.monotonic()
     enough_since: float | None = None
     while task.completion_status is None and not abort.triggered:
         now = time.monotonic()
         waiting = [t for t in targets if t not in answers.accepted and t not in answers.refused]
-        living = [t for t in waiting if not controller.get_client_disconnect_time(t)]
+        living = [t for t in waiting if not gone(t)]
         if len(answers.accepted) >= patience.enough:
             enough_since = enough_since or now
             living = [t for t in living if t not in patience.unreliable]

@@ -18,7 +18,8 @@ from silo_app import durable
 from silo_app.aggregation.sums import RoundSum
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
-from silo_app.flare import words
+from silo_app.flare import cells, words
+from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Answers, Patience, ask
 from silo_app.flare.site import job_folder, silos_of
 
@@ -55,12 +56,15 @@ class TrainingRounds(Controller):  # type: ignore[misc]
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Run the whole job: join, agree, rounds, finish."""
+        self._presence = Presence(cells.core_of(fl_ctx.get_engine()), silos_of(fl_ctx))
         try:
             self._run(abort_signal, fl_ctx)
         except SiloscopeError as error:
             self._record["failed"] = {"code": error.code, "problem": error.problem}
             self._write_record(fl_ctx)
             self.system_panic(str(error), fl_ctx)
+        finally:
+            self._presence.close()
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing to release: the sums are gone with the process."""
@@ -120,7 +124,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             sizes[silo] = int(update.nbytes)
             total.add(update, silo=silo)
 
-        answers = ask(self, words.TASK_ROUND, data, self._members, self._patience(), fl_ctx, abort, take)
+        gone = self._presence.is_gone
+        answers = ask(self, words.TASK_ROUND, data, self._members, self._patience(), fl_ctx, abort, take, gone)
         if abort.triggered:
             raise RoundRefused(f"round {number} was aborted", remedy="Submit the job again when it may run.")
         self._require(answers.accepted.keys(), f"answered round {number}", answers)
@@ -180,8 +185,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         )
 
     def _remember_absence(self, answers: Answers) -> None:
-        """Ask a silo that is late again, but wait for it no more; ask one whose process is gone no more at all."""
-        self._members = [silo for silo in self._members if answers.missing.get(silo) != "gone"]
+        """Ask a silo that did not answer again in the next round, but wait for it no more."""
         self._missed = set(answers.missing)
 
     def _write_record(self, fl_ctx: FLContext) -> None:

@@ -28,6 +28,8 @@ REPORT: Final = "report"
 REFUSAL: Final = "refusal"
 
 CHANNEL: Final = "siloscope"
+TOPIC_ALIVE: Final = "alive"
+"""Server job to silo: is the site's process there? The reply says nothing more."""
 TOPIC_ASK: Final = "ask"
 """Broker to silo: a signed search request; the reply is an answer or a refusal."""
 TOPIC_ANNOUNCE: Final = "announce"
