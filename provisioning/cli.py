@@ -166,8 +166,8 @@ def demo(
         alpha=alpha,
         seed=seed,
         input_size=input_size,
-        rounds=rounds or (6 if phantoms else 8),
-        epochs=epochs or (2.0 if phantoms else 1.0),
+        rounds=rounds or (6 if phantoms else 5),
+        epochs=epochs or (8.0 if phantoms else 1.0),
     )
     run(settings, people)
 
