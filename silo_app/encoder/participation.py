@@ -24,7 +24,7 @@ from silo_app.config import SiloHome
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, RoundRefused
+from silo_app.errors import NotReady, ProcessFailed, RoundRefused
 from silo_app.identity import Identity
 
 __all__ = ["Contribution", "Participation", "RoundOrder", "SumMessage"]
@@ -79,7 +79,7 @@ class Participation:
         if not self._home.config.training.join:
             raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
         self._plan = plan
-        opened = self._trainer.request("open", spec=plan.encoder.model_dump(mode="json"), seed=plan.seed)
+        opened = self._opened(plan)
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
         self._counts = {name: opened[name] for name in ("train_views", "held_out_views", "train_patients")}
@@ -142,6 +142,15 @@ class Participation:
         saved = self._trainer.request("save", weights=str(self._write("final")), card=card, current=True)
         self.close()
         return EncoderVersion(saved["version"])
+
+    def _opened(self, plan: TrainingPlan) -> dict[str, Any]:
+        """Open data and start weights; once more if the trainer crashes, because a silo that cannot join is out of the job."""
+        parameters = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
+        try:
+            return self._trainer.request("open", **parameters)
+        except ProcessFailed as error:
+            _log.warning("the trainer is started again: %s", error.problem)
+            return self._trainer.request("open", **parameters)
 
     def _train(self, number: int) -> dict[str, Any]:
         trained = self._trainer.request(

@@ -180,9 +180,11 @@ def test_a_site_killed_during_queries_never_costs_the_query(searching):
 
 
 def test_a_crashed_trainer_costs_one_round_and_not_the_job(searching):
-    job = searching.submit("train", {**SMALL, "rounds": 3, "training.epochs": 4})
-    trainer = searching.until(lambda: _trainer(searching.federation, "hospital-b"))
-    os.kill(trainer, signal.SIGKILL)
+    federation = searching.federation
+    job = searching.submit("train", {**SMALL, "rounds": 4, "training.epochs": 4})
+    file = federation.kit(federation.server) / job / "rounds.json"
+    searching.until(lambda: file.is_file() and '"round": 0' in file.read_text(), limit_s=120)
+    os.kill(_trainer(federation, "hospital-b"), signal.SIGKILL)
     record = searching.record(job, "rounds.json")
     assert "hospital-b" in record["rounds"][-1]["accepted"]
     assert len(set(record["finish"]["encoder_versions"].values())) == 1
