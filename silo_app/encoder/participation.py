@@ -144,7 +144,7 @@ class Participation:
         return EncoderVersion(saved["version"])
 
     def _opened(self, plan: TrainingPlan) -> dict[str, Any]:
-        """Open data and start weights; once more if the trainer crashes, because a silo that cannot join is out of the job."""
+        """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
         parameters = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
         try:
             return self._trainer.request("open", **parameters)
