@@ -145,7 +145,7 @@ class Participation:
 
     def _opened(self, plan: TrainingPlan) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
+        parameters: dict[str, Any] = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
         try:
             return self._trainer.request("open", **parameters)
         except ProcessFailed as error:
