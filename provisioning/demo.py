@@ -164,7 +164,8 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
             lines = {silo: bars.add_task(silo, total=settings.rounds) for silo in federation.silos}
 
             def tell() -> None:
-                bars.update(rounds, completed=len(_record(file).get("rounds", [])))
+                if told := len(_record(file).get("rounds", [])):  # the server packs the file away at the end
+                    bars.update(rounds, completed=told)
                 for silo, task in lines.items():
                     done = _held_out(federation, silo, job)
                     if done:
@@ -173,6 +174,7 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
                         bars.update(task, completed=done[-1]["round"], description=f"{silo}: {note}")
 
             record = _finished(federation, job, RECORD_NAME, tell)
+            bars.update(rounds, completed=len(record["rounds"]))
         for silo, version in record["finish"]["encoder_versions"].items():
             steps.screen.print(f"  {silo} keeps encoder {version}")
     return {"job": job, "record": record, "scores": _scores_by_round(federation, job, settings.rounds)}
