@@ -1,9 +1,9 @@
 """`jobs/index`: ask every silo to index its cases with its current encoder; numbers come back, never embeddings."""
 
+import contextlib
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 from nvflare.apis.executor import Executor
@@ -81,10 +81,8 @@ def _build(kit: Any, abort: Signal) -> dict[str, Any]:
         while child.poll() is None:
             if abort.triggered:
                 child.kill()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                time.sleep(0)
         output = child.stdout.read() if child.stdout else ""
     try:
         envelope = json.loads(output)

@@ -14,7 +14,6 @@ TASK_INDEX: Final = "siloscope.index"
 """Build and publish a generation of the index."""
 
 PLAN: Final = "plan"
-JOB: Final = "job"
 ROSTER: Final = "roster"
 WRAPPED_KEYS: Final = "wrapped_keys"
 ROUND: Final = "round"
