@@ -85,6 +85,25 @@ Labels = Annotated[CsvLabels | TagLabels | NoLabels, Field(discriminator="kind")
 RELEASABLE = ("modality", "body_part", "position", "sex", "age_band", "study_year", "findings")
 
 
+class PrivateSettings(_Settings):
+    """Queries that this silo scores without being able to read them (docs/explanation-private-search.md).
+
+    Whoever asks so sees the similarity of every case to the query, so that as many queries as an embedding has numbers
+    could solve for the embeddings: hence the noise, the budget, and that nobody is answered unless the silo says so.
+    """
+
+    answer: bool = False
+    """Whether this silo answers private queries; not while `min_similarity` is set, which it could not enforce."""
+    queries_per_day: int = Field(default=50, ge=0)
+    """How many of them each silo may ask in a day (UTC)."""
+    noise: int = Field(default=16, ge=0, le=1000)
+    """The largest change of each score at random, in units of the product of two 8-bit vectors."""
+    max_views: int = Field(default=250_000, ge=1, le=270_000)
+    """A larger gallery answers no private queries: an answer is 15 bytes a view, a message 4 MiB."""
+    processes: int = Field(default=2, ge=1, le=64)
+    """How many processes score; each holds its share of the gallery, prepared, 4 kB a view of 256 numbers in all."""
+
+
 class ReleaseSettings(_Settings):
     """What this silo lets out in an answer to another hospital's query; enforced by `silo_app.policy`."""
 
@@ -107,6 +126,8 @@ class ReleaseSettings(_Settings):
     """The purposes that are answered."""
     askers: tuple[str, ...] = ()
     """Names of the silos that are answered; empty means every silo of the federation."""
+    private: PrivateSettings = PrivateSettings()
+    """Queries that this silo cannot read; see below."""
 
 
 class TrainingSettings(_Settings):
