@@ -115,4 +115,5 @@ def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
         accession=key.name("accession", header.accession),
         patient=patient,
         patient_id=key.name("patient-id", header.patient_id),
+        series=key.name("series", header.series_uid, study, patient) if header.series_uid else "",
     )
