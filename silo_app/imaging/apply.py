@@ -94,7 +94,7 @@ class Applier:
         self.added += holder is None
         self.same += holder is not None
         if self.vocabulary:
-            labels = self.vocabulary.labels(header.label or "", scope_needs_word=True)
+            labels = self.vocabulary.labels(header.label or "")
             writer.relabel({digest: labels})
         return reply
 
