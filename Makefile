@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
-EXTRAS ?= dev,pacs
+EXTRAS ?= dev,pacs,milvus
 PIP_ARGS ?=
 OUT ?= demo
 DATA ?=
@@ -24,7 +24,7 @@ help: ## list what can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 	  printf '  %-14s %s\n' "$$name" "$$text"; done
 
-install: $(INSTALLED) ## make .venv with everything in it (PIP_ARGS=... goes to pip, EXTRAS=dev,pacs,milvus chooses extras)
+install: $(INSTALLED) ## make .venv with everything in it (PIP_ARGS=... goes to pip, EXTRAS=dev,pacs chooses extras)
 
 demo: $(INSTALLED) ## a whole consortium on this machine; DATA=images.zip[,more.zip] uses yours, OUT=demo is where it goes
 	@$(BIN)/consortium demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(DEMO_ARGS)

@@ -172,6 +172,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`labels` of kind `tag`": config.TagLabels,
     "`labels` of kind `none`": config.NoLabels,
     "`release`": config.ReleaseSettings,
+    "`index`": config.IndexSettings,
+    "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
 }
 

@@ -1,9 +1,7 @@
 """The demo's steps as the commands that a person would type: each is run as a process, shown, and timed."""
 
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from silo_app.errors import ProcessFailed
+from silo_app.command import command_line, data_of
 
 __all__ = ["Steps"]
 
@@ -63,27 +61,15 @@ class _Phase:
 
 def _start(arguments: Sequence[str], threads: int) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "silo_app.cli.main", *arguments, "--format", "json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command_line(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def _data(process: subprocess.Popen[str], arguments: Sequence[str]) -> Any:
     output, noise = process.communicate()
-    try:
-        envelope = json.loads(output)
-    except json.JSONDecodeError:
-        raise ProcessFailed(
-            f"`silo {' '.join(map(_short, arguments))}` ended with status {process.returncode}: {noise[-2000:].strip()}",
-            remedy="Run the command by itself to see all of its output.",
-        ) from None
-    if envelope.get("status") != "ok":
-        error = envelope.get("error", {})
-        raise ProcessFailed(
-            f"`silo {' '.join(map(_short, arguments))}`: {error.get('problem')}",
-            where=str(error.get("where", "")),
-            remedy=str(error.get("remedy", "")),
-        )
-    return envelope["data"]
+    command = f"silo {' '.join(map(_short, arguments))}"
+    return data_of(output, status=process.returncode, command=command, noise=noise)
 
 
 def _short(argument: str) -> str:

@@ -9,10 +9,10 @@ A silo lives in one folder, the startup kit that its hospital was given:
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from silo_app.cases import Finding
 from silo_app.errors import ConfigInvalid, NotReady
@@ -234,6 +234,36 @@ class TrainingSettings(_Settings):
     """Threads of the trainer; null leaves it to the library."""
 
 
+class MilvusSettings(_Settings):
+    """A Milvus server that holds the silo's vectors, when one machine is not enough."""
+
+    uri: str = Field(min_length=1)
+    """https://host:19530 of a server, or a file relative to the kit (milvus-lite: for trials, one process at a time)."""
+    token_file: Path | None = None
+    """A private file (0600) that holds the token, "user:password" or a key; relative to the kit."""
+    index_type: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
+    """What Milvus finds candidates with: FLAT is exact, HNSW and AUTOINDEX are not."""
+    timeout_s: float = Field(default=10.0, gt=0, le=600)
+    """How long one call may take."""
+
+
+class IndexSettings(_Settings):
+    """How this silo's vectors are held; `silo index move` takes an index over to changed settings."""
+
+    exact_up_to: int = Field(default=2_000_000, ge=0)
+    """Views up to which every query is compared with all of them; above, inverted lists find the candidates."""
+    held_in: Literal["files", "milvus"] = "files"
+    """Where new generations go: files of the silo (FAISS), or the Milvus server below."""
+    milvus: MilvusSettings | None = None
+    """The Milvus server; leave it here after a move back to files, until the move is done."""
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> Self:
+        if self.held_in == "milvus" and self.milvus is None:
+            raise ValueError("held_in is milvus, and no server is named (milvus.uri)")
+        return self
+
+
 class SiloConfig(_Settings):
     """The whole of `silo.yaml`."""
 
@@ -253,6 +283,8 @@ class SiloConfig(_Settings):
     """What may leave; see below."""
     training: TrainingSettings = TrainingSettings()
     """What is given to training; see below."""
+    index: IndexSettings = IndexSettings()
+    """How vectors are held; see below."""
 
 
 class SiloHome(_Settings):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from silo_app.errors import ConfigInvalid
+
 PRIVATE = 0o600
 SHARED = 0o644
 
@@ -58,3 +60,17 @@ def private_folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     return path
+
+
+def read_private_text(path: Path) -> str:
+    """Return the text of a secret's file. Raises `ConfigInvalid` if it is missing, or others may read it."""
+    try:
+        others = path.stat().st_mode & 0o077
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigInvalid("it cannot be read", where=str(path), remedy="Make the file, with mode 0600.") from None
+    if others:
+        raise ConfigInvalid(
+            "other accounts of this machine may read this secret", where=str(path), remedy=f"chmod 600 {path}"
+        )
+    return text

@@ -62,9 +62,10 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     from silo_app.encoder.checkpoint import current_version
     from silo_app.errors import NotReady
     from silo_app.index.generations import open_current
+    from silo_app.index.storage import Storage
 
     home = load(silo)
-    opened = open_current(home.index)
+    opened = open_current(home.index, Storage.of(home))
     try:
         encoder = str(current_version(home.models))
     except NotReady:
@@ -77,6 +78,24 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
         "not_indexed": _not_indexed(home, {row.tobytes().hex() for row in opened.digests}),
     }
     emit(data, output, _print_status)
+
+
+@app.command()
+def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+    """Take the index in use over to where silo.yaml now says that vectors are held; nothing is embedded again.
+
+    Change `index.held_in` (and `index.milvus`, or `index.exact_up_to`) in silo.yaml, then run this. Searches go on
+    with the old generation until the new one is whole.
+
+    Examples:
+        silo index move --silo kits/st-anna
+    """
+    from silo_app.index.build import move_generation
+
+    with people.status("writing the vectors"):
+        info = move_generation(load(silo))
+    data = {"generation": info.generation, "kind": info.kind, "cases": info.cases, "views": info.views}
+    emit(data, output, _print_moved)
 
 
 def _embedder(home: SiloHome, encoder: "LoadedEncoder") -> Any:
@@ -116,11 +135,19 @@ def _print_built(data: dict[str, Any]) -> None:
     )
 
 
+def _print_moved(data: dict[str, Any]) -> None:
+    Console().print(
+        f"generation {data['generation']}: {data['cases']} cases, {data['views']} views, held as {data['kind']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def _print_status(data: dict[str, Any]) -> None:
     screen = Console()
     screen.print(
         f"generation {data['generation']} of {data['created']}: {data['cases']} cases, {data['views']} views, "
-        f"{data['dimension']} numbers each, encoder {data['encoder_version'][:12]}",
+        f"{data['dimension']} numbers each ({data['kind']}), encoder {data['encoder_version'][:12]}",
         highlight=False,
         soft_wrap=True,
     )

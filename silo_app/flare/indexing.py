@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 from typing import Any
 
 from nvflare.apis.executor import Executor
@@ -14,7 +13,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from silo_app import config, durable
-from silo_app.errors import ProcessFailed, RoundRefused, SiloscopeError
+from silo_app.command import command_line, data_of
+from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.round_trip import Patience, ask
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
@@ -76,24 +76,12 @@ class SiloIndexing(Executor):  # type: ignore[misc]
 
 
 def _build(kit: Any, abort: Signal) -> dict[str, Any]:
-    command = [sys.executable, "-m", "silo_app.cli.main", "index", "build", "--silo", str(kit), "--format", "json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+    arguments = ["index", "build", "--silo", str(kit)]
+    with subprocess.Popen(command_line(arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         while child.poll() is None:
             if abort.triggered:
                 child.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=0.5)
         output = child.stdout.read() if child.stdout else ""
-    try:
-        envelope = json.loads(output)
-    except json.JSONDecodeError:
-        raise ProcessFailed(
-            f"the indexing process ended with status {child.returncode} and no result",
-            remedy="Run `silo index build` at this silo to see why.",
-        ) from None
-    if envelope.get("status") != "ok":
-        error = envelope.get("error", {})
-        raise ProcessFailed(
-            f"indexing failed: {error.get('code')}: {error.get('problem')}", remedy=str(error.get("remedy", ""))
-        )
-    return dict(envelope["data"])
+    return dict(data_of(output, status=child.returncode, command="silo index build"))

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import EncoderVersion, View
+from silo_app.cases import CaseId, EncoderVersion, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
 from silo_app.index.generations import building, open_current, publish
-from silo_app.index.manifest import GenerationInfo
+from silo_app.index.manifest import CASES_FILE, GenerationInfo
+from silo_app.index.storage import Storage
 
-__all__ = ["BuildReport", "Embed", "build_generation"]
+__all__ = ["BuildReport", "Embed", "build_generation", "move_generation"]
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """The embeddings, float32 (n, D), of cached radiographs that are named by their digests."""
@@ -60,14 +61,34 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             cases=[view.case for view in views],
             digests=[view.digest for view in views],
             encoder_version=version,
+            storage=Storage.of(home),
         )
     return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
+
+
+def move_generation(home: SiloHome) -> GenerationInfo:
+    """Publish the generation in use once more, held as `silo.yaml` says now; nothing is embedded.
+
+    Raises `NotReady` if there is none, or Milvus does not answer; the old generation then stays in use.
+    """
+    storage = Storage.of(home)
+    with building(home.index):
+        old = open_current(home.index, storage)
+        cases = np.load(home.index / old.info.generation / CASES_FILE, allow_pickle=False)
+        return publish(
+            home.index,
+            vectors=old.gallery.vectors(np.arange(old.info.views)),
+            cases=[CaseId(case.tobytes().hex()) for case in cases],
+            digests=[digest.tobytes().hex() for digest in old.digests],
+            encoder_version=EncoderVersion(old.info.encoder_version),
+            storage=storage,
+        )
 
 
 def _known_vectors(home: SiloHome, version: EncoderVersion) -> dict[str, NDArray[np.float32]]:
     """Return the embeddings that this encoder has made before, by digest; half precision loses nothing twice."""
     try:
-        old = open_current(home.index)
+        old = open_current(home.index, Storage.of(home))
     except (NotReady, IndexDamaged):
         return {}
     if old.info.encoder_version != version:

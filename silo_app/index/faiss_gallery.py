@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, exact_scores, rank_cases
+from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_cases
 
-__all__ = ["FaissGallery", "write_faiss"]
+__all__ = ["FaissGallery", "damaged", "write_faiss"]
 
 CASE_BYTES = 16
 
@@ -21,7 +21,7 @@ class FaissGallery:
     def __init__(self, index: Any, cases: NDArray[np.uint8]) -> None:
         self._index = index
         self._cases = cases  # uint8 (n, 16): row i of the index is a view of case i
-        self._distinct = len(np.unique(cases.view("V16"))) if len(cases) else 0
+        self._distinct = distinct_cases(cases)
         # float32 sums of D products of unit vectors: what FAISS may be off by, and the rounding of exact scores
         self._doubt = 1e-6 + self.dimension * 2.0**-23
 
@@ -34,9 +34,9 @@ class FaissGallery:
             # FAISS aborts the process when a mapped index is added to: nothing here ever does
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError:
-            raise _damaged(file, "it is not an index of FAISS") from None
+            raise damaged(file, "it is not an index of FAISS") from None
         if index.ntotal != len(cases):
-            raise _damaged(file, f"it has {index.ntotal} vectors for {len(cases)} views")
+            raise damaged(file, f"it has {index.ntotal} vectors for {len(cases)} views")
         return cls(index, cases)
 
     @property
@@ -98,5 +98,6 @@ def write_faiss(file: Path, vectors: NDArray[np.float32]) -> None:
     faiss.write_index(index, str(file))
 
 
-def _damaged(file: Path, problem: str) -> IndexDamaged:
+def damaged(file: Path, problem: str) -> IndexDamaged:
+    """Return the error for an index file."""
     return IndexDamaged(problem, where=str(file), remedy="Run `silo index build` to make a new generation.")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 
-__all__ = ["SCORE_DIGITS", "GalleryIndex", "Hit", "exact_scores", "rank_cases"]
+__all__ = ["SCORE_DIGITS", "GalleryIndex", "Hit", "distinct_cases", "exact_scores", "rank_cases"]
 
 SCORE_DIGITS = 6
 """Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
@@ -31,7 +31,9 @@ class GalleryIndex(Protocol):
 
     Contract, tested for every implementation against brute force (tests/index): `search` returns the `k` nearest cases,
     or all if there are fewer, best first, ties by case id; a case's score is `exact_scores` of its nearest view and
-    depends on that view and the query alone, so that it is the same in a silo's index and in a pooled one.
+    depends on that view and the query alone, so that it is the same in a silo's index and in a pooled one. An
+    implementation that does not look at every view (`IvfGallery`, Milvus with HNSW) may miss a case, and says so; what it
+    returns obeys the rest.
     """
 
     @property
@@ -51,6 +53,10 @@ class GalleryIndex(Protocol):
 
     def search(self, query: Embedding, k: int) -> list[Hit]:
         """Return the nearest `k` cases to a unit vector, float32 (D,)."""
+        ...
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored embeddings of rows (n,), float32 (n, D), exactly as they are stored."""
         ...
 
 
@@ -73,3 +79,8 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
             best[case] = float(score)
     ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
     return [Hit(case=case, score=score) for case, score in ranked[:k]]
+
+
+def distinct_cases(cases: NDArray[np.uint8]) -> int:
+    """Return how many different cases uint8 (n, 16) names."""
+    return len(np.unique(cases.view("V16"))) if len(cases) else 0

@@ -8,6 +8,7 @@ leaves the old generation in use and a hidden folder that the next build removes
 an old generation may be removed while it is searched.
 """
 
+import contextlib
 import datetime as dt
 import fcntl
 import json
@@ -25,11 +26,10 @@ from numpy.typing import NDArray
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.errors import IndexDamaged, NotReady
-from silo_app.index.faiss_gallery import FaissGallery, write_faiss
+from silo_app.index.gallery import GalleryIndex
 from silo_app.index.manifest import (
     CASES_FILE,
     DIGESTS_FILE,
-    INDEX_FILE,
     MANIFEST_FILE,
     GenerationInfo,
     damaged,
@@ -37,6 +37,7 @@ from silo_app.index.manifest import (
     read_manifest,
     require_sound,
 )
+from silo_app.index.storage import Storage
 
 __all__ = ["Generation", "building", "open_current", "pointer", "publish"]
 
@@ -51,7 +52,7 @@ class Generation:
     """An open generation."""
 
     info: GenerationInfo
-    gallery: FaissGallery
+    gallery: GalleryIndex
     digests: NDArray[np.uint8]
     """uint8 (n, 32): the content of each row's view."""
     skipped: tuple[str, ...] = ()
@@ -65,14 +66,16 @@ def publish(
     cases: Sequence[CaseId],
     digests: Sequence[str],
     encoder_version: EncoderVersion,
+    storage: Storage | None = None,
 ) -> GenerationInfo:
     """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
 
-    Call it within `building`.
+    Call it within `building`. Raises `NotReady` if the vectors belong into Milvus and it does not answer.
     """
+    storage = storage or Storage()
     name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
     hidden = durable.private_folder(root / f".{name}.part")
-    write_faiss(hidden / INDEX_FILE, vectors)
+    written = storage.write(hidden, vectors)
     _write_array(hidden / CASES_FILE, _bytes_of(cases, 16))
     _write_array(hidden / DIGESTS_FILE, _bytes_of(digests, 32))
     info = GenerationInfo(
@@ -82,7 +85,9 @@ def publish(
         views=len(vectors),
         cases=len(set(cases)),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        files={file: digest_of(hidden / file) for file in (INDEX_FILE, CASES_FILE, DIGESTS_FILE)},
+        kind=written.kind,
+        collection=written.collection,
+        files={file: digest_of(hidden / file) for file in (*written.files, CASES_FILE, DIGESTS_FILE)},
     )
     (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
     for file in sorted(hidden.iterdir()):
@@ -92,6 +97,7 @@ def publish(
     durable.sync_folder(root)
     durable.write_text(root / _CURRENT, name + "\n")
     _remove_old(root)
+    storage.tidy(_collections(root))
     return info
 
 
@@ -114,11 +120,12 @@ def building(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_current(root: Path) -> Generation:
+def open_current(root: Path, storage: Storage | None = None) -> Generation:
     """Open the generation in use, or the newest sound one if that is damaged.
 
-    Raises `NotReady` if nothing was indexed yet, `IndexDamaged` if no generation is sound.
+    Raises `NotReady` if nothing was indexed yet or Milvus does not answer, `IndexDamaged` if no generation is sound.
     """
+    storage = storage or Storage()
     names = _names(root)
     if not names:
         raise NotReady("this silo has no index yet", where=str(root), remedy="Run `silo index build`.")
@@ -126,7 +133,7 @@ def open_current(root: Path) -> Generation:
     skipped: list[str] = []
     for name in sorted(names, key=lambda name: (name != named, -int(name))):
         try:
-            return _open(root / name, tuple(skipped))
+            return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
             skipped.append(name)
     raise IndexDamaged(
@@ -145,11 +152,11 @@ def pointer(root: Path) -> tuple[int, int]:
     return (status.st_ino, status.st_mtime_ns)
 
 
-def _open(folder: Path, skipped: tuple[str, ...]) -> Generation:
+def _open(folder: Path, storage: Storage, skipped: tuple[str, ...]) -> Generation:
     info = read_manifest(folder)
     require_sound(folder, info)
     cases = _read_array(folder / CASES_FILE, (info.views, 16))
-    gallery = FaissGallery.open(folder / INDEX_FILE, cases)
+    gallery = storage.open(folder, info, cases)
     if gallery.dimension != info.dimension:
         raise damaged(folder, "its vectors have another dimension than its manifest says")
     return Generation(info, gallery, _read_array(folder / DIGESTS_FILE, (info.views, 32)), skipped)
@@ -203,6 +210,15 @@ def _remove_old(root: Path) -> None:
     """Keep the newest two: the one in use, and the one before it to fall back on."""
     for name in _names(root)[:-_KEPT]:
         _remove(root / name)
+
+
+def _collections(root: Path) -> set[str]:
+    """Return the collections in Milvus that generations on disk name."""
+    named = set()
+    for name in _names(root):
+        with contextlib.suppress(IndexDamaged):
+            named.add(read_manifest(root / name).collection)
+    return named
 
 
 def _remove(folder: Path) -> None:

@@ -8,16 +8,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from silo_app.errors import IndexDamaged
 
-__all__ = ["CASES_FILE", "DIGESTS_FILE", "INDEX_FILE", "MANIFEST_FILE", "GenerationInfo", "digest_of", "read_manifest"]
+__all__ = [
+    "CASES_FILE",
+    "DIGESTS_FILE",
+    "INDEX_FILE",
+    "MANIFEST_FILE",
+    "VECTORS_FILE",
+    "GenerationInfo",
+    "IndexKind",
+    "damaged",
+    "digest_of",
+    "read_manifest",
+    "require_sound",
+]
 
 INDEX_FILE = "gallery.faiss"
-"""The vectors; row i is the embedding of view i."""
+"""The vectors, or lists of them; row i is the embedding of view i."""
+VECTORS_FILE = "vectors.npy"
+"""float16 (n, D): the vectors themselves, where `INDEX_FILE` holds them too coarsely to rank by."""
 CASES_FILE = "cases.npy"
 """uint8 (n, 16): the case of each row."""
 DIGESTS_FILE = "digests.npy"
 """uint8 (n, 32): the SHA-256 of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
 MANIFEST_FILE = "manifest.json"
 _BLOCK = 1 << 20
+
+IndexKind = Literal["exact", "ivf", "milvus"]
+_FILES: dict[str, set[str]] = {
+    "exact": {INDEX_FILE, CASES_FILE, DIGESTS_FILE},
+    "ivf": {INDEX_FILE, VECTORS_FILE, CASES_FILE, DIGESTS_FILE},
+    "milvus": {CASES_FILE, DIGESTS_FILE},
+}
 
 
 class GenerationInfo(BaseModel):
@@ -33,6 +54,9 @@ class GenerationInfo(BaseModel):
     cases: int = Field(ge=0)
     created: str
     """UTC, ISO 8601."""
+    kind: IndexKind = "exact"
+    collection: str = Field(default="", pattern=r"^[a-z0-9_]*$")
+    """In Milvus, where `kind` says so."""
     files: dict[str, str]
     """SHA-256 of every other file of the generation."""
 
@@ -45,7 +69,7 @@ def read_manifest(folder: Path) -> GenerationInfo:
         raise damaged(folder, "it has no manifest") from None
     except (OSError, ValidationError):
         raise damaged(folder, "its manifest cannot be read") from None
-    if info.generation != folder.name or info.files.keys() != {INDEX_FILE, CASES_FILE, DIGESTS_FILE}:
+    if info.generation != folder.name or info.files.keys() != _FILES[info.kind]:
         raise damaged(folder, "its manifest is of another generation")
     return info
 

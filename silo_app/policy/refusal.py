@@ -34,7 +34,7 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.INTERNAL: "This silo failed to answer; its own log says why.",
         RefusalCode.MESSAGE_INVALID: "The message is malformed or of another version.",
         RefusalCode.NOT_ANSWERING: "This silo does not answer queries.",
-        RefusalCode.NOT_READY: "This silo has no index yet.",
+        RefusalCode.NOT_READY: "This silo has no index to search at the moment.",
         RefusalCode.OTHER_ENCODER: "This silo's index was made with another encoder.",
         RefusalCode.PURPOSE: "This silo does not answer queries for this purpose.",
         RefusalCode.REPLAYED: "This query was asked before.",

@@ -9,6 +9,7 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.index.generations import open_current, pointer
+from silo_app.index.storage import Storage
 from silo_app.search.answer import SearchableCases
 
 __all__ = ["CurrentGallery", "OpenCatalogue"]
@@ -19,8 +20,9 @@ _log = logging.getLogger(__name__)
 class CurrentGallery:
     """The generation in use. A new one is opened beside the old one, which goes on answering meanwhile."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, storage: Storage | None = None) -> None:
         self._root = root
+        self._storage = storage or Storage()
         self._lock = threading.Lock()
         self._opened: SearchableCases | None = None
         self._damage: IndexDamaged | None = None
@@ -55,7 +57,7 @@ class CurrentGallery:
 
     def _open(self) -> SearchableCases:
         self._pointer = pointer(self._root)  # before reading: what is published meanwhile is opened next
-        generation = open_current(self._root)
+        generation = open_current(self._root, self._storage)
         for name in generation.skipped:
             _log.error("generation %s of the index is damaged and is not used; run `silo index build`", name)
         info = generation.info

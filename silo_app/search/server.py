@@ -15,6 +15,7 @@ from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
 from silo_app.identity import Identity, Trust
+from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import answer
 from silo_app.search.current import CurrentGallery, OpenCatalogue
@@ -44,7 +45,7 @@ class IndexProcess:
         self._settings = home.config.release
         self._trust = trust or Identity.load(home.kit).trust
         self._clock = clock
-        self._gallery = CurrentGallery(home.index)
+        self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
         self._audit = AuditLog(home.audit)
         self._seen = SeenQueries()
@@ -86,6 +87,9 @@ class IndexProcess:
         except IndexDamaged as error:
             _log.error("a request was refused: %s", error)
             reply = self._refuse(request, RefusalCode.INDEX_DAMAGED)
+        except NotReady as error:
+            _log.error("a request was refused: %s", error)
+            reply = self._refuse(request, RefusalCode.NOT_READY)
         except Exception:  # noqa: BLE001  (whatever fails for one query, the next one is answered)
             _log.exception("a request was not answered")
             reply = self._refuse(request, RefusalCode.INTERNAL)

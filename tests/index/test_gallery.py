@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.cases import CaseId
+from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.index.gallery import exact_scores, rank_cases
+from silo_app.index.milvus_gallery import MilvusGallery, write_milvus
 
 
 def unit_rows(rng, count, dimension):
@@ -38,7 +40,14 @@ def brute_force(vectors, names, query, k):
     return sorted(((score, name) for name, score in best.items()), key=lambda item: (-item[0], item[1]))[:k]
 
 
-@pytest.fixture(params=[faiss_gallery], ids=["faiss"])
+def milvus_gallery(folder, vectors, names):
+    settings = MilvusSettings(uri="milvus.db")
+    collection = write_milvus(settings, folder, "st-anna", vectors)
+    rows = np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
+    return MilvusGallery.open(settings, folder, collection, vectors.shape[1], rows)
+
+
+@pytest.fixture(params=[faiss_gallery, milvus_gallery], ids=["faiss", "milvus"])
 def make(request, tmp_path_factory):
     return lambda vectors, names: request.param(tmp_path_factory.mktemp("gallery"), vectors, names)
 

@@ -188,7 +188,7 @@ def test_a_recalled_study_is_gone_from_the_next_answer(silo, start, ask):
 def test_a_silo_without_a_catalogue_refuses_and_lives_on(silo, start, ask):
     start(silo.home)
     silo.home.catalogue.rename(silo.home.catalogue.with_suffix(".away"))
-    assert ask(silo).code is RefusalCode.INTERNAL
+    assert ask(silo).code is RefusalCode.NOT_READY
     silo.home.catalogue.with_suffix(".away").rename(silo.home.catalogue)
     assert isinstance(ask(silo), SiloAnswer)
 

@@ -1,0 +1,160 @@
+"""A large gallery in FAISS: inverted lists of 8-bit vectors find candidates, half-precision vectors rank them exactly.
+
+An exact scan grows with the gallery; above a size that `silo.yaml` names (index.exact_up_to), only the lists nearest to
+the query are scanned. What is found is then scored as in an exact gallery, so that a case has the same score in both;
+what can be lost is a case whose list was not scanned. How many lists are scanned is measured when the index is made.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding
+from silo_app.errors import EncoderMismatch
+from silo_app.index.faiss_gallery import damaged
+from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_cases
+
+__all__ = ["MIN_VIEWS", "RECALL", "IvfGallery", "write_ivf"]
+
+MIN_VIEWS = 10_000
+"""Fewer views than this make no sensible lists; they are scanned exactly whatever the setting says."""
+RECALL = 0.99
+"""The share of the true ten nearest views that the calibration must find (or all lists are scanned)."""
+_PER_LIST = 64  # vectors in the sample that a list's centre is made from; FAISS warns below 39
+_CALIBRATED_BY = 256  # stored vectors that play the query
+_NEAREST = 10
+_SPARE = 64
+_BLOCK = 65_536
+
+
+class IvfGallery:
+    """A `GalleryIndex` that finds candidates approximately and scores them exactly."""
+
+    def __init__(self, index: Any, stored: NDArray[np.float16], cases: NDArray[np.uint8]) -> None:
+        self._index = index
+        self._stored = stored  # float16 (n, D), memory-mapped
+        self._cases = cases  # uint8 (n, 16)
+        self._distinct = distinct_cases(cases)
+
+    @classmethod
+    def open(cls, file: Path, vectors_file: Path, cases: NDArray[np.uint8]) -> "IvfGallery":
+        """Memory-map what `write_ivf` wrote. Raises `IndexDamaged` if it is not that, or of other rows."""
+        import faiss
+
+        try:
+            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            stored = np.load(vectors_file, mmap_mode="r", allow_pickle=False)
+        except (RuntimeError, OSError, ValueError, EOFError):
+            raise damaged(file, "it is not an index of FAISS with its vectors") from None
+        if stored.shape != (len(cases), index.d) or stored.dtype != np.float16 or index.ntotal != len(cases):
+            raise damaged(file, f"it has {index.ntotal} vectors for {len(cases)} views")
+        return cls(index, stored, cases)
+
+    @property
+    def dimension(self) -> int:
+        """D of its embeddings."""
+        return int(self._stored.shape[1])
+
+    @property
+    def views(self) -> int:
+        """How many embeddings it holds."""
+        return len(self._stored)
+
+    @property
+    def cases(self) -> int:
+        """How many distinct cases it holds."""
+        return self._distinct
+
+    def search(self, query: Embedding, k: int) -> list[Hit]:
+        """Return the nearest `k` cases among the lists that are scanned, widened until there are `k` or all lists."""
+        import faiss
+
+        if query.shape != (self.dimension,):
+            raise EncoderMismatch(
+                f"the query has shape {query.shape}, the index ({self.dimension},)",
+                remedy="Ask with the encoder that the index was made with.",
+            )
+        faiss.omp_set_num_threads(1)  # of this thread: queries run beside each other, not within each other
+        wanted, lists = min(self.views, 4 * k + _SPARE), int(self._index.nprobe)
+        while True:
+            rows = _candidates(self._index, query, wanted, lists)
+            hits = rank_cases(self._names(rows), exact_scores(self.vectors(rows), query), k)
+            if len(hits) == k or (lists >= self._index.nlist and (len(rows) < wanted or wanted == self.views)):
+                return hits
+            wanted, lists = min(self.views, 4 * wanted), min(int(self._index.nlist), 4 * lists)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return stored embeddings, float32 (n, D), exactly as they are stored."""
+        return np.asarray(self._stored[rows], np.float32)
+
+    def _names(self, rows: NDArray[np.int64]) -> list[CaseId]:
+        return [CaseId(row.tobytes().hex()) for row in self._cases[rows]]
+
+
+def write_ivf(file: Path, vectors_file: Path, vectors: NDArray[np.float32]) -> None:
+    """Write an index over unit vectors (n, D), n at least `MIN_VIEWS`, and the vectors in half precision."""
+    import faiss
+
+    stored = vectors.astype(np.float16)
+    with vectors_file.open("wb") as opened:
+        np.save(opened, stored, allow_pickle=False)
+    count, dimension = vectors.shape
+    lists = max(1, int(min(16_384, 4 * math.sqrt(count), count // _PER_LIST)))
+    centres = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexIVFScalarQuantizer(
+        centres, dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    random = np.random.default_rng(count)  # the same vectors make the same index
+    sample = np.sort(random.choice(count, min(count, _PER_LIST * lists), replace=False))
+    index.train(np.ascontiguousarray(stored[sample], np.float32))
+    for start in range(0, count, _BLOCK):
+        index.add(np.ascontiguousarray(stored[start : start + _BLOCK], np.float32))
+    index.nprobe = _calibrated(index, stored, random)
+    faiss.write_index(index, str(file))
+
+
+def _calibrated(index: Any, stored: NDArray[np.float16], random: np.random.Generator) -> int:
+    """Return the fewest lists (a power of two) whose scan finds `RECALL` of the true nearest views."""
+    rows = random.choice(len(stored), min(len(stored), _CALIBRATED_BY), replace=False)
+    noise = random.standard_normal((len(rows), stored.shape[1])) / (4 * math.sqrt(stored.shape[1]))
+    queries = (stored[rows] + noise).astype(np.float32)  # near the gallery, as a query is, but not in it
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    truth = _nearest(stored, queries)
+    lists = 1
+    while lists < index.nlist:
+        found = 0
+        for query, true in zip(queries, truth, strict=True):
+            rows = _candidates(index, query, 4 * _NEAREST + _SPARE, lists)
+            found += len(np.intersect1d(rows, true))
+        if found >= RECALL * truth.size:
+            return lists
+        lists *= 2
+    return int(index.nlist)
+
+
+def _nearest(stored: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rows of the `_NEAREST` stored vectors of each query, int64 (q, _NEAREST), by exact scan in blocks."""
+    best = np.full((len(queries), _NEAREST), -2.0, np.float32)
+    rows = np.zeros((len(queries), _NEAREST), np.int64)
+    for start in range(0, len(stored), _BLOCK):
+        scores = queries @ stored[start : start + _BLOCK].astype(np.float32).T  # (q, block)
+        every = np.concatenate([best, scores], axis=1)
+        numbers = np.arange(start, start + scores.shape[1])
+        named = np.concatenate([rows, np.broadcast_to(numbers, scores.shape)], axis=1)
+        kept = np.argpartition(-every, _NEAREST - 1, axis=1)[:, :_NEAREST]
+        best, rows = np.take_along_axis(every, kept, 1), np.take_along_axis(named, kept, 1)
+    return rows
+
+
+def _candidates(index: Any, query: Embedding, wanted: int, lists: int) -> NDArray[np.int64]:
+    """Return up to `wanted` rows found by scanning `lists` lists, int64 (n,)."""
+    import faiss
+
+    scanned = faiss.SearchParametersIVF()
+    scanned.nprobe = lists
+    _, rows = index.search(query[None, :], wanted, params=scanned)
+    found: NDArray[np.int64] = rows[0][rows[0] >= 0].astype(np.int64)
+    return found

@@ -1,0 +1,115 @@
+"""The large gallery: it may miss a case, as often as it says; whatever it returns is scored as in the exact one."""
+
+import numpy as np
+import pytest
+
+from silo_app.cases import CaseId
+from silo_app.errors import EncoderMismatch, IndexDamaged
+from silo_app.index.gallery import exact_scores
+from silo_app.index.ivf_gallery import RECALL, IvfGallery, write_ivf
+
+
+def clustered(rng, count, dimension=32, clusters=40):
+    """Unit vectors as an encoder makes them: in clusters, not spread evenly."""
+    centres = rng.standard_normal((clusters, dimension))
+    vectors = centres[rng.integers(0, clusters, count)] + 0.6 * rng.standard_normal((count, dimension))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def ivf(folder, vectors, names):
+    write_ivf(folder / "gallery.faiss", folder / "vectors.npy", vectors)
+    return opened(folder, names)
+
+
+def opened(folder, names):
+    rows = np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
+    return IvfGallery.open(folder / "gallery.faiss", folder / "vectors.npy", rows)
+
+
+def names_of(rng, count):
+    return [CaseId(rng.bytes(16).hex()) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    vectors = clustered(rng, 12_000)
+    names = names_of(rng, 12_000)
+    return ivf(tmp_path_factory.mktemp("ivf"), vectors, names), vectors, names
+
+
+def test_it_finds_what_the_calibration_promised(large):
+    gallery, vectors, names = large
+    rng = np.random.default_rng(1)
+    stored = vectors.astype(np.float16).astype(np.float32)
+    found = 0
+    queries = clustered(rng, 100) * 0.3 + vectors[rng.integers(0, len(vectors), 100)] * 0.7
+    for query in (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32):
+        order = np.argsort(-exact_scores(stored, query), kind="stable")[:10]
+        found += len({names[i] for i in order} & {hit.case for hit in gallery.search(query, 10)})
+    assert found / 1000 >= RECALL - 0.04  # these queries are further from the gallery than those of the calibration
+
+
+def test_it_scans_a_part_only(large):
+    gallery, _, _ = large
+    assert 1 <= gallery._index.nprobe < gallery._index.nlist
+
+
+def test_its_scores_are_those_of_an_exact_gallery(large):
+    gallery, vectors, names = large
+    stored = dict(zip(names, vectors.astype(np.float16).astype(np.float32), strict=True))
+    query = clustered(np.random.default_rng(2), 1)[0]
+    for hit in gallery.search(query, 50):
+        assert hit.score == exact_scores(stored[hit.case][None], query)[0]
+
+
+def test_hits_are_sorted_and_each_case_appears_once(large):
+    gallery, vectors, _ = large
+    hits = gallery.search(vectors[5], 200)
+    assert [(-hit.score, hit.case) for hit in hits] == sorted((-hit.score, hit.case) for hit in hits)
+    assert len({hit.case for hit in hits}) == len(hits) == 200
+
+
+def test_asking_for_more_than_there_is_gives_everything(tmp_path):
+    rng = np.random.default_rng(3)
+    names = names_of(rng, 300)
+    gallery = ivf(tmp_path, clustered(rng, 600), names + names)
+    assert {hit.case for hit in gallery.search(clustered(rng, 1)[0], 1000)} == set(names)
+    assert (gallery.views, gallery.cases, gallery.dimension) == (600, 300, 32)
+
+
+def test_stored_vectors_come_back_as_they_are(large):
+    gallery, vectors, _ = large
+    assert np.array_equal(gallery.vectors(np.array([7, 3])), vectors[[7, 3]].astype(np.float16).astype(np.float32))
+
+
+def test_the_same_vectors_make_the_same_files(tmp_path):
+    vectors = clustered(np.random.default_rng(4), 700)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_ivf(tmp_path / name / "gallery.faiss", tmp_path / name / "vectors.npy", vectors)
+    for file in ("gallery.faiss", "vectors.npy"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_query_of_another_dimension_is_refused(large):
+    with pytest.raises(EncoderMismatch):
+        large[0].search(np.ones(8, np.float32), 3)
+
+
+@pytest.mark.parametrize("file", ["gallery.faiss", "vectors.npy"])
+def test_what_is_no_index_is_damaged(tmp_path, file):
+    rng = np.random.default_rng(5)
+    names = names_of(rng, 200)
+    ivf(tmp_path, clustered(rng, 200), names)
+    (tmp_path / file).write_bytes(b"hello")
+    with pytest.raises(IndexDamaged):
+        opened(tmp_path, names)
+
+
+def test_an_index_of_other_rows_is_damaged(tmp_path):
+    rng = np.random.default_rng(6)
+    names = names_of(rng, 200)
+    ivf(tmp_path, clustered(rng, 200), names)
+    with pytest.raises(IndexDamaged):
+        opened(tmp_path, names[:-1])
