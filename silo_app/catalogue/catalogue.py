@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
-from silo_app.catalogue.counts import read_counts
+from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
@@ -81,6 +81,15 @@ class Catalogue:
         """Return what is known about one view, with where it is known from."""
         query = f"SELECT {LABEL_COLUMNS} {LABEL_TABLES} WHERE l.digest = ? ORDER BY l.finding"
         return [label_of(row) for row in self._rows(query, (digest,))]
+
+    def without_brightness(self) -> list[str]:
+        """Return the digests of views whose brightness nobody has measured yet."""
+        return [digest for (digest,) in self._rows("SELECT digest FROM views WHERE brightness IS NULL ORDER BY digest")]
+
+    def brightness(self) -> dict[str, tuple[int, ...]]:
+        """Return by digest how often each of 32 ranges of brightness occurs, of the views that were measured."""
+        rows = self._rows("SELECT digest, brightness FROM views WHERE brightness IS NOT NULL ORDER BY digest")
+        return {digest: brightness_counts(content) for digest, content in rows}
 
     def counts(self) -> CatalogueCounts:
         """Return how much of what the silo holds."""

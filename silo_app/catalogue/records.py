@@ -123,6 +123,7 @@ class CatalogueCounts:
 
     patients: int = 0
     cases: int = 0
+    series: int = 0
     views: int = 0
     splits: Mapping[Split, int] = field(default_factory=dict)
     positions: Mapping[ViewPosition, int] = field(default_factory=dict)
@@ -131,6 +132,12 @@ class CatalogueCounts:
     """By `cases.age_band`; "" where the age is unknown."""
     study_years: Mapping[int | None, int] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """By the longer side of the stored image, in pixels; "" where it is not known."""
+    brightness: tuple[float, ...] = ()
+    """The mean share of each of 32 ranges of brightness, dark to bright."""
+    origins: Mapping[Origin, int] = field(default_factory=dict)
+    """Views by the file that their labels came from."""
     findings: Mapping[Finding, FindingCount] = field(default_factory=dict)
     """Every finding of the vocabulary that is known for at least one view."""
     unlabelled: int = 0

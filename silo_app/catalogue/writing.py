@@ -142,6 +142,12 @@ class CatalogueWriter:
         """Replace what is known about the findings of the named views."""
         write_labels(self._connection, labels)
 
+    def set_brightness(self, found: Mapping[str, bytes]) -> None:
+        """Write down how bright views are, by digest."""
+        self._connection.executemany(
+            "UPDATE views SET brightness = ? WHERE digest = ?", ((value, digest) for digest, value in found.items())
+        )
+
     def labels(self) -> dict[str, tuple[Label, ...]]:
         """Return what is known about every labelled view, in the order of the findings' names."""
         return read_labels(self._connection)

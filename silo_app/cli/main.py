@@ -12,7 +12,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
-app.command("catalogue")(catalogue.catalogue)
+app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)

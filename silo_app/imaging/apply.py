@@ -88,7 +88,7 @@ class Applier:
                 age=header.age,
                 study_year=header.study_year,
                 device=header.device,
-                **reply["size"],
+                **reply["size"] | {"brightness": bytes.fromhex(reply["size"]["brightness"])},
             )
         )
         self.added += holder is None

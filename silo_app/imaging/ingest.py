@@ -20,6 +20,7 @@ from silo_app.config import NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import NotReady, SourceEmpty
 from silo_app.imaging.apply import Applier
+from silo_app.imaging.brightness import measure_missing
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
 from silo_app.imaging.labelling import label_all
 from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
@@ -86,6 +87,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
         run.take([(source, list(source.files())) for source in sources], workers)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
+        measure_missing(catalogue, cache)
         counts = catalogue.counts()
         names = {source.name for source in sources}
         return IngestReport(
