@@ -175,6 +175,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
+    "`survey`": config.SurveySettings,
 }
 
 

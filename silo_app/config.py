@@ -28,6 +28,7 @@ __all__ = [
     "SiloConfig",
     "SiloHome",
     "SrLabels",
+    "SurveySettings",
     "TagLabels",
     "Uncertain",
     "load",
@@ -264,6 +265,31 @@ class IndexSettings(_Settings):
         return self
 
 
+class SurveySettings(_Settings):
+    """What this silo tells a survey (`jobs/survey`): counts of patients in fixed tables, never anything of one patient.
+
+    With an `epsilon`, every count has noise of the discrete Laplace distribution, and one release is
+    (epsilon, 0)-differentially private for the presence of one patient with all images; releases add up.
+    """
+
+    join: bool = True
+    """Whether this silo answers surveys."""
+    min_count: int = Field(default=11, ge=2)
+    """Counts (after the noise) below this are not told (small cells: CMS's threshold of 11)."""
+    epsilon: float | None = Field(default=5.0, gt=0, le=50)
+    """Privacy loss of one release; null for exact counts, which hides small counts only and promises no more."""
+    renew_days: int = Field(default=30, ge=1)
+    """A release is repeated for so many days, whatever is asked and whatever was ingested; then a new one is drawn."""
+    epsilon_total: float = Field(default=20.0, gt=0)
+    """Privacy loss of all releases together; when it is spent the last release is repeated for ever."""
+
+    @model_validator(mode="after")
+    def _affords_one(self) -> Self:
+        if self.epsilon is not None and self.epsilon > self.epsilon_total:
+            raise ValueError("epsilon is larger than epsilon_total, so that not even one release could be drawn")
+        return self
+
+
 class SiloConfig(_Settings):
     """The whole of `silo.yaml`."""
 
@@ -283,6 +309,8 @@ class SiloConfig(_Settings):
     """What may leave; see below."""
     training: TrainingSettings = TrainingSettings()
     """What is given to training; see below."""
+    survey: SurveySettings = SurveySettings()
+    """What is told to surveys; see below."""
     index: IndexSettings = IndexSettings()
     """How vectors are held; see below."""
 
@@ -322,6 +350,11 @@ class SiloHome(_Settings):
     def index(self) -> Path:
         """The folder of index generations."""
         return self.root / "index"
+
+    @property
+    def survey(self) -> Path:
+        """What this silo has told surveys, and how much privacy that has spent."""
+        return self.root / "survey.json"
 
     @property
     def audit(self) -> Path:

@@ -86,10 +86,13 @@ class Catalogue:
         """Return the digests of views whose brightness nobody has measured yet."""
         return [digest for (digest,) in self._rows("SELECT digest FROM views WHERE brightness IS NULL ORDER BY digest")]
 
-    def brightness(self) -> dict[str, tuple[int, ...]]:
-        """Return by digest how often each of 32 ranges of brightness occurs, of the views that were measured."""
-        rows = self._rows("SELECT digest, brightness FROM views WHERE brightness IS NOT NULL ORDER BY digest")
-        return {digest: brightness_counts(content) for digest, content in rows}
+    def measures(self) -> dict[str, tuple[int | None, tuple[int, ...]]]:
+        """Return by digest the stored image's longer side in pixels, and how often each of 32 ranges of brightness occurs.
+
+        What nobody has measured is None, and empty.
+        """
+        rows = self._rows("SELECT digest, max(source_rows, source_columns), brightness FROM views ORDER BY digest")
+        return {digest: (side, brightness_counts(content) if content else ()) for digest, side, content in rows}
 
     def counts(self) -> CatalogueCounts:
         """Return how much of what the silo holds."""

@@ -7,9 +7,12 @@ from typing import Any
 from silo_app.cases import Finding, Sex, Split, ViewPosition, age_band
 from silo_app.catalogue.records import CatalogueCounts, FindingCount, Origin
 
-__all__ = ["BRIGHTNESS_RANGES", "brightness_counts", "read_counts"]
+__all__ = ["BRIGHTNESS_RANGES", "SIZE_BANDS", "brightness_counts", "read_counts", "size_band"]
 
 BRIGHTNESS_RANGES = 32
+SIZE_BANDS = ("under 512", "512-1023", "1024-2047", "2048-3071", "3072 or more")
+"""Bands of the longer side of a stored image, in pixels."""
+_SIDES = (512, 1024, 2048, 3072)
 
 Rows = Callable[[str], list[tuple[Any, ...]]]
 
@@ -79,14 +82,18 @@ def _findings(rows: Rows, views: int) -> dict[Finding, FindingCount]:
     }
 
 
-_SIDES = ((512, "under 512"), (1024, "512-1023"), (2048, "1024-2047"), (3072, "2048-3071"), (1 << 31, "3072 or more"))
+def size_band(side: int | None) -> str:
+    """Return the band of a stored image's longer side in pixels, "" if that is not known."""
+    if side is None:
+        return ""
+    return SIZE_BANDS[sum(side >= limit for limit in _SIDES)]
 
 
 def _sizes(rows: Rows) -> dict[str, int]:
     """Return views by the longer side of the stored image, in pixels."""
-    bands = dict.fromkeys((name for _, name in _SIDES), 0) | {"": 0}
+    bands = dict.fromkeys(SIZE_BANDS, 0) | {"": 0}
     for side, count in rows("SELECT max(source_rows, source_columns) AS side, count(*) FROM views GROUP BY side"):
-        bands["" if side is None else next(name for limit, name in _SIDES if side < limit)] += count
+        bands[size_band(side)] += count
     return {name: count for name, count in bands.items() if count}
 
 
