@@ -172,6 +172,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`labels` of kind `tag`": config.TagLabels,
     "`labels` of kind `none`": config.NoLabels,
     "`release`": config.ReleaseSettings,
+    "`release.private`": config.PrivateSettings,
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
