@@ -9,12 +9,12 @@ from pathlib import Path
 
 from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
-from silo_app.config import Said
 from silo_app.errors import LabelsInvalid
 from silo_app.imaging.labels.layout import CsvLayout
 from silo_app.imaging.labels.statement import Statement, agreed, labels_of, united
 from silo_app.imaging.labels.table import Issue, Key, LabelTable, image_name
 from silo_app.imaging.labels.vocabulary import Terms, folded
+from silo_app.settings.labels import Said
 
 __all__ = ["read_csv", "rows_of"]
 
