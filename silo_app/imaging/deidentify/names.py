@@ -6,6 +6,7 @@ a value left as it is by claiming in the file that it was de-identified before.
 
 from dataclasses import dataclass
 
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from silo_app.catalogue import SiloKey
@@ -27,7 +28,7 @@ class Names:
     def uid(self, value: str) -> str:
         """Return the name of a UID, "2.25.<128 bits>"; one that the standard registers, or that is ours, stays."""
         value = value.strip(" \0")
-        if not value or UID(value).name != value or self._is_own_uid(value):
+        if not value or UID(value, IGNORE).name != value or self._is_own_uid(value):
             return value
         return _UUID_ROOT + str(int(self._marked("deid-uid", value), 16))
 
