@@ -166,6 +166,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "Top": config.SiloConfig,
     "`sources`, each": config.FolderSource,
     "`labels` of kind `csv`": config.CsvLabels,
+    "`labels` of kind `preset`": config.PresetLabels,
+    "`labels` of kind `fhir`": config.FhirLabels,
+    "`labels` of kind `sr`": config.SrLabels,
     "`labels` of kind `tag`": config.TagLabels,
     "`labels` of kind `none`": config.NoLabels,
     "`release`": config.ReleaseSettings,
@@ -173,6 +176,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
+    "`survey`": config.SurveySettings,
 }
 
 

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
-from silo_app.catalogue.counts import read_counts
+from silo_app.catalogue.counts import brightness_counts, read_counts
+from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
 from silo_app.catalogue.writing import CatalogueWriter
@@ -78,8 +79,20 @@ class Catalogue:
 
     def labels_of(self, digest: str) -> list[Label]:
         """Return what is known about one view, with where it is known from."""
-        rows = self._rows("SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,))
-        return [Label(finding=Finding(name), present=bool(p), source=s, term=t) for name, p, s, t in rows]
+        query = f"SELECT {LABEL_COLUMNS} {LABEL_TABLES} WHERE l.digest = ? ORDER BY l.finding"
+        return [label_of(row) for row in self._rows(query, (digest,))]
+
+    def without_brightness(self) -> list[str]:
+        """Return the digests of views whose brightness nobody has measured yet."""
+        return [digest for (digest,) in self._rows("SELECT digest FROM views WHERE brightness IS NULL ORDER BY digest")]
+
+    def measures(self) -> dict[str, tuple[int | None, tuple[int, ...]]]:
+        """Return by digest the stored image's longer side in pixels, and how often each of 32 ranges of brightness occurs.
+
+        What nobody has measured is None, and empty.
+        """
+        rows = self._rows("SELECT digest, max(source_rows, source_columns), brightness FROM views ORDER BY digest")
+        return {digest: (side, brightness_counts(content) if content else ()) for digest, side, content in rows}
 
     def counts(self) -> CatalogueCounts:
         """Return how much of what the silo holds."""

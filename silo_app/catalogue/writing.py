@@ -5,7 +5,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from silo_app.cases import CaseId, Finding
+from silo_app.cases import CaseId
+from silo_app.catalogue.labels import read_labels, write_labels
 from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
 from silo_app.errors import CatalogueDamaged
 
@@ -60,24 +61,14 @@ class CatalogueWriter:
             "INSERT INTO patients VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (keys.patient, keys.patient_id, view.split)
         )
         case = self._case(keys)
+        self._add_series(keys, case)
+        facts = _facts(view, case)
+        columns, marks = ", ".join(facts), ", ".join("?" * len(facts))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in facts if name != "digest")
         self._connection.execute(
-            "INSERT INTO views VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET "
-            "instance_key = excluded.instance_key, case_id = excluded.case_id, position = excluded.position, "
-            "sex = excluded.sex, age = excluded.age, study_year = excluded.study_year, device = excluded.device, "
-            "height = excluded.height, width = excluded.width, spacing_mm = excluded.spacing_mm",
-            (
-                view.digest,
-                keys.instance,
-                case,
-                view.position,
-                view.sex,
-                view.age,
-                view.study_year,
-                view.device,
-                view.height,
-                view.width,
-                view.spacing_mm,
-            ),
+            f"INSERT INTO views ({columns}) VALUES ({marks}) "  # noqa: S608  (the columns are our own)
+            f"ON CONFLICT (digest) DO UPDATE SET {changes}",
+            tuple(facts.values()),
         )
         return case
 
@@ -88,6 +79,10 @@ class CatalogueWriter:
         )
         (case,) = self._connection.execute("SELECT case_id FROM studies WHERE key = ?", (keys.study,)).fetchone()
         return CaseId(case)
+
+    def _add_series(self, keys: ViewKeys, case: CaseId) -> None:
+        if keys.series:
+            self._connection.execute("INSERT INTO series VALUES (?, ?) ON CONFLICT DO NOTHING", (keys.series, case))
 
     def record_file(self, file: FileRecord) -> None:
         """Write down what a file turned out to be."""
@@ -145,23 +140,35 @@ class CatalogueWriter:
 
     def relabel(self, labels: Mapping[str, Sequence[Label]]) -> None:
         """Replace what is known about the findings of the named views."""
-        self._connection.executemany("DELETE FROM labels WHERE digest = ?", ((digest,) for digest in labels))
+        write_labels(self._connection, labels)
+
+    def set_brightness(self, found: Mapping[str, bytes]) -> None:
+        """Write down how bright views are, by digest."""
         self._connection.executemany(
-            "INSERT INTO labels VALUES (?, ?, ?, ?, ?)",
-            (
-                (digest, label.finding, int(label.present), label.source, label.term)
-                for digest, known in labels.items()
-                for label in known
-            ),
+            "UPDATE views SET brightness = ? WHERE digest = ?", ((value, digest) for digest, value in found.items())
         )
 
     def labels(self) -> dict[str, tuple[Label, ...]]:
         """Return what is known about every labelled view, in the order of the findings' names."""
-        known: dict[str, list[Label]] = {}
-        for digest, finding, present, source, term in self._connection.execute(
-            "SELECT digest, finding, present, source, term FROM labels ORDER BY digest, finding"
-        ):
-            known.setdefault(digest, []).append(
-                Label(finding=Finding(finding), present=bool(present), source=source, term=term)
-            )
-        return {digest: tuple(found) for digest, found in known.items()}
+        return read_labels(self._connection)
+
+
+def _facts(view: ViewRecord, case: CaseId) -> dict[str, str | int | float | bytes | None]:
+    """Return a view's row, by column."""
+    return {
+        "digest": view.digest,
+        "instance_key": view.keys.instance,
+        "case_id": case,
+        "position": view.position,
+        "sex": view.sex,
+        "age": view.age,
+        "study_year": view.study_year,
+        "device": view.device,
+        "height": view.height,
+        "width": view.width,
+        "spacing_mm": view.spacing_mm,
+        "series_key": view.keys.series or None,
+        "source_rows": view.source_rows,
+        "source_columns": view.source_columns,
+        "brightness": view.brightness,
+    }

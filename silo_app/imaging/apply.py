@@ -88,13 +88,13 @@ class Applier:
                 age=header.age,
                 study_year=header.study_year,
                 device=header.device,
-                **reply["size"],
+                **reply["size"] | {"brightness": bytes.fromhex(reply["size"]["brightness"])},
             )
         )
         self.added += holder is None
         self.same += holder is not None
         if self.vocabulary:
-            labels = self.vocabulary.labels(header.label or "", scope_needs_word=True)
+            labels = self.vocabulary.labels(header.label or "")
             writer.relabel({digest: labels})
         return reply
 
@@ -115,4 +115,5 @@ def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
         accession=key.name("accession", header.accession),
         patient=patient,
         patient_id=key.name("patient-id", header.patient_id),
+        series=key.name("series", header.series_uid, study, patient) if header.series_uid else "",
     )

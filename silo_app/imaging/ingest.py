@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey
-from silo_app.config import CsvLabels, SiloHome, TagLabels
+from silo_app.config import NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import NotReady, SourceEmpty
 from silo_app.imaging.apply import Applier
+from silo_app.imaging.brightness import measure_missing
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
 from silo_app.imaging.labelling import label_all
-from silo_app.imaging.labels import LabelTable, Vocabulary, read_csv
+from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.source import Source, SourceFile, open_folder
@@ -85,6 +87,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
         run.take([(source, list(source.files())) for source in sources], workers)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
+        measure_missing(catalogue, cache)
         counts = catalogue.counts()
         names = {source.name for source in sources}
         return IngestReport(
@@ -95,7 +98,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             refused=tuple(refusal for refusal in catalogue.refusals() if refusal.source in names),
             views=counts.views,
             unlabelled=counts.unlabelled,
-            unmapped=dict((table.unmapped if table else run.applier.unmapped).most_common()),
+            unmapped=as_reported(table.unmapped if table else run.applier.unmapped),
             unmatched=unmatched,
             seconds=time.monotonic() - start,
         )
@@ -181,7 +184,10 @@ def _sources(home: SiloHome) -> list[Source]:
 
 def _label_table(home: SiloHome) -> LabelTable | None:
     labels = home.config.labels
-    return read_csv(labels, home.resolve(labels.path)) if isinstance(labels, CsvLabels) else None
+    if isinstance(labels, TagLabels | NoLabels):
+        return None
+    images = home.resolve(labels.images) if isinstance(labels, PresetLabels) and labels.images else None
+    return read_labels(labels, home.resolve(labels.path), images=images)
 
 
 def _applier(home: SiloHome, key: SiloKey) -> Applier:
@@ -193,7 +199,7 @@ def _applier(home: SiloHome, key: SiloKey) -> Applier:
         key=key,
         held_out_share=home.config.held_out_share,
         recipe=recipe,
-        vocabulary=Vocabulary(tag) if tag else None,
+        vocabulary=Vocabulary(tag, datetime.now(UTC).isoformat(timespec="seconds")) if tag else None,
     )
 
 
