@@ -54,5 +54,3 @@ def look_up(home: SiloHome, case: str, *, user: str, reason: str) -> Whois:
 
 
 _REMEDY = "Give the case id as `silo search --format json` has it; other silos' cases are known there only."
-    "Give the case id as a search result or `silo search --format json` has it; other silos' cases are known there only."
-)
