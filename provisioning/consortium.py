@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from silo_app.config import FolderSource, ReleaseSettings, SiloConfig, SurveySettings, TrainingSettings, problems, read_yaml
 from silo_app.errors import ConfigInvalid, InputError
-from silo_app.label_settings import Labels
+from silo_app.settings.labels import Labels
 
 __all__ = ["SERVER", "Consortium", "Person", "Server", "SiloEntry", "read"]
 

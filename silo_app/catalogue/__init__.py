@@ -12,6 +12,7 @@ from silo_app.catalogue.records import (
     ViewKeys,
     ViewRecord,
 )
+from silo_app.catalogue.vault import StudyIdentity, Vault
 
 __all__ = [
     "Catalogue",
@@ -22,6 +23,8 @@ __all__ = [
     "Origin",
     "Refusal",
     "SiloKey",
+    "StudyIdentity",
+    "Vault",
     "ViewKeys",
     "ViewRecord",
 ]

@@ -108,6 +108,16 @@ MIGRATIONS = (
     ALTER TABLE labels ADD COLUMN origin INTEGER REFERENCES origins (id);
     """,
     ),
+    Migration(
+        3,
+        "the study of a case, sealed, for the hospital that owns it (`vault.Vault`)",
+        """
+    CREATE TABLE crosswalk (
+        case_id TEXT PRIMARY KEY REFERENCES studies (case_id),
+        sealed BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+    ),
 )
 """Every step, in the order of its number."""
 

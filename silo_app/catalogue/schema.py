@@ -14,6 +14,14 @@ from silo_app.errors import CatalogueDamaged, NotReady, StateError
 
 __all__ = ["connect"]
 
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "foreign_keys = ON",
+    "trusted_schema = OFF",
+    "secure_delete = ON",  # what is forgotten does not stay in the file's free pages
+)
+
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open the catalogue, bringing it to this version.
@@ -44,7 +52,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "trusted_schema = OFF"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if finding != "ok":

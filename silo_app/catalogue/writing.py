@@ -3,11 +3,12 @@
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from silo_app.cases import CaseId
 from silo_app.catalogue.labels import read_labels, write_labels
 from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
+from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.errors import CatalogueDamaged
 
 __all__ = ["CatalogueWriter", "Identity"]
@@ -28,8 +29,9 @@ class Identity:
 class CatalogueWriter:
     """Changes to the catalogue; durable when the block of `Catalogue.writing` ends."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, vault: Vault | None = None) -> None:
         self._connection = connection
+        self._vault = vault
 
     def bind_key(self, check: str) -> None:
         """Tie the catalogue to the silo's key at first use. Raises `CatalogueDamaged` if it was made with another."""
@@ -44,10 +46,12 @@ class CatalogueWriter:
     def files(self, source: str) -> dict[str, FileRecord]:
         """Return what is known about the files of a source, by path."""
         rows = self._connection.execute(
-            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?", (source,)
+            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?",
+            (self._sealed(source),),
         )
         names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail")
-        return {row[1]: FileRecord(**dict(zip(names, row, strict=True))) for row in rows}
+        records = (FileRecord(**dict(zip(names, row, strict=True))) for row in rows)
+        return {path: replace(row, source=source, path=path) for row in records for path in (self._clear(row.path),)}
 
     def holder(self, instance: str) -> str | None:
         """Return the digest of the view that holds an instance, or None."""
@@ -89,10 +93,10 @@ class CatalogueWriter:
         self._connection.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                file.source,
-                file.path,
+                self._sealed(file.source),
+                self._sealed(file.path),
                 file.size,
-                file.mtime_ns,
+                self._vault.stamp(file.mtime_ns) if self._vault else file.mtime_ns,
                 file.recipe,
                 file.digest,
                 file.reason,
@@ -102,21 +106,55 @@ class CatalogueWriter:
 
     def forget_files(self, source: str, paths: Iterable[str]) -> None:
         """Forget files that are no longer in their source."""
-        self._connection.executemany("DELETE FROM files WHERE source = ? AND path = ?", ((source, p) for p in paths))
+        self._connection.executemany(
+            "DELETE FROM files WHERE source = ? AND path = ?", ((self._sealed(source), self._sealed(p)) for p in paths)
+        )
 
     def drop_orphans(self) -> list[str]:
         """Remove views that no file holds any more; return their digests."""
         orphans = self._connection.execute(
             "DELETE FROM views WHERE digest NOT IN (SELECT digest FROM files WHERE digest IS NOT NULL) RETURNING digest"
         ).fetchall()
+        if orphans:  # the case ids of these studies stay, and say nothing
+            self._connection.execute("DELETE FROM crosswalk WHERE case_id NOT IN (SELECT case_id FROM views)")
         return [digest for (digest,) in orphans]
 
     def drop_if_orphan(self, digest: str) -> bool:
         """Remove one view if no file holds it any more; return whether it was removed."""
-        cursor = self._connection.execute(
-            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1)", (digest,)
+        dropped = self._connection.execute(
+            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1) RETURNING case_id",
+            (digest,),
+        ).fetchall()
+        self._connection.executemany(
+            "DELETE FROM crosswalk WHERE case_id = ?1 AND NOT EXISTS (SELECT 1 FROM views WHERE case_id = ?1)", dropped
         )
-        return cursor.rowcount > 0
+        return bool(dropped)
+
+    def remember(self, case: CaseId, identity: StudyIdentity) -> None:
+        """Keep, sealed, by what the archive finds the study of a case; nothing without the silo's key."""
+        if self._vault:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO crosswalk VALUES (?, ?)", (case, self._vault.seal(case, identity))
+            )
+
+    def seal_names(self) -> bool:
+        """Seal the names and times of files that an earlier version wrote in clear; return whether there were any."""
+        vault = self._vault
+        if vault is None or self._connection.execute("SELECT 1 FROM meta WHERE key = 'names-sealed'").fetchone():
+            return False
+        self._connection.execute("INSERT INTO meta VALUES ('names-sealed', '1')")
+        rows = self._connection.execute("SELECT source, path, mtime_ns FROM files").fetchall()
+        self._connection.executemany(
+            "UPDATE files SET source = ?, path = ?, mtime_ns = ? WHERE source = ? AND path = ?",
+            ((vault.name(source), vault.name(path), vault.stamp(time), source, path) for source, path, time in rows),
+        )
+        return bool(rows)
+
+    def _sealed(self, name: str) -> str:
+        return self._vault.name(name) if self._vault else name
+
+    def _clear(self, token: str) -> str:
+        return self._vault.clear(token) if self._vault else token
 
     def identities(self) -> Iterator[Identity]:
         """Yield what each view can be named by, ordered by digest."""
@@ -124,7 +162,7 @@ class CatalogueWriter:
         for digest, path in self._connection.execute(
             "SELECT digest, path FROM files WHERE digest IS NOT NULL ORDER BY digest, source, path"
         ):
-            paths.setdefault(digest, []).append(path)
+            paths.setdefault(digest, []).append(self._clear(path))
         for digest, instance, study, accession, patient in self._connection.execute(
             "SELECT v.digest, v.instance_key, s.uid_key, s.accession_key, p.id_key FROM views v "
             "JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient ORDER BY v.digest"
@@ -135,7 +173,7 @@ class CatalogueWriter:
                 study_uid=study,
                 accession=accession,
                 patient_id=patient,
-                paths=tuple(paths.get(digest, ())),
+                paths=tuple(sorted(paths.get(digest, ()))),
             )
 
     def relabel(self, labels: Mapping[str, Sequence[Label]]) -> None:

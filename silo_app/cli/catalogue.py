@@ -1,5 +1,7 @@
 """`silo catalogue`: what the silo holds, as counts, and as a page with plots."""
 
+import dataclasses
+import getpass
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,6 +65,35 @@ def show(
 
         people.print(f"wrote {write_page(html, catalogue_page(data))}", highlight=False, markup=False)
     emit(data, output, _print)
+
+
+@app.command()
+def whois(
+    case: Annotated[str, typer.Argument(help="A case id of this silo; its first 8 digits do.", show_default=False)],
+    silo: SiloOption,
+    reason: Annotated[str, typer.Option(help="Why you look it up; it goes into the audit log.", show_default=False)],
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Find the study of one of this silo's own cases: what to ask the hospital's archive for.
+
+    The look-up is in the audit log (who, which case, why) before it is shown. It works only here, with the silo's key.
+
+    Examples:
+        silo catalogue whois 3f9c21aa --silo kits/st-anna --reason "consultation with the ward"
+    """
+    from silo_app.catalogue.whois import look_up
+
+    found = look_up(load(silo), case, user=getpass.getuser(), reason=reason)
+    emit(dataclasses.asdict(found), output, _print_study)
+
+
+def _print_study(data: dict[str, Any]) -> None:
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    for name, value in (("case", data["case"]), *data["study"].items()):
+        table.add_row(name.replace("_", " "), value or "-")
+    for name in data["files"]:
+        table.add_row("file", name)
+    Console(soft_wrap=True).print(table, markup=False, highlight=False)
 
 
 def as_data(name: str, counts: CatalogueCounts, refusals: Iterable[Refusal]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.cli.edge import FormatOption, OutputFormat, emit
 from silo_app.config import CsvLabels, NoLabels, PresetLabels, SiloHome, TagLabels, load
 from silo_app.errors import ConfigInvalid
-from silo_app.label_settings import Uncertain
+from silo_app.settings.labels import Uncertain
 
 if TYPE_CHECKING:
     from silo_app.imaging.labels import LabelSettings, LabelTable

@@ -14,7 +14,7 @@ from silo_app.imaging.labels.layout import CsvLayout
 from silo_app.imaging.labels.statement import Statement, agreed, labels_of, united
 from silo_app.imaging.labels.table import Issue, Key, LabelTable, image_name
 from silo_app.imaging.labels.vocabulary import Terms, folded
-from silo_app.label_settings import Said
+from silo_app.settings.labels import Said
 
 __all__ = ["read_csv", "rows_of"]
 

@@ -17,7 +17,7 @@ from silo_app.imaging.labels.csv_file import MAX_ISSUES
 from silo_app.imaging.labels.statement import Statement, labels_of
 from silo_app.imaging.labels.table import Issue, Key, LabelTable
 from silo_app.imaging.labels.vocabulary import Terms
-from silo_app.label_settings import Said
+from silo_app.settings.labels import Said
 
 __all__ = ["read_fhir"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from silo_app.cases import Finding
 from silo_app.config import CsvLabels
-from silo_app.label_settings import Said, Uncertain
+from silo_app.settings.labels import Said, Uncertain
 
 __all__ = ["CsvLayout", "layout_of"]
 

@@ -9,9 +9,8 @@ import ast
 from dataclasses import replace
 
 from silo_app.cases import Finding
-from silo_app.config import PresetLabels
 from silo_app.imaging.labels.layout import CsvLayout
-from silo_app.label_settings import VALUES
+from silo_app.settings.labels import VALUES, PresetLabels
 
 __all__ = ["PRESETS", "preset_layout"]
 

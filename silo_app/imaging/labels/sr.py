@@ -24,7 +24,7 @@ from silo_app.imaging.labels.statement import Statement, labels_of, united
 from silo_app.imaging.labels.table import Issue, Key, LabelTable
 from silo_app.imaging.labels.vocabulary import Terms
 from silo_app.imaging.parse import quiet
-from silo_app.label_settings import Said
+from silo_app.settings.labels import Said
 
 __all__ = ["read_sr"]
 

@@ -1,4 +1,4 @@
-"""Where findings come from, and how their words become the shared vocabulary: `labels` in `silo.yaml`."""
+"""Where findings come from: published sets' files, CSVs, FHIR, DICOM SR, a tag, or nowhere."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,20 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from silo_app.cases import Finding
-from silo_app.settings import Settings
-
-__all__ = [
-    "VALUES",
-    "CsvLabels",
-    "FhirLabels",
-    "Labels",
-    "NoLabels",
-    "PresetLabels",
-    "Said",
-    "SrLabels",
-    "TagLabels",
-    "Uncertain",
-]
+from silo_app.settings.base import Settings
 
 
 class Said(StrEnum):

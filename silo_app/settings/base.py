@@ -1,4 +1,4 @@
-"""What all settings have in common: unknown keys are refused, and nothing changes after it was read."""
+"""What all settings share: immutable, and an unknown key is an error."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,6 +6,6 @@ __all__ = ["Settings"]
 
 
 class Settings(BaseModel):
-    """A part of a configuration."""
+    """A part of `silo.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
