@@ -9,8 +9,8 @@ import ast
 from dataclasses import replace
 
 from silo_app.cases import Finding
-from silo_app.config import VALUES, PresetLabels
 from silo_app.imaging.labels.layout import CsvLayout
+from silo_app.settings.labels import VALUES, PresetLabels
 
 __all__ = ["PRESETS", "preset_layout"]
 
