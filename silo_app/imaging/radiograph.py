@@ -18,7 +18,7 @@ from silo_app.imaging.grayscale import display_curve, padding_values, stored_for
 from silo_app.imaging.occurring import Occurring
 from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
-from silo_app.imaging.resample import area_mean, ramp_of, target_shape
+from silo_app.imaging.resample import MAX_SIDE, area_mean, ramp_of, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
