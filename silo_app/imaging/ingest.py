@@ -32,6 +32,7 @@ __all__ = ["IngestReport", "ingest"]
 SECONDS_PER_FILE = 60
 """Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
 
+_FIRST_BATCH = 8
 _BATCH = 256
 _BATCH_SECONDS = 2.0
 
@@ -198,14 +199,17 @@ def _applier(home: SiloHome, key: SiloKey) -> Applier:
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Group items into batches of at most 256 or two seconds: one transaction each."""
+    """Group items into batches, one transaction each: of 8, 16, ... at most 256, or of two seconds.
+
+    The first ones are small, so that a run that is killed early has not been for nothing.
+    """
     batch: list[Any] = []
-    since = time.monotonic()
+    since, size = time.monotonic(), _FIRST_BATCH
     for item in items:
         batch.append(item)
-        if len(batch) >= _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+        if len(batch) >= size or time.monotonic() - since > _BATCH_SECONDS:
             yield batch
-            batch, since = [], time.monotonic()
+            batch, since, size = [], time.monotonic(), min(2 * size, _BATCH)
     if batch:
         yield batch
 
