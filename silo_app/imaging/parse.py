@@ -75,13 +75,17 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def dataset_of(content: bytes, *, also: tuple[str, ...] = ()) -> Dataset:
-    """Parse a file. Raises `ImageUnsupported` (not-dicom, truncated, too-large) for what is not a whole DICOM file."""
+def dataset_of(content: bytes, *, also: tuple[str, ...] = (), everything: bool = False) -> Dataset:
+    """Parse a file: the attributes that Siloscope uses and `also`, or everything in it.
+
+    Raises `ImageUnsupported` (not-dicom, truncated, too-large) for what is not a whole DICOM file.
+    """
     if len(content) > MAX_FILE_BYTES:
         raise refusal(RefusalReason.TOO_LARGE, f"{len(content) >> 20} MiB in one file; the limit is 256 MiB")
     if not _looks_like_dicom(content):
         raise refusal(RefusalReason.NOT_DICOM, "neither the DICM prefix nor a DICOM group at its start")
-    tags = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
+    used = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
+    tags = None if everything else used
     with quiet():
         try:
             ds = _inflated(content, tags) or _plain(content, tags)
@@ -119,14 +123,14 @@ class _Looked(io.BytesIO):
         return found
 
 
-def _plain(content: bytes, tags: list[BaseTag]) -> Dataset:
-    ds = pydicom.dcmread(_Looked(content), force=True, specific_tags=list(tags))
+def _plain(content: bytes, tags: list[BaseTag] | None) -> Dataset:
+    ds = pydicom.dcmread(_Looked(content), force=True, specific_tags=None if tags is None else list(tags))
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         if not little:
             ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
-    _copy_views(ds, keep=ds.file_meta.TransferSyntaxUID in LOOKED_AT)
+    _copy_views(ds, keep=tags is not None and ds.file_meta.TransferSyntaxUID in LOOKED_AT)  # whole files are written again
     return ds
 
 
@@ -138,7 +142,7 @@ def _copy_views(ds: Dataset, *, keep: bool) -> None:
             ds._dict[tag] = element._replace(value=value)  # noqa: SLF001  (a named tuple's own method)
 
 
-def _inflated(content: bytes, tags: list[BaseTag]) -> Dataset | None:
+def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
     """Parse a deflated file (PS3.5 A.5) with a bound on its size, which pydicom does not have; None for others."""
     if content[132:136] != b"\x02\0\0\0":  # (0002,0000), the length of the meta information, must come first
         return None
@@ -152,7 +156,12 @@ def _inflated(content: bytes, tags: list[BaseTag]) -> Dataset | None:
         raise refusal(RefusalReason.TOO_LARGE, "the deflated file grows to more than 256 MiB")
     if not inflater.eof:
         raise refusal(RefusalReason.TRUNCATED, "the deflated data end early")
-    ds = read_dataset(io.BytesIO(plain), is_implicit_VR=False, is_little_endian=True, specific_tags=list[int](tags))
+    ds = read_dataset(
+        io.BytesIO(plain),
+        is_implicit_VR=False,
+        is_little_endian=True,
+        specific_tags=None if tags is None else list[int](tags),
+    )
     ds.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta

@@ -122,17 +122,15 @@ class PrivateSession:
             answer = decode(relayed.content, PrivateAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return _Part(_refused(silo, answer, relayed.took_ms))
-            return self._opened(silo, request, query, answer, k, relayed.took_ms)
+            return self._opened(silo, request, answer, k, relayed.took_ms)
         except ProtocolError:
             return _Part(_nonsense(silo, relayed.took_ms))
 
-    def _opened(
-        self, silo: str, request: PrivateRequest, query: PrivateQuery, answer: PrivateAnswer, k: int, took_ms: float
-    ) -> _Part:
+    def _opened(self, silo: str, request: PrivateRequest, answer: PrivateAnswer, k: int, took_ms: float) -> _Part:
         """Open a silo's scores. Raises `MessageInvalid` for an answer to anything else, or nonsense."""
         if (answer.silo, answer.query_id, answer.encoder_version) != (silo, request.query_id, request.encoder_version):
             raise MessageInvalid("it answers another query", where=silo, remedy="Nothing of it was used.")
-        similarity = self._asking.open(query, list(answer.blocks), answer.views, answer.largest)
+        similarity = self._asking.open(list(answer.blocks), answer.views)
         best = _best(similarity, min(MAX_HITS, k + _SPARE_SLOTS))
         report = SiloReport(
             silo=silo,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from silo_app.cases import Embedding
 from silo_app.errors import MessageInvalid
 from silo_app.search.private.scheme import (
-    LEVELS,
+    FEW_BLOCKS,
     ROW,
+    SCALE,
     SLOTS,
     context,
     galois_element,
@@ -21,23 +22,23 @@ from silo_app.search.private.scheme import (
     padded,
     quantised,
     saved,
+    steps_of,
 )
 
-__all__ = ["BABY_STEPS", "Asking", "PrivateQuery"]
+__all__ = ["Asking", "PrivateQuery"]
 
-BABY_STEPS = 32
-"""Rotations that a silo makes of the query itself; the rest are of sums, once for each block of vectors."""
+
+_MOST = 1.02
+"""What rounding, and a silo's noise, may make of a similarity of 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateQuery:
-    """What an asker sends, and what it keeps to read the answer with (`largest`)."""
+    """What an asker sends."""
 
     ciphertext: bytes
     """One seeded BFV ciphertext: the query in all slots."""
     dimension: int
-    largest: float
-    """The query's largest coordinate; stays with the asker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ class Asking:
     dimension: int
     _key: Any = field(repr=False)
     keys: bytes = field(repr=False)
-    """The rotation keys for the silos (seeded Galois keys for steps 1 and `BABY_STEPS`); the same for all queries."""
+    """The rotation keys for the silos (seeded Galois keys for step 1 and both giant steps); the same for all queries."""
 
     @classmethod
     def begin(cls, dimension: int) -> "Asking":
         """Make the keys of a session for embeddings of `dimension`. Raises `EncoderMismatch` for too large ones."""
-        steps = {1, min(BABY_STEPS, padded(dimension) // 2)}
+        period = padded(dimension)
+        steps = {1, steps_of(period, 1), steps_of(period, FEW_BLOCKS + 1)}
         generator = seal.KeyGenerator(context())
         return cls(
             dimension, generator.secret_key(), saved(generator.create_galois_keys(sorted(map(galois_element, steps))))
@@ -60,22 +62,21 @@ class Asking:
 
     def ask(self, vector: Embedding) -> PrivateQuery:
         """Encrypt a unit vector, float32 (D,)."""
-        largest = float(np.abs(vector).max())
         period = padded(self.dimension)
-        integers = quantised(vector[None], largest)[0]  # (period,)
+        integers = quantised(vector[None])[0]  # (period,)
         rows = np.stack([np.resize(integers, ROW), np.resize(np.roll(integers, -period // 2), ROW)])
         plain = seal.Plaintext()
         seal.BatchEncoder(context()).encode((rows.reshape(-1) % modulus()).astype(np.uint64).tolist(), plain)
         ciphertext = seal.Encryptor(context(), self._key).encrypt_symmetric(plain)
-        return PrivateQuery(saved(ciphertext), self.dimension, largest)
+        return PrivateQuery(saved(ciphertext), self.dimension)
 
-    def open(self, query: PrivateQuery, blocks: list[bytes], views: int, largest: float) -> NDArray[np.float64]:
+    def open(self, blocks: list[bytes], views: int) -> NDArray[np.float64]:
         """Return the similarity of each of a silo's views, float64 (views,), in the silo's own secret order.
 
-        `largest` is the gallery's largest coordinate, as the silo says. Raises `MessageInvalid` for an answer that no
+        Raises `MessageInvalid` for an answer that no
         honest silo gives: another number of blocks, noise instead of scores, scores beyond what unit vectors have.
         """
-        if len(blocks) != math.ceil(views / SLOTS) or not 0 < largest <= 1:
+        if len(blocks) != math.ceil(views / SLOTS):
             raise _nonsense(f"{len(blocks)} blocks for {views} views")
         decryptor, encoder = seal.Decryptor(context(), self._key), seal.BatchEncoder(context())
         scores = np.empty(len(blocks) * SLOTS, np.int64)
@@ -87,8 +88,8 @@ class Asking:
             signed = _signed(np.array(encoder.decode_uint64(plain), np.int64))
             halves = number == len(blocks) - 1 and views - number * SLOTS <= ROW
             scores[number * SLOTS : (number + 1) * SLOTS] = _joined(signed) if halves else signed
-        similarity = scores[:views] * (query.largest * largest / LEVELS**2)
-        if views and float(np.abs(similarity).max()) > 1 + _rounding(query, largest):
+        similarity = scores[:views] / SCALE**2
+        if views and float(np.abs(similarity).max()) > _MOST:
             raise _nonsense("scores beyond those of unit vectors")
         return np.asarray(np.clip(similarity, -1.0, 1.0), np.float64)
 
@@ -102,12 +103,6 @@ def _joined(values: NDArray[np.int64]) -> NDArray[np.int64]:
     whole = np.zeros(SLOTS, np.int64)
     whole[:ROW] = _signed((values[:ROW] + values[ROW:]) % modulus())
     return whole
-
-
-def _rounding(query: PrivateQuery, largest: float) -> float:
-    """Return how far rounding both vectors, and a silo's noise, may carry a score beyond 1."""
-    step = 0.5 / LEVELS
-    return 2 * step * math.sqrt(query.dimension) * (query.largest + largest) + 0.05
 
 
 def _nonsense(problem: str) -> MessageInvalid:

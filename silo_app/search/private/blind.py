@@ -11,10 +11,10 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from silo_app.errors import MessageInvalid
-from silo_app.search.private.asker import BABY_STEPS
 from silo_app.search.private.order import order_of
 from silo_app.search.private.scheme import (
     ROW,
+    SCALE,
     SLOTS,
     context,
     galois_element,
@@ -23,6 +23,7 @@ from silo_app.search.private.scheme import (
     padded,
     quantised,
     saved,
+    steps_of,
 )
 
 __all__ = ["PreparedBlock", "PreparedGallery", "Rotations", "prepare", "score"]
@@ -42,9 +43,9 @@ class PreparedGallery:
     """A generation's vectors, or the share of one process, ready to be scored. About 4 kB a vector."""
 
     blocks: tuple[PreparedBlock, ...]
-    largest: float
-    """The largest coordinate of any vector, which became `LEVELS`."""
     dimension: int
+    steps: int
+    """Rotations of the query itself; the same in all processes of a silo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +72,22 @@ def prepare(vectors: NDArray[np.float32], seed: int, *, share: int = 0, shares: 
     Of `shares` processes, each takes every n-th block. Takes 0.2 s of one core for each 8,192 vectors of 256 numbers.
     """
     count, dimension = vectors.shape
-    largest = float(np.abs(vectors).max()) if count else 1.0
+    steps = steps_of(padded(dimension), math.ceil(count / SLOTS / shares))
     order = order_of(count, seed)
     starts = range(share * SLOTS, count, shares * SLOTS)
-    blocks = tuple(_prepared(quantised(vectors[order[start : start + SLOTS]], largest)) for start in starts)
-    return PreparedGallery(blocks, largest, dimension)
+    blocks = tuple(_prepared(quantised(vectors[order[start : start + SLOTS]]), steps) for start in starts)
+    return PreparedGallery(blocks, dimension, steps)
 
 
-def score(query: bytes, rotations: Rotations, gallery: PreparedGallery, *, noise: int = 0) -> list[bytes]:
+def score(query: bytes, rotations: Rotations, gallery: PreparedGallery, *, noise: float = 0.0) -> list[bytes]:
     """Return the encrypted scores of all vectors, one ciphertext for each block of `SLOTS`.
 
-    `noise` units of the integer product are the largest that is added to each score at random, against askers who solve
-    for the vectors. Raises `MessageInvalid` for a query that cannot be computed with.
+    `noise` is the largest change of each similarity at random, against askers who solve for the vectors. Raises
+    `MessageInvalid` for a query that cannot be computed with.
     """
     totals = zip(_totals(query, rotations, gallery), gallery.blocks, strict=True)
     try:
-        return [_finished(total, noise, halves=block.halves) for total, block in totals]
+        return [_finished(total, round(noise * SCALE**2), halves=block.halves) for total, block in totals]
     except (ValueError, RuntimeError):  # SEAL's, of a query in another form, or without the keys that it needs
         raise MessageInvalid(
             "a private query cannot be computed with", remedy="Compare the versions of siloscope at the silos."
@@ -96,9 +97,8 @@ def score(query: bytes, rotations: Rotations, gallery: PreparedGallery, *, noise
 def _totals(query: bytes, rotations: Rotations, gallery: PreparedGallery) -> Iterator[Any]:
     evaluator = seal.Evaluator(context())
     ciphertext = loaded(seal.Ciphertext(), query, "query")
-    period = padded(gallery.dimension)
-    babies = _rotated(evaluator, ciphertext, rotations, min(BABY_STEPS, period // 2))
-    element = galois_element(min(BABY_STEPS, period // 2))
+    babies = _rotated(evaluator, ciphertext, rotations, gallery.steps)
+    element = galois_element(gallery.steps)
     for block in gallery.blocks:
         total: Any = None
         for diagonals in reversed(block.diagonals):  # Horner's rule: each earlier sum is rotated once more
@@ -158,12 +158,11 @@ def _noise(limit: int, *, halves: bool) -> NDArray[np.int64]:
     return added
 
 
-def _prepared(integers: NDArray[np.int64]) -> PreparedBlock:
+def _prepared(integers: NDArray[np.int64], babies: int) -> PreparedBlock:
     """Return the diagonals of up to `SLOTS` vectors (n, period)."""
     count, period = integers.shape
-    babies = min(BABY_STEPS, period // 2)
     halves = count <= ROW
-    placed = np.zeros((2, ROW, period), np.int64)
+    placed = np.ones((2, ROW, period), np.int64)  # SEAL refuses a product with nothing; empty slots are never read
     placed[0, : min(count, ROW)] = integers[:ROW]
     placed[1, : count if halves else count - ROW] = integers if halves else integers[ROW:]
     giants = math.ceil((period // 2 if halves else period) / babies)

@@ -40,8 +40,6 @@ class PrivateAnswer(Message):
     indexed: Count
     """Cases in the index that was scored."""
     views: Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
-    largest: Annotated[float, Field(gt=0, le=1)]
-    """The largest coordinate of the silo's vectors: the scale of the scores."""
     blocks: Annotated[tuple[bytes, ...], Field(max_length=64)]
     took_us: Count = 0
 

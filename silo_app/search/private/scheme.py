@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from silo_app.errors import EncoderMismatch, MessageInvalid, NotReady
 
 __all__ = [
-    "LEVELS",
+    "FEW_BLOCKS",
     "MAX_DIMENSION",
     "ROW",
+    "SCALE",
     "SLOTS",
     "context",
     "galois_element",
@@ -32,14 +33,18 @@ __all__ = [
     "padded",
     "quantised",
     "saved",
+    "steps_of",
 ]
 
 SLOTS = 8192
 ROW = SLOTS // 2
-LEVELS = 127
-"""Coordinates are integers in [-LEVELS, LEVELS]."""
+SCALE = 2800
+"""What 1 becomes as an integer. Unit vectors so rounded have lengths below SCALE + 8, and their product stays below half
+the plaintext modulus, 2^23, with room for a silo's noise: no score wraps around."""
 MAX_DIMENSION = 256
-"""With more coordinates a score could exceed half the plaintext modulus: 512 x 127^2 is its half."""
+FEW_BLOCKS = 4
+"""Up to so many blocks of vectors, few rotations of the query (baby steps) are best; with more blocks, many."""
+_FEW, _MANY = 16, 64
 _COEFFICIENT_BITS = [50, 50, 60]
 _PLAIN_BITS = 24
 _HEADER = bytes.fromhex("5ea110")  # SEAL's magic number and header length, little endian
@@ -93,12 +98,16 @@ def padded(dimension: int) -> int:
     return period
 
 
-def quantised(vectors: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
-    """Return vectors (n, D) as integers in [-LEVELS, LEVELS], `largest` becoming LEVELS, padded to the period."""
-    scaled = np.clip(np.rint(vectors.astype(np.float64) * (LEVELS / largest)), -LEVELS, LEVELS)
+def steps_of(period: int, blocks: int) -> int:
+    """Return how many rotations a silo makes of the query itself; the rest are of sums, once for each block."""
+    return min(_FEW if blocks <= FEW_BLOCKS else _MANY, period // 2)
+
+
+def quantised(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return unit vectors (n, D) as integers, int64 (n, period)."""
     count, dimension = vectors.shape
     whole = np.zeros((count, padded(dimension)), np.int64)
-    whole[:, :dimension] = scaled
+    whole[:, :dimension] = np.rint(vectors.astype(np.float64) * SCALE)
     return whole
 
 

@@ -41,7 +41,6 @@ class _Held:
     cases: SearchableCases
     file: Path
     seed: int
-    largest: float
     order: NDArray[np.int64]
 
 
@@ -165,7 +164,6 @@ class PrivateAnswers:
             generation=held.cases.generation,
             indexed=held.cases.index.cases,
             views=held.cases.index.views,
-            largest=held.largest,
             blocks=tuple(blocks),
         )
 
@@ -194,5 +192,4 @@ def _written(gallery: SearchableCases, folder: Path) -> _Held:
     with os.fdopen(descriptor, "wb") as file:
         np.save(file, vectors, allow_pickle=False)
     seed = new_seed()
-    largest = float(np.abs(vectors).max()) if count else 1.0
-    return _Held(gallery, Path(name), seed, largest, order_of(count, seed))
+    return _Held(gallery, Path(name), seed, order_of(count, seed))

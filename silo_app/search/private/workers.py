@@ -45,7 +45,7 @@ class Workers:
         self._held: tuple[str, int] = ("", 0)
 
     def score(
-        self, vectors: Path, seed: int, query: bytes, session: str, keys: bytes, *, noise: int, timeout_s: float
+        self, vectors: Path, seed: int, query: bytes, session: str, keys: bytes, *, noise: float, timeout_s: float
     ) -> list[bytes]:
         """Return the encrypted scores, block by block, of the vectors in a file, float32 (n, D), in the order of `seed`.
 
@@ -174,7 +174,7 @@ def _scored(order: dict[str, object], gallery: "PreparedGallery", sessions: Orde
         raise UnknownSession
     sessions.move_to_end(session)
     query = bytes(order["query"])  # type: ignore[call-overload]  # bytes, by construction
-    return score(query, sessions[session], gallery, noise=int(str(order["noise"])))
+    return score(query, sessions[session], gallery, noise=float(str(order["noise"])))
 
 
 def _send(pipe: BinaryIO, content: dict[str, object]) -> None:

@@ -24,18 +24,18 @@ def unit(rng, count, dimension):
 def scored(asking, vectors, query, noise=0):
     asked = asking.ask(query)
     blocks = score(asked.ciphertext, Rotations.of(asking.keys), prepare(vectors, SEED), noise=noise)
-    return asking.open(asked, blocks, len(vectors), float(np.abs(vectors).max()))
+    return asking.open(blocks, len(vectors))
 
 
 def expected(vectors, query):
-    """The definition: both quantised, multiplied as integers, scaled back."""
-    largest, own = float(np.abs(vectors).max()), float(np.abs(query).max())
-    products = scheme.quantised(vectors, largest) @ scheme.quantised(query[None], own)[0]
-    return (products * (largest * own / scheme.LEVELS**2))[order_of(len(vectors), SEED)]
+    """The definition: both rounded, multiplied as integers, scaled back."""
+    products = scheme.quantised(vectors) @ scheme.quantised(query[None])[0]
+    return (products / scheme.SCALE**2)[order_of(len(vectors), SEED)]
 
 
 @pytest.mark.parametrize(
-    ("count", "dimension"), [(1, 2), (3, 7), (40, 16), (4096, 8), (4097, 8), (8192, 8), (8193, 8), (16385, 4), (300, 256)]
+    ("count", "dimension"),
+    [(1, 2), (3, 7), (40, 16), (4096, 8), (4097, 8), (8192, 8), (8193, 8), (16385, 4), (300, 256), (36864, 256)],
 )
 def test_scores_are_the_exact_products(count, dimension):
     rng = np.random.default_rng(count)
@@ -52,9 +52,18 @@ def test_scores_are_the_exact_products_of_any_vectors(count, dimension, seed):
 
 
 def test_the_largest_scores_there_can_be_do_not_overflow():
-    flat = np.full((1, 256), 1 / 16, np.float32)
-    assert scored(Asking.begin(256), flat, flat[0]).tolist() == [1.0]
-    assert scored(Asking.begin(256), -flat, flat[0]).tolist() == [-1.0]
+    rng = np.random.default_rng(9)
+    asking = Asking.begin(256)
+    for vectors in (np.full((1, 256), 1 / 16, np.float32), np.eye(1, 256, dtype=np.float32), unit(rng, 1, 256)):
+        assert scored(asking, vectors, vectors[0], noise=0.01)[0] == pytest.approx(1, abs=0.015)
+        assert scored(asking, -vectors, vectors[0], noise=0.01)[0] == pytest.approx(-1, abs=0.015)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=256, max_size=256).filter(lambda v: max(map(abs, v)) > 1e-3))
+def test_rounded_unit_vectors_never_reach_half_the_modulus(values):
+    vector = np.array(values, np.float64)
+    integers = scheme.quantised((vector / np.linalg.norm(vector)).astype(np.float32)[None])[0]
+    assert integers @ integers + 0.01 * scheme.SCALE**2 < scheme.modulus() / 2
 
 
 def test_the_ten_nearest_are_those_of_plain_vectors():
@@ -72,9 +81,8 @@ def test_the_ten_nearest_are_those_of_plain_vectors():
 def test_noise_moves_scores_by_no_more_than_it_says():
     rng = np.random.default_rng(1)
     vectors, query = unit(rng, 100, 16), unit(rng, 1, 16)[0]
-    unit_of_noise = float(np.abs(vectors).max()) * float(np.abs(query).max()) / scheme.LEVELS**2
-    moved = np.abs(scored(Asking.begin(16), vectors, query, noise=20) - expected(vectors, query)) / unit_of_noise
-    assert 5 < moved.max() < 20.5
+    moved = np.abs(scored(Asking.begin(16), vectors, query, noise=0.01) - expected(vectors, query))
+    assert 0.005 < moved.max() < 0.01 + 1e-6
 
 
 def test_the_halves_of_a_score_are_hidden_from_the_asker():
@@ -95,7 +103,7 @@ def test_processes_share_the_blocks():
     parts = [prepare(vectors, SEED, share=share, shares=2) for share in range(2)]
     assert [len(part.blocks) for part in parts] == [2, 1]
     assert len(whole.blocks) == 3
-    assert {part.largest for part in parts} == {whole.largest}
+    assert len({part.steps for part in parts}) == 1
 
 
 def test_two_encryptions_of_one_query_share_nothing():
@@ -112,7 +120,7 @@ def test_another_sessions_key_opens_nothing():
     asked = asking.ask(vectors[0])
     blocks = score(asked.ciphertext, Rotations.of(asking.keys), prepare(vectors, SEED))
     with pytest.raises(MessageInvalid, match=r"noise|beyond"):
-        other.open(asked, blocks, 50, float(np.abs(vectors).max()))
+        other.open(blocks, 50)
 
 
 def test_neither_the_secret_key_nor_the_query_is_in_what_is_sent():
@@ -173,18 +181,19 @@ def test_keys_without_the_giant_step_are_refused_when_it_is_needed():
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda blocks, views, largest: (blocks[:-1], views, largest), "0 blocks for 5 views"),
-        (lambda blocks, views, largest: (blocks * 2, views, largest), "2 blocks for 5 views"),
-        (lambda blocks, views, largest: (blocks, views, 0.0), "1 blocks for 5 views"),
-        (lambda blocks, views, largest: (blocks, 9000, largest), "1 blocks for 9000 views"),
-    ],
+    ("copies", "views", "problem"), [(0, 5, "0 blocks for 5"), (2, 5, "2 blocks"), (1, 9000, "for 9000 views")]
 )
-def test_an_answer_that_cannot_be_is_refused(change, problem):
+def test_an_answer_that_cannot_be_is_refused(copies, views, problem):
     asking = Asking.begin(8)
     vectors = unit(np.random.default_rng(8), 5, 8)
-    asked = asking.ask(vectors[0])
-    blocks = score(asked.ciphertext, Rotations.of(asking.keys), prepare(vectors, SEED))
+    blocks = score(asking.ask(vectors[0]).ciphertext, Rotations.of(asking.keys), prepare(vectors, SEED))
     with pytest.raises(MessageInvalid, match=problem):
-        asking.open(asked, *change(blocks, 5, float(np.abs(vectors).max())))
+        asking.open(blocks * copies, views)
+
+
+def test_scores_that_no_unit_vectors_have_are_refused():
+    asking = Asking.begin(8)
+    vectors = unit(np.random.default_rng(8), 5, 8)
+    blocks = score(asking.ask(vectors[0]).ciphertext, Rotations.of(asking.keys), prepare(1.1 * vectors, SEED))
+    with pytest.raises(MessageInvalid, match="beyond those of unit vectors"):
+        asking.open(blocks, 5)

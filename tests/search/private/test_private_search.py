@@ -88,7 +88,7 @@ def test_it_finds_what_a_plain_search_finds(federation, session):
         plain = search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=7)
         assert [(hit.silo, hit.case) for hit in blind.hits] == [(hit.silo, hit.case) for hit in plain.hits]
         assert [hit.card for hit in blind.hits] == [hit.card for hit in plain.hits]
-        assert np.allclose([hit.score for hit in blind.hits], [hit.score for hit in plain.hits], atol=0.01)
+        assert np.allclose([hit.score for hit in blind.hits], [hit.score for hit in plain.hits], atol=1e-3)
         assert states(blind) == dict.fromkeys(NAMES, ("answered", ""))
         assert [report.indexed for report in blind.silos] == [20, 20, 20]
 
@@ -207,7 +207,6 @@ def test_a_killed_scoring_process_costs_one_answer(federation, session):
                 generation="1",
                 indexed=1,
                 views=1,
-                largest=0.5,
                 blocks=(b"x",),
             )
         ),
@@ -221,17 +220,6 @@ def test_a_silo_that_talks_nonsense_costs_its_own_hits(federation, session, repl
     assert states(result)["south"][0] == "error"
     assert states(result)["north"] == ("answered", "")
     assert len(result.hits) == 5
-
-
-def test_scores_that_no_unit_vectors_have_are_refused(federation, session):
-    silos, transport, _ = federation()
-
-    def inflating(message):
-        reply = decode(local.exchange(silos["south"].home.index_socket, message, 10), PrivateAnswer, CardsAnswer)
-        return encode(reply.model_copy(update={"largest": 1.0}) if isinstance(reply, PrivateAnswer) else reply)
-
-    transport.handlers["south"] = inflating
-    assert states(session(silos).search(any_vector(silos)))["south"] == ("error", "answer-invalid")
 
 
 def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stocked, session):
