@@ -92,6 +92,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels and identifiers
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom would import it, to fetch files that we never ask for
     import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
 
     print(READY, file=replies, flush=True)
