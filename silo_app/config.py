@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from silo_app.cases import Finding
 from silo_app.errors import ConfigInvalid, NotReady
 
-__all__ = ["CsvLabels", "FolderSource", "NoLabels", "ReleaseSettings", "SiloConfig", "SiloHome", "TagLabels", "load"]
+__all__ = ["AcceptanceSettings", "CsvLabels", "FolderSource", "NoLabels", "ReleaseSettings", "SiloConfig", "SiloHome", "TagLabels", "load"]
 
 CONFIG_NAME = "silo.yaml"
 
@@ -109,6 +109,19 @@ class ReleaseSettings(_Settings):
     """Names of the silos that are answered; empty means every silo of the federation."""
 
 
+class AcceptanceSettings(_Settings):
+    """When this silo rejects a sum: it tests every one on its own held-out patients."""
+
+    test: bool = True
+    """Whether sums are tested."""
+    max_loss_factor: float = Field(default=5.0, gt=1.0)
+    """Reject a sum after which the loss is more than so many times what it was (or what knowing nothing costs)."""
+    max_auc_drop: float = Field(default=0.3, gt=0.0, le=1.0)
+    """Reject a sum that lowers the mean AUC of the findings by more than this."""
+    min_views: int = Field(default=30, ge=1)
+    """With fewer held-out views chance decides: then only a loss that is not finite is rejected."""
+
+
 class TrainingSettings(_Settings):
     """What this silo gives to a training job."""
 
@@ -118,6 +131,8 @@ class TrainingSettings(_Settings):
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
+    acceptance: AcceptanceSettings = AcceptanceSettings()
+    """When a sum is rejected; see below."""
 
 
 class MilvusSettings(_Settings):

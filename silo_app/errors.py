@@ -20,6 +20,7 @@
     │   ├── MessageInvalid        message-invalid
     │   ├── RoundRefused          round-refused
     │   ├── SignatureInvalid      signature-invalid
+    │   ├── SumRejected           sum-rejected
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
     │   ├── BrokerUnreachable     broker-unreachable
@@ -62,6 +63,7 @@ __all__ = [
     "SiloscopeError",
     "SourceEmpty",
     "StateError",
+    "SumRejected",
     "UpdateRefused",
 ]
 
@@ -221,6 +223,13 @@ class SignatureInvalid(ProtocolError):
 
     code = "signature-invalid"
     public = "The signature does not verify."
+
+
+class SumRejected(ProtocolError):
+    """A sum after which the encoder fails the silo's own test on its held-out patients."""
+
+    code = "sum-rejected"
+    public = "The sum failed this silo's own test."
 
 
 class UpdateRefused(ProtocolError):

@@ -24,10 +24,12 @@ from silo_app.errors import ConfigInvalid, MessageInvalid, NotReady, RoundRefuse
 __all__ = ["ClosedRound", "Ledger"]
 
 _DIGEST_BYTES = 16
+_VOID = ".void"
 _PLAN = "plan.json"
 _JOBS = "jobs.json"
 _JOB = re.compile(r"[0-9a-zA-Z-]{1,64}")
-_KEYS = {"number", "job", "contributors", "reveals", "void", "message"}
+_KEYS = {"number", "job", "content", "contributors", "reveals", "bundles", "void", "message"}
+STATISTICS, UPDATE = "statistics", "update"
 KEEP_DAYS = 60
 """So long an unfinished training can be resumed."""
 
@@ -39,11 +41,15 @@ class ClosedRound:
     number: int
     job: str
     """The job under whose key the sum is; a resumed training has rounds of several."""
+    content: str = UPDATE
+    """What the sum is of: "update" or "statistics"."""
     message: NDArray[np.uint8] | None = None
     """The encrypted sum, uint8 (bytes,)."""
     contributors: tuple[str, ...] = ()
     reveals: Mapping[str, bytes] = field(default_factory=dict)
     """What each silo that revealed has revealed, to take the masks off the sum."""
+    bundles: Mapping[str, bytes] = field(default_factory=dict)
+    """The participants' mask bundles, for a silo that was not among them."""
 
     @property
     def void(self) -> bool:
@@ -55,8 +61,10 @@ class ClosedRound:
         content = {
             "number": self.number,
             "job": self.job,
+            "content": self.content,
             "contributors": list(self.contributors),
             "reveals": dict(self.reveals),
+            "bundles": dict(self.bundles),
             "void": self.void,
             "message": b"" if self.message is None else self.message.tobytes(),
         }
@@ -76,9 +84,11 @@ class ClosedRound:
             return cls(
                 number=int(content["number"]),
                 job=str(content["job"]),
+                content=UPDATE if content["content"] == UPDATE else STATISTICS,
                 message=None if content["void"] else np.frombuffer(content["message"], dtype=np.uint8),
                 contributors=tuple(map(str, content["contributors"])),
                 reveals={str(silo): bytes(reveal) for silo, reveal in content["reveals"].items()},
+                bundles={str(silo): bytes(bundle) for silo, bundle in content["bundles"].items()},
             )
         except (ValueError, TypeError, AttributeError, RecursionError, msgpack.UnpackException):
             raise _damaged("") from None
@@ -132,10 +142,9 @@ class Ledger:
         numbers = self._numbers()
         return numbers[-1] + 1 if numbers else 0
 
-    @property
-    def sums(self) -> int:
-        """How many of the closed rounds have a sum."""
-        return sum(not file.name.endswith(".void") for file in self._folder.glob("round-*"))
+    def sums(self, content: str = UPDATE) -> int:
+        """Return how many of the closed rounds have a sum of `content`."""
+        return len(list(self._folder.glob(f"round-*.{content}")))
 
     def close(self, closed: ClosedRound) -> None:
         """Write down the next closed round, durably, before any silo hears of it. Raises `RoundRefused` out of order."""
@@ -144,16 +153,22 @@ class Ledger:
                 f"round {closed.number} was closed, the ledger is at round {self.next_round}",
                 remedy="This is a bug; report it. Nothing was written.",
             )
-        durable.write_bytes(self._file(closed.number, void=closed.void), closed.packed().tobytes())
+        durable.write_bytes(self._file(closed), closed.packed().tobytes())
+
+    def void(self, number: int) -> None:
+        """Take back the sum of a closed round, which no silo could open."""
+        closed = self.read(number)
+        without = ClosedRound(number=number, job=closed.job, content=closed.content)
+        if not closed.void:
+            durable.write_bytes(self._file(without), without.packed().tobytes())
+            self._file(closed).unlink()
 
     def read(self, number: int) -> ClosedRound:
         """Return a closed round. Raises `MessageInvalid` if its file is missing or damaged."""
-        for void in (False, True):
-            file = self._file(number, void=void)
-            if file.is_file():
-                closed = ClosedRound.unpacked(file.read_bytes())
-                if closed.number == number:
-                    return closed
+        for file in sorted(self._folder.glob(f"round-{number:06d}.*"), key=lambda file: file.suffix != _VOID):
+            closed = ClosedRound.unpacked(file.read_bytes())
+            if closed.number == number:
+                return closed
         raise _damaged(f"round {number}")
 
     def since(self, number: int) -> Iterator[ClosedRound]:
@@ -164,11 +179,11 @@ class Ledger:
         """Forget the training: it is finished."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _file(self, number: int, *, void: bool) -> Path:
-        return self._folder / f"round-{number:06d}.{'void' if void else 'sum'}"
+    def _file(self, closed: ClosedRound) -> Path:
+        return self._folder / f"round-{closed.number:06d}{_VOID if closed.void else f'.{closed.content}'}"
 
     def _numbers(self) -> list[int]:
-        return sorted(int(file.stem.removeprefix("round-")) for file in self._folder.glob("round-*"))
+        return sorted({int(file.stem.removeprefix("round-")) for file in self._folder.glob("round-*")})
 
 
 def _require_id(job: str) -> None:

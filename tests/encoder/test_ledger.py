@@ -50,7 +50,7 @@ def test_rounds_are_closed_in_order_and_read_back_by_a_new_process(tmp_path):
         ledger.close(closed(1))
     again = Ledger.resume(tmp_path / "rounds", "job-1", "job-2")
     assert again.next_round == 3
-    assert again.sums == 2
+    assert again.sums() == 2
     assert again.plan == PLAN
     assert [one.number for one in again.since(1)] == [1, 2]
     assert same(again.read(2), closed(2))
@@ -72,10 +72,21 @@ def test_what_was_never_begun_or_is_finished_cannot_be_resumed(tmp_path):
         Ledger.resume(tmp_path, "../x", "job-2")
 
 
+def test_a_sum_that_nobody_can_open_is_taken_back(tmp_path):
+    ledger = Ledger.begin(tmp_path, "job-1", PLAN)
+    for number in range(2):
+        ledger.close(closed(number))
+    ledger.void(1)
+    ledger.void(1)
+    assert ledger.read(1).void
+    assert ledger.sums() == 1
+    assert ledger.next_round == 2
+
+
 def test_a_damaged_file_is_named(tmp_path):
     ledger = Ledger.begin(tmp_path, "job-1", PLAN)
     ledger.close(closed(0))
-    file = next(tmp_path.rglob("*.sum"))
+    file = next(tmp_path.rglob("*.update"))
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(MessageInvalid):
