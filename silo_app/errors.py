@@ -20,6 +20,7 @@
     │   ├── MessageInvalid        message-invalid
     │   ├── RoundRefused          round-refused
     │   ├── SignatureInvalid      signature-invalid
+    │   ├── SurvivorsDisputed     survivors-disputed
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
     │   ├── BrokerUnreachable     broker-unreachable
@@ -62,6 +63,7 @@ __all__ = [
     "SiloscopeError",
     "SourceEmpty",
     "StateError",
+    "SurvivorsDisputed",
     "UpdateRefused",
 ]
 
@@ -221,6 +223,13 @@ class SignatureInvalid(ProtocolError):
 
     code = "signature-invalid"
     public = "The signature does not verify."
+
+
+class SurvivorsDisputed(ProtocolError):
+    """Two silos were told different things about whose updates arrived: evidence of a server that lies."""
+
+    code = "survivors-disputed"
+    public = "The silos were told different things about who took part in a round."
 
 
 class UpdateRefused(ProtocolError):

@@ -94,6 +94,7 @@ class Participation:
             samples=opened["train_views"],
             settings=AggregationSettings(encryption=plan.encryption, bits=plan.field_bits),
             min_silos=max(plan.min_silos, self._home.config.training.min_silos),
+            masked=False,  # until the rounds carry the mask bundles; silos then still share one key
         )
         return self._session.announce()
 
@@ -113,7 +114,8 @@ class Participation:
         self._note_progress(order.number)
         trained = self._train(order.number)
         start = time.monotonic()
-        message = self._session.encrypt_update(order.number, trained["vector"] - self._weights, order.participants)
+        self._session.begin_round(order.number, dict.fromkeys(order.participants, b""))
+        message = self._session.encrypt_update(order.number, trained["vector"] - self._weights)
         return Contribution(
             message=message,
             report={
@@ -134,7 +136,7 @@ class Participation:
             "kind": "federated",
             "round": self._next_round,
             "rounds": self._plan.rounds,
-            "silos": self._session.samples_by_silo(),
+            "silos": list(self._session.silos),
             "encryption": self._plan.encryption,
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
@@ -171,7 +173,9 @@ class Participation:
                 f"this silo has weights of round {self._next_round}, the sum is of round {last.number}",
                 remedy="It missed a round; it takes part again in the next job.",
             )
-        self._weights = self._weights + self._session.open_sum(last.number, last.message, last.contributors)
+        opened = self._session.open_sum(last.number, last.message, last.contributors)
+        if opened.update is not None:
+            self._weights = self._weights + opened.update
         self._next_round = last.number + 1
 
     def _require_current(self, number: int) -> None:
