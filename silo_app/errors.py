@@ -21,6 +21,7 @@
     │   ├── RoundRefused          round-refused
     │   ├── SignatureInvalid      signature-invalid
     │   ├── SumRejected           sum-rejected
+    │   ├── SurvivorsDisputed     survivors-disputed
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
     │   ├── BrokerUnreachable     broker-unreachable
@@ -64,6 +65,7 @@ __all__ = [
     "SourceEmpty",
     "StateError",
     "SumRejected",
+    "SurvivorsDisputed",
     "UpdateRefused",
 ]
 
@@ -230,6 +232,13 @@ class SumRejected(ProtocolError):
 
     code = "sum-rejected"
     public = "The sum failed this silo's own test."
+
+
+class SurvivorsDisputed(ProtocolError):
+    """Two silos were told different things about whose updates arrived: evidence of a server that lies."""
+
+    code = "survivors-disputed"
+    public = "The silos were told different things about who took part in a round."
 
 
 class UpdateRefused(ProtocolError):
