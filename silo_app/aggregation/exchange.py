@@ -121,10 +121,11 @@ class KeyExchange:
                 f"{len(read)} silos are in the job; this silo takes part with {self.min_silos} to {ring.MAX_SILOS}",
                 "Wait for more silos, or change training.min_silos in silo.yaml.",
             )
-        self._require_one_history(read)
         publics = [announcement.public for announcement in read.values()]
         for name, announcement in read.items():
             self._require_alike(name, announcement)
+        self._require_one_history(read)
+        for name, announcement in read.items():
             if publics.count(announcement.public) > 1 or not keys.is_usable(announcement.public):
                 raise self._refused("its X25519 key is of another silo, or none", "Nothing was used.", name)
 

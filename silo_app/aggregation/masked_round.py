@@ -60,8 +60,8 @@ class MaskedRound:
         digest = digest_of_bundles(bundles)
         if self.bundles and digest != self.digest:
             raise RoundRefused("it began with other masks before", where=str(self.place), remedy=UNUSED)
-        self.bundles = read_bundles(bundles, self.place)
-        self.digest = digest
+        self.bundles, self.digest = read_bundles(bundles, self.place), digest
+        self._shares = {}
         for name, bundle in self.bundles.items():
             if name == own:
                 continue

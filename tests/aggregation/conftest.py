@@ -124,7 +124,8 @@ class Federation:
         messages = {name: session.encrypt_statistics(number) for name, session in self.sessions.items()}
         result, names = self.add(number, messages)
         revealed = self.reveal(number, names)
-        return [session.open_sum(number, result, names, revealed) for session in self.sessions.values()][0]
+        opened = [session.open_sum(number, result, names, revealed) for session in self.sessions.values()]
+        return opened[0]
 
     def ready(self):
         """Exchange keys and run the statistics as round 0: rounds of updates begin with 1."""
