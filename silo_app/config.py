@@ -16,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from silo_app.cases import Finding
 from silo_app.errors import ConfigInvalid, NotReady
 
-__all__ = ["AcceptanceSettings", "CsvLabels", "FolderSource", "NoLabels", "ReleaseSettings", "SiloConfig", "SiloHome", "TagLabels", "load"]
+__all__ = [
+    "AcceptanceSettings",
+    "CsvLabels",
+    "FolderSource",
+    "NoLabels",
+    "ReleaseSettings",
+    "SiloConfig",
+    "SiloHome",
+    "TagLabels",
+    "load",
+]
 
 CONFIG_NAME = "silo.yaml"
 

@@ -1,4 +1,4 @@
-"""A silo's own test of a sum: do the weights after it do so much worse on its held-out patients that it wants no part in it?
+"""A silo's own test of a sum: weights much worse for its held-out patients make it stand aside.
 
 Pure. What it says stays in the silo; the server learns that the sum was rejected, and no number.
 """

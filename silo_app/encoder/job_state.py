@@ -47,7 +47,7 @@ class JobState:
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""
         about = {"job": self.job, "trained": self.trained, "plan": self.plan, "before": self.before}
-        tensors = {"weights": self.weights, "session": np.frombuffer(self.session, dtype=np.uint8)}
+        tensors: dict[str, NDArray[Any]] = {"weights": self.weights, "session": np.frombuffer(self.session, dtype=np.uint8)}
         content = save(tensors, metadata={"about": json.dumps(about)})
         folder = durable.private_folder(jobs / self.job)
         with durable.replacing(folder / _NAME) as file:

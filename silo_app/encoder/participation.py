@@ -57,20 +57,22 @@ class RoundOrder:
 class Participation:
     """The state of one silo in one job; `folder` is private to the job and removed from secrets at its end."""
 
-    def __init__(self, home: SiloHome, *, job: str, folder: Path) -> None:
+    def __init__(self, home: SiloHome, *, job: str, folder: Path, trainer: Trainer | None = None) -> None:
         self._home = home
         self._job = job
         self._folder = durable.private_folder(folder)
         self._identity = Identity.load(home.kit)
-        self._trainer = Trainer.start(home.kit, self._folder, threads=home.config.training.threads)
+        self._trainer = trainer or Trainer.start(home.kit, self._folder, threads=home.config.training.threads)
         self._jobs = durable.private_folder(home.root / "jobs")
         self._journal = Journal(self._jobs / job)
+        self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
         self._keyed = self._agreed = False
         self._answered: tuple[int, NDArray[np.uint8]] | None = None
         self._session: SiloSession | None = None
+        self._rounding = np.random.Generator(np.random.PCG64())
 
     @property
     def next_round(self) -> int:
@@ -125,6 +127,7 @@ class Participation:
             self._test_weights()
             trained = self._train(order.training_round or 0)
             start = time.monotonic()
+            self._reseed(order.training_round or 0)
             update = trained.pop("vector") - self._weights
             message = session.encrypt_update(order.number, update, _numbers(trained, self._before))
             self._journal.trained(
@@ -227,6 +230,7 @@ class Participation:
             samples=self._samples,
             settings=AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits),
             min_silos=max(self._plan.min_silos, self._home.config.training.min_silos),
+            random=self._rounding,
             state=state,
         )
 
@@ -254,6 +258,14 @@ class Participation:
             seed=self._plan.seed,
         )
         return trained | {"vector": read_vector(Path(trained["weights"]))}
+
+    def _reseed(self, training_round: int) -> None:
+        """Let a round's random rounding follow from the plan's seed: training it again gives the same bits.
+
+        Masks hide what is rounded; the draw need not be secret.
+        """
+        seeds = [self._plan.seed, training_round, *self._identity.name.encode()]
+        self._rounding.bit_generator.state = np.random.PCG64(seeds).state
 
     def _require_current(self, order: RoundOrder) -> None:
         here = self.next_round, self._trained

@@ -42,9 +42,7 @@ class Roll:
         """Return who can take part in round `number` when told of the sum of the round before with its order."""
         here = self._bundles.get(number, {})
         return tuple(
-            silo
-            for silo in self.members
-            if number - 1 <= self._next[silo] <= number and (silo in here or not self.masked)
+            silo for silo in self.members if number - 1 <= self._next[silo] <= number and (silo in here or not self.masked)
         )
 
     def absent(self, number: int) -> tuple[str, ...]:

@@ -10,14 +10,15 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 
 from silo_app.encoder.ledger import Ledger
-from silo_app.flare import words
+from silo_app.flare import round_trip, words
 from silo_app.flare.line import Line
 
 __all__ = ["CatchUp"]
 
 _DEADLINE_S = 7 * 86_400
 _AGAIN_S = 3.0
-"""How long after a refusal a silo is asked again."""
+"""How long after a refusal a silo is asked again; longer after each further one."""
+_AGAIN_AT_MOST_S = 60.0
 
 
 @dataclass
@@ -29,6 +30,8 @@ class CatchUp:
     introduction: dict[str, Any] = field(default_factory=dict)
     """The roster and the wrapped keys, for a silo that was away when the others agreed."""
     _out: dict[str, Task] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    """How often in a row a silo refused what it was sent."""
     _not_before: dict[str, float] = field(default_factory=dict)
 
     def tend(self, target: int, busy: Collection[str] = ()) -> None:
@@ -64,7 +67,12 @@ class CatchUp:
             data[words.CLOSED] = self.ledger.read(position).packed()
 
         def done(reply: Shareable | None) -> None:
-            if reply is None or reply.get_return_code() != ReturnCode.OK:
-                self._not_before[silo] = time.monotonic() + _AGAIN_S
+            if reply is not None and reply.get_return_code() == ReturnCode.OK:
+                self.refusals.pop(silo, None)
+                return
+            refused = self.refusals[silo] = self.refusals.get(silo, 0) + 1
+            self._not_before[silo] = time.monotonic() + min(_AGAIN_S * refused, _AGAIN_AT_MOST_S)
+            why = round_trip.why_refused(reply)
+            self.line.tell(f"{silo} does not catch up: {why['code']}")
 
         self._out[silo] = self.line.post(words.TASK_CATCH_UP, data, silo, deadline_s=_DEADLINE_S, done=done)

@@ -66,7 +66,8 @@ class Enrolment:
         end = time.monotonic() + _DEADLINE_S
         while time.monotonic() < end and not self.line.aborted and self._behind():
             self.catch_up.bring(self._behind())
-            if all(self.line.is_gone(silo) for silo in self._behind()):
+            given_up = {silo for silo, count in self.catch_up.refusals.items() if count >= _ATTEMPTS}
+            if all(silo in given_up or self.line.is_gone(silo) for silo in self._behind()):
                 break
             time.sleep(_POLL_S)
         self.catch_up.close()

@@ -32,8 +32,8 @@ _POLL_S = 0.1
 _UNOPENED = frozenset({"update-refused", "round-refused", "key-refused"})
 
 
-class _Void(Exception):  # noqa: N818  (no error: it ends a round, and says why)
-    pass
+class _Void(Exception):
+    """No error: it ends a round, and says why."""
 
 
 @dataclass
@@ -127,9 +127,7 @@ class Exchanges:
 
     def _name_absent(self, record: RoundRecord, ready: tuple[str, ...]) -> None:
         absent = set(self.line.roll.members) - set(ready)
-        record.quarantine(
-            {s: Quarantined.absence("gone" if self.line.is_gone(s) else "behind", "order") for s in absent}
-        )
+        record.quarantine({s: Quarantined.absence("gone" if self.line.is_gone(s) else "behind", "order") for s in absent})
 
     def _collect(self, record: RoundRecord) -> RoundSum:
         roll, number = self.line.roll, record.number
@@ -185,9 +183,7 @@ class Exchanges:
         self._require(reveals, "revealed their shares")
         return reveals
 
-    def _short(
-        self, record: RoundRecord, task: str, content: dict[str, Any], silos: Any, step: str
-    ) -> Answers:
+    def _short(self, record: RoundRecord, task: str, content: dict[str, Any], silos: Any, step: str) -> Answers:
         patience = Patience(self.needed, _SHORT_S, min(_SHORT_STRAGGLER_S, self.plan.straggler_wait_s))
         with _Timed(record, step):
             answers = self.line.ask(task, content, silos, patience)

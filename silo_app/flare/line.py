@@ -1,4 +1,4 @@
-"""The server's line to the silos of a training job: one place that knows NVFlare's controller, who is gone, and who is where."""
+"""The server's line to the silos of a training job: what knows NVFlare's controller, who is gone, and who is where."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -64,7 +64,13 @@ class Line:
         )
 
     def post(
-        self, name: str, data: Mapping[str, object], silo: str, *, deadline_s: float, done: Callable[[Shareable | None], None]
+        self,
+        name: str,
+        data: Mapping[str, object],
+        silo: str,
+        *,
+        deadline_s: float,
+        done: Callable[[Shareable | None], None],
     ) -> Task:
         """Send one task to one silo and wait for nothing."""
 

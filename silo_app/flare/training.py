@@ -52,9 +52,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         presence = Presence(cells.core_of(fl_ctx.get_engine()), {silo: f"{silo}.{job}" for silo in silos})
         roll = Roll(masked=self._plan.encryption != "none")
         self._line = Line(self, fl_ctx, abort_signal, roll, presence.is_gone)
-        record = JobRecord(
-            job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1]
-        )
+        record = JobRecord(job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1])
         try:
             self._run(record, silos)
         except SiloscopeError as error:
