@@ -18,7 +18,6 @@ class Roll:
     masked: bool = True
     _next: dict[str, int] = field(default_factory=dict)
     _bundles: dict[int, dict[str, bytes]] = field(default_factory=dict)
-    _late: set[str] = field(default_factory=set)
 
     def enrol(self, silos: Iterable[str], next_round: int) -> None:
         """Begin with the silos of the job's roster, all at the same round."""
@@ -45,21 +44,7 @@ class Roll:
             silo for silo in self.members if number - 1 <= self._next[silo] <= number and (silo in here or not self.masked)
         )
 
-    def absent(self, number: int) -> tuple[str, ...]:
-        """Return who does not take part in round `number`, and might in a later one."""
-        taking_part = set(self.participants(number))
-        return tuple(silo for silo in self.members if silo not in taking_part)
-
     def bundles(self, number: int) -> dict[str, bytes]:
         """Return the bundles of the participants of round `number`; those of earlier rounds are forgotten."""
         self._bundles = {each: bundles for each, bundles in self._bundles.items() if each >= number}
         return {silo: self._bundles[number][silo] for silo in self.participants(number)} if self.masked else {}
-
-    @property
-    def late(self) -> frozenset[str]:
-        """The silos that missed the last round in which they took part: they are asked, and not waited for."""
-        return frozenset(self._late)
-
-    def note_missing(self, participants: Iterable[str], missing: Iterable[str]) -> None:
-        """Take note of who did not answer in a round."""
-        self._late = (self._late - set(participants)) | set(missing)

@@ -147,7 +147,7 @@ class Exchanges:
             record.upload_bytes[silo] = int(update.nbytes)
             total.add(update, silo=silo)
 
-        patience = Patience(self.needed, self.plan.round_deadline_s, self.plan.straggler_wait_s, roll.late)
+        patience = Patience(self.needed, self.plan.round_deadline_s, self.plan.straggler_wait_s)
         with _Timed(record, "update"):
             answers = self.line.ask(
                 words.TASK_ROUND,
@@ -157,7 +157,6 @@ class Exchanges:
                 take=take,
                 meanwhile=lambda: self.catch_up.tend(number + 1, busy=record.participants),
             )
-        roll.note_missing(record.participants, answers.missing)
         record.quarantine(quarantined(answers, "update"))
         return total
 

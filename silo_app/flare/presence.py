@@ -1,4 +1,4 @@
-"""Which silos' job processes are there: asked of them, because NVFlare itself misses a killed site for ten minutes.
+"""Which silos' job processes are there: asked of their gateways, as NVFlare itself misses a killed site for ten minutes.
 
 A hospital that holds many images must get its time, and nobody should wait for one whose process is gone. The connection
 of a killed process is closed at once, so a question to it fails within milliseconds.
@@ -6,7 +6,7 @@ of a killed process is closed at once, so a question to it fails within millisec
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from silo_app.flare import cells, words
@@ -20,12 +20,11 @@ _MISSES = 4
 
 
 class Presence:
-    """Asks every silo's process every few seconds on a thread of its own, until it is closed."""
+    """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed."""
 
-    def __init__(self, core: Any, silos: Mapping[str, str], *, every_s: float = _EVERY_S) -> None:
-        """Begin to ask; `silos` maps each silo to the address of its process."""
+    def __init__(self, core: Any, silos: Iterable[str], job: str, *, every_s: float = _EVERY_S) -> None:
         self._core = core
-        self._addresses = dict(silos)
+        self._job = job.encode()
         self._misses = dict.fromkeys(silos, 0)
         self._every_s = every_s
         self._closed = threading.Event()
@@ -48,9 +47,8 @@ class Presence:
 
     def _is_there(self, silo: str) -> bool:
         try:
-            cells.request(self._core, words.TOPIC_ALIVE, self._addresses[silo], b"", _TIMEOUT_S)
+            return cells.request(self._core, words.TOPIC_ALIVE, silo, self._job, _TIMEOUT_S) != words.ENDED
         except cells.CellUnreachable:
             return False
         except cells.CellTimeout:
             return True  # connected but busy: not gone
-        return True

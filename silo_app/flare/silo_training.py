@@ -6,7 +6,6 @@ one round. NVFlare ends a whole job when one site's job process dies; this proce
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -20,7 +19,7 @@ from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import NotReady, SiloscopeError
-from silo_app.flare import cells, words
+from silo_app.flare import words
 from silo_app.flare.site import failure, job_folder, kit_of, refusal
 
 
@@ -41,11 +40,8 @@ class SiloTraining(Executor):  # type: ignore[misc]
             words.TASK_FINISH: self._finish,
         }
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Say that the job process is there; end the trainer with the job, whatever ends the job."""
-        if event_type == EventType.START_RUN:
-            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="alive")
-            cells.listen(cells.core_of(fl_ctx.get_engine()), words.TOPIC_ALIVE, lambda *_: b"yes", pool)
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:  # noqa: ARG002  (NVFlare's signature)
+        """End the trainer with the job, whatever ends the job."""
         if event_type in {EventType.END_RUN, EventType.ABORT_TASK} and self._part is not None:
             self._part.close()
             if event_type == EventType.END_RUN:

@@ -49,7 +49,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Run the whole job: join, agree, rounds, finish."""
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
-        presence = Presence(cells.core_of(fl_ctx.get_engine()), {silo: f"{silo}.{job}" for silo in silos})
+        presence = Presence(cells.core_of(fl_ctx.get_engine()), silos, job)
         roll = Roll(masked=self._plan.encryption != "none")
         self._line = Line(self, fl_ctx, abort_signal, roll, presence.is_gone)
         record = JobRecord(job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1])
@@ -106,7 +106,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         line, roll = self._line, self._line.roll
         exchanges.bring_up(self._ledger.next_round)
         silos = [silo for silo in roll.members if roll.position(silo) >= self._ledger.next_round - 1]
-        patience = Patience(self._plan.min_silos, _FINISH_DEADLINE_S, _FINISH_STRAGGLER_S, roll.late)
+        patience = Patience(self._plan.min_silos, _FINISH_DEADLINE_S, _FINISH_STRAGGLER_S)
         answers = line.ask(words.TASK_FINISH, exchanges.last(), silos, patience)
         versions = {silo: str(reply[words.REPORT]["encoder_version"]) for silo, reply in answers.accepted.items()}
         record.step("finish", answers.accepted, quarantined(answers, "finish"), encoder_versions=versions)

@@ -7,8 +7,8 @@ training is deterministic on one machine. The unharmed run is made of the same p
 import json
 import os
 import signal
-import time
 
+import psutil
 import pytest
 import torch
 
@@ -115,12 +115,8 @@ def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_r
     four.federation.stop(VICTIM, grace=0)
     four.until(lambda: len(entries(four, job)) >= 2, limit_s=120)
     begun = entries(four, job)
-    kill_server_at = time.monotonic()
-    for pid in four.federation.pids("server")[:1]:
-        assert pid
     four.federation.start(VICTIM)
     kill_server(four)
-    assert time.monotonic() - kill_server_at < 100
     with Console.open(four.federation.admin_kit) as console:
         assert console.state(job).status == "FINISHED:ABNORMAL"
     assert all(job in job_state.kept(config.load(four.federation.kit(s)).root / "jobs") for s in four.federation.silos)
@@ -145,3 +141,40 @@ def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_r
     assert all(job_state.kept(config.load(four.federation.kit(s)).root / "jobs") == [] for s in four.federation.silos)
     assert not list((four.federation.kit("server") / "store" / "rounds").iterdir())
     assert replay(four, tmp_path, [rounds[number]["accepted"] for number in range(4)]) == set(ended.values())
+
+
+def processes(lab, silo, word):
+    """Return the processes of a silo with `word` in their command line."""
+    found = []
+    for pid in lab.federation.pids(silo):
+        try:
+            if word in " ".join(psutil.Process(pid).cmdline()):
+                found.append(pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_stopped_killed_and_crashed_silos_cost_their_own_update_and_the_job_completes(four):
+    """One silo's job process is stopped for a while and comes back, one's is killed, one's trainer crashes."""
+    job = four.submit("train", {**SETTINGS, "rounds": 6, "training.steps": 8, "straggler_wait_s": 4})
+    four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
+    stopped = processes(four, "hospital-b", job)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    four.until(lambda: "hospital-b" in entries(four, job)[-1]["quarantined"])
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    four.until(lambda: "hospital-b" in entries(four, job)[-1]["accepted"])
+    trainer = processes(four, "hospital-c", "silo_app.encoder.worker")
+    os.kill(trainer[0], signal.SIGKILL)
+    for pid in processes(four, VICTIM, job):
+        os.kill(pid, signal.SIGKILL)
+    record = four.record(job, "rounds.json")
+    assert record["state"] == "finished"
+    codes = {(silo, why["code"]) for one in record["rounds"] for silo, why in one["quarantined"].items()}
+    assert codes & {("hospital-b", "late"), ("hospital-b", "behind")}
+    assert (VICTIM, "gone") in codes
+    assert {"hospital-a", "hospital-b", "hospital-c"} <= set(record["finish"]["encoder_versions"])
+    assert len(set(record["finish"]["encoder_versions"].values())) == 1
+    assert codes & {("hospital-c", "process-failed")} or "hospital-c" in record["rounds"][-1]["accepted"]
