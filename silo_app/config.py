@@ -29,6 +29,7 @@ from silo_app.settings.labels import (
 from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
 
 __all__ = [
+    "AcceptanceSettings",
     "CsvLabels",
     "FhirLabels",
     "FolderSource",
@@ -89,6 +90,19 @@ class ReleaseSettings(Settings):
     """Queries that this silo cannot read; see below."""
 
 
+class AcceptanceSettings(Settings):
+    """When this silo rejects a sum: it tests every one on its own held-out patients."""
+
+    test: bool = True
+    """Whether sums are tested."""
+    max_loss_factor: float = Field(default=5.0, gt=1.0)
+    """Reject a sum after which the loss is more than so many times what it was (or what knowing nothing costs)."""
+    max_auc_drop: float = Field(default=0.3, gt=0.0, le=1.0)
+    """Reject a sum that lowers the mean AUC of the findings by more than this."""
+    min_views: int = Field(default=30, ge=1)
+    """With fewer held-out views chance decides: then only a loss that is not finite is rejected."""
+
+
 class TrainingSettings(Settings):
     """What this silo gives to a training job."""
 
@@ -98,6 +112,8 @@ class TrainingSettings(Settings):
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
+    acceptance: AcceptanceSettings = AcceptanceSettings()
+    """When a sum is rejected; see below."""
 
 
 class SurveySettings(Settings):
