@@ -40,6 +40,8 @@ class Progress:
     """Digest chain over all rounds closed."""
     scales: NDArray[np.float64]
     """The largest change that the next round carries, float64 (T,)."""
+    origin: str
+    """The job in which the first round was."""
     next_round: int = 0
     measured: bool = False
     """Whether a sum has shown how large updates are."""
@@ -75,6 +77,7 @@ TYPES: dict[str, type] = {
     "settings": bytes,
     "basis": bytes,
     "scales": bytes,
+    "origin": str,
     "next_round": int,
     "measured": bool,
     "norm": float,

@@ -92,13 +92,14 @@ class SiloSession:
         self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos, masked)
         self._masked = masked and not self._terms.plain
         basis = sha256(b"siloscope/basis/2" + layout.digest + initial + self.settings.digest).digest()
-        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), samples=samples)
+        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), job, samples=samples)
         self._progress, self._earlier = self._restored(state) if state else (fresh, ())
         self._exchange = KeyExchange(
             job=job,
             identity=identity,
             layout=layout,
             initial=initial,
+            origin=self._progress.origin,
             next_round=self._progress.next_round,
             basis=self._progress.basis,
             settings=self.settings,
