@@ -54,7 +54,7 @@ def test_a_silo_whose_acceptance_test_fails_stands_aside_until_a_sum_passes(make
     assert "acceptance test refused the sum: AUC fell from 0.81 to 0.52" in caplog.text
     assert session.rejected == "AUC fell from 0.81 to 0.52"
     federation.begin(2)
-    with pytest.raises(RoundRefused, match="AUC fell from 0.81 to 0.52"):
+    with pytest.raises(RoundRefused, match=r"AUC fell from 0\.81 to 0\.52"):
         federation.encrypt(2, ONE, federation.updates()[ONE])
     updates = {name: update for name, update in federation.updates(2).items() if name != ONE}
     messages = {name: federation.encrypt(2, name, update) for name, update in updates.items()}
