@@ -29,7 +29,7 @@ class KeyExchange:
     identity: Identity
     layout: Layout
     initial: bytes
-    origin: str
+    first_job: str
     next_round: int
     basis: bytes
     settings: AggregationSettings
@@ -94,7 +94,7 @@ class KeyExchange:
             layout=self.layout.digest,
             initial=self.initial,
             settings=self.settings.digest,
-            origin=self.origin,
+            first_job=self.first_job,
             next_round=self.next_round,
             basis=self.basis,
         )
@@ -136,9 +136,9 @@ class KeyExchange:
         """Refuse silos that say of the same rounds that they were different; one that missed rounds may catch up."""
         bases: dict[int, str] = {self.next_round: self.identity.name}
         for name, announcement in read.items():
-            if announcement.origin != self.origin:
+            if announcement.first_job != self.first_job:
                 raise UpdateRefused(
-                    f"its rounds began in job {announcement.origin[:NAME_LIMIT]}, this silo's in job {self.origin}",
+                    f"its rounds began in job {announcement.first_job[:NAME_LIMIT]}, this silo's in job {self.first_job}",
                     where=name,
                     remedy="Only silos that were in the job may resume it; run it without the others.",
                 )

@@ -42,7 +42,7 @@ class Announcement:
     """Digest of the weights from which this silo starts."""
     settings: bytes
     """Digest of the job's aggregation settings."""
-    origin: str
+    first_job: str
     """The job in which the rounds began: this one, or the first of those that it resumes."""
     next_round: int
     """The round that this silo answers next: 0, or in a resumed job what it had reached."""
@@ -105,7 +105,7 @@ def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
             where=name,
             remedy="Nothing was used. Only silos share the key; ask the operator why this participant is in the job.",
         )
-    types: dict[str, type] = {"job": str, "silo": str, "origin": str, "next_round": int}
+    types: dict[str, type] = {"job": str, "silo": str, "first_job": str, "next_round": int}
     types |= dict.fromkeys(("public", "layout", "initial", "settings", "basis"), bytes)
     what = f"the announcement of {name}"
     announcement = Announcement(**parse_map(verified.payload, types, refuse=KeyRefused, what=what))

@@ -42,7 +42,7 @@ class Progress:
     """Digest chain over all rounds closed."""
     scales: NDArray[np.float64]
     """The largest change that the next round carries, float64 (T,)."""
-    origin: str
+    first_job: str
     """The job in which the first round was."""
     next_round: int = 0
     measured: bool = False
@@ -79,7 +79,7 @@ TYPES: dict[str, type] = {
     "settings": bytes,
     "basis": bytes,
     "scales": bytes,
-    "origin": str,
+    "first_job": str,
     "next_round": int,
     "measured": bool,
     "norm": float,

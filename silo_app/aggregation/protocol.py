@@ -102,7 +102,7 @@ class SiloSession:
             identity=identity,
             layout=layout,
             initial=initial,
-            origin=self._progress.origin,
+            first_job=self._progress.first_job,
             next_round=self._progress.next_round,
             basis=self._progress.basis,
             settings=self.settings,
