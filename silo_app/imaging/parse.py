@@ -44,7 +44,7 @@ _IMAGE_KEYWORDS = (
 _HEADER_KEYWORDS = (
     "SOPInstanceUID StudyInstanceUID SeriesInstanceUID AccessionNumber PatientID IssuerOfPatientID PatientSex "
     "PatientAge PatientBirthDate StudyDate AcquisitionDate ContentDate ViewPosition ViewCodeSequence Manufacturer "
-    "ManufacturerModelName BodyPartExamined"
+    "ManufacturerModelName BodyPartExamined BurnedInAnnotation RecognizableVisualFeatures ImageType"
 )
 
 LOOKED_AT = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian})
