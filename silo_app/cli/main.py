@@ -2,7 +2,22 @@
 
 import typer
 
-from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve, survey
+from silo_app.cli import (
+    catalogue,
+    deid,
+    edge,
+    evaluate,
+    index,
+    ingest,
+    init,
+    job,
+    labels,
+    model,
+    sample,
+    search,
+    serve,
+    survey,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +29,8 @@ app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
+app.command("deid")(deid.deid)
+app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
