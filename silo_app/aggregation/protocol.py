@@ -245,12 +245,13 @@ class SiloSession:
         """
         self._require_turn(round_number)
         header, body = split(message)
-        steps = self._terms.steps(self._progress, len(self.silos))
         if self._terms.plain:
+            steps = self._terms.steps(self._progress, len(self.silos))
             require_ours(self._terms, self._progress, header, contributors, key=b"", silos=self.silos)
             opened = read_plain(self._terms, self._progress, header, body)
         else:
             key = self._key_of(header.job)
+            steps = self._terms.steps(self._progress, len(key.members.names))
             terms = replace(self._terms, job=key.members.job)
             require_ours(terms, self._progress, header, contributors, key=key.cipher.key_id, silos=key.members.names)
             masks = self._remaining(header, key.members, reveals or {}, bundles or {})
