@@ -166,6 +166,30 @@ def server_peak(sessions: list[SiloSession], number: int, random: np.random.Gene
     return (peak + messages[0].nbytes) / 1e6
 
 
+def silo_peak(sessions: list[SiloSession], number: int, random: np.random.Generator) -> float:
+    """Return how much memory a silo needs to encrypt and to open, in MB, beyond the update and the messages."""
+    names = [session.silo for session in sessions]
+    begin(sessions, number, Stopwatch())
+    update = random.normal(0.0, 1e-3, sessions[0].layout.size).astype(np.float32)
+    messages = [session.encrypt_update(number, update) for session in sessions[1:]]
+    tracemalloc.start()
+    messages.append(sessions[0].encrypt_update(number, update))
+    peaks = [tracemalloc.get_traced_memory()[1]]
+    tracemalloc.stop()
+    total = RoundSum(JOB, number)
+    for message in messages:
+        total.add(message)
+    signatures = {session.silo: session.sign_survivors(number, names) for session in sessions}
+    reveals = {session.silo: session.reveal(number, signatures) for session in sessions}
+    result = total.result()
+    tracemalloc.start()
+    for session in sessions:
+        session.open_sum(number, result, names, reveals)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    return max(peaks[:2]) / 1e6
+
+
 def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
     """Measure the rounds after the first with fields of `bits` bits."""
     random = np.random.default_rng(0)
@@ -185,7 +209,8 @@ def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
         Figure(f"masks_agree_cpu_s_{bits}_bits", (seconds["share"] + seconds["agree"]) / len(sessions), "s"),
         Figure(f"codec_cpu_s_{bits}_bits", seconds["encrypt"] + seconds["open"], "s"),
         Figure(f"server_add_cpu_s_{bits}_bits", seconds["add"], "s"),
-        Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 1, random), "MB"),
+        Figure(f"silo_peak_mb_{bits}_bits", silo_peak(sessions, rounds + 1, random), "MB"),
+        Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 2, random), "MB"),
     ]
 
 

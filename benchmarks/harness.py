@@ -2,7 +2,8 @@
 
 A benchmark is a function that takes the parsed arguments and returns figures. `main` prints them and writes one object
 
-    {"name": ..., "machine": {...}, "date": ..., "figures": {...}, "targets": [...], "held": true or false}
+    {"name": ..., "machine": {...}, "date": ..., "figures": {name: {"value": ..., "unit": ...}},
+     "targets": {figure: ["<=" or ">=", limit]}, "held": true or false}
 
 and returns 0 only when every target holds.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 from rich.console import Console
@@ -53,8 +54,8 @@ class Target:
 
     @property
     def relation(self) -> str:
-        """The target as people read it."""
-        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
+        """How the figure and the limit must relate."""
+        return ">=" if self.at_least else "<="
 
 
 def main(
@@ -72,36 +73,30 @@ def main(
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=describe)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and cases; the same targets")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, machine and date to FILE")
+    parser.add_argument("--json", metavar="FILE", help="write figures, machine and date to FILE; - is standard output")
     if options:
         options(parser)
     arguments = parser.parse_args(argv)
     result = report(name, measure(arguments), targets)
-    show(result)
-    if arguments.json:
-        durable.write_text(arguments.json.resolve(), json.dumps(result, indent=2) + "\n", mode=durable.SHARED)
+    content = json.dumps(result, indent=2) + "\n"
+    show(result, sys.stderr if arguments.json == "-" else sys.stdout)
+    if arguments.json == "-":
+        sys.stdout.write(content)
+    elif arguments.json:
+        durable.write_text(Path(arguments.json).resolve(), content, mode=durable.SHARED)
     return 0 if result["held"] else 1
 
 
 def report(name: str, figures: Sequence[Figure], targets: Sequence[Target]) -> dict[str, Any]:
     """Return the benchmark's object."""
     values = {figure.name: figure.value for figure in figures}
-    checked = [
-        {
-            "figure": target.figure,
-            "target": target.relation,
-            "value": values.get(target.figure),
-            "held": target.holds(values.get(target.figure)),
-        }
-        for target in targets
-    ]
     return {
         "name": name,
         "machine": machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "figures": {figure.name: {"value": figure.value, "unit": figure.unit} for figure in figures},
-        "targets": checked,
-        "held": all(target["held"] for target in checked),
+        "targets": {target.figure: [target.relation, target.limit] for target in targets},
+        "held": all(target.holds(values.get(target.figure)) for target in targets),
     }
 
 
@@ -125,19 +120,22 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the figures, each with its target, on stdout."""
-    targets = {target["figure"]: target for target in result["targets"]}
+def show(result: dict[str, Any], stream: TextIO) -> None:
+    """Print the figures, each with its target."""
+    targets = dict(result["targets"])
     table = Table(title=f"{result['name']}, {result['date']}", title_justify="left")
     for column in ("figure", "value", "unit", "target"):
         table.add_column(column, justify="right" if column == "value" else "left")
     for name, figure in result["figures"].items():
-        target = targets.pop(name, None)
-        table.add_row(name, f"{figure['value']:.4g}", figure["unit"], _verdict(target))
+        table.add_row(name, f"{figure['value']:.4g}", figure["unit"], _verdict(targets.pop(name, None), figure["value"]))
     for name, target in targets.items():
-        table.add_row(name, "not measured", "", _verdict(target))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+        table.add_row(name, "not measured", "", _verdict(target, None))
+    Console(file=stream, width=None if stream.isatty() else 120).print(table)
 
 
-def _verdict(target: dict[str, Any] | None) -> str:
-    return f"{target['target']}: {'held' if target['held'] else 'MISSED'}" if target else ""
+def _verdict(target: list[Any] | None, value: float | None) -> str:
+    if target is None:
+        return ""
+    relation, limit = target
+    held = Target("", limit, at_least=relation == ">=").holds(value)
+    return f"{relation} {limit:g}: {'held' if held else 'MISSED'}"

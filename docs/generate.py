@@ -29,6 +29,8 @@ REMEDIES = {
     "your backup, move it away, and start again; a new log begins.",
     "broker-unreachable": "Ask whoever runs the federation whether the search job runs (`silo job list`); if not: "
     "`silo job submit jobs/search`.",
+    "case-unknown": "Give the case id as the search result has it; `silo search --format json` prints it whole. A case of another "
+    "silo is known there only.",
     "catalogue-damaged": "Restore `silo/catalogue.db` from a backup, or move it away and run `silo ingest` again: the "
     "images are still where they were. Case ids will be new.",
     "certificate-missing": "Ask the provisioner for the startup kit again, or for a renewed one; `consortium status` and "
@@ -170,13 +172,18 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "Top": config.SiloConfig,
     "`sources`, each": config.FolderSource,
     "`labels` of kind `csv`": config.CsvLabels,
+    "`labels` of kind `preset`": config.PresetLabels,
+    "`labels` of kind `fhir`": config.FhirLabels,
+    "`labels` of kind `sr`": config.SrLabels,
     "`labels` of kind `tag`": config.TagLabels,
     "`labels` of kind `none`": config.NoLabels,
     "`release`": config.ReleaseSettings,
+    "`release.private`": config.PrivateSettings,
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
     "`training.acceptance`": config.AcceptanceSettings,
+    "`survey`": config.SurveySettings,
 }
 
 

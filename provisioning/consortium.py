@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from silo_app.config import FolderSource, Labels, ReleaseSettings, SiloConfig, TrainingSettings, problems, read_yaml
+from silo_app.config import FolderSource, ReleaseSettings, SiloConfig, TrainingSettings, problems, read_yaml
 from silo_app.errors import ConfigInvalid, InputError
+from silo_app.settings.labels import Labels
 
 __all__ = ["SERVER", "Consortium", "Person", "Server", "SiloEntry", "read"]
 

@@ -144,7 +144,7 @@ def _ingest(federation: Federation, steps: Steps) -> list[dict[str, Any]]:
     with steps.phase("Ingest: each hospital reads its own DICOM into its catalogue"):
         for silo in federation.silos:
             report = steps.silo("ingest", "--silo", str(federation.kit(silo)))
-            catalogue = steps.silo("catalogue", "--silo", str(federation.kit(silo)), quiet=True)
+            catalogue = steps.silo("catalogue", "show", "--silo", str(federation.kit(silo)), quiet=True)
             refused = len(report.get("refused", []))
             steps.screen.print(
                 f"    {silo}: {report['views']} images usable, {refused} refused, {report['unlabelled']} unlabelled"

@@ -8,34 +8,54 @@ A silo lives in one folder, the startup kit that its hospital was given:
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from silo_app.cases import Finding
 from silo_app.errors import ConfigInvalid, NotReady
+from silo_app.settings.acceptance import AcceptanceSettings
+from silo_app.settings.base import Settings
+from silo_app.settings.labels import (
+    CsvLabels,
+    FhirLabels,
+    Labels,
+    NoLabels,
+    PresetLabels,
+    SrLabels,
+    TagLabels,
+    Uncertain,
+)
+from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
 
 __all__ = [
     "AcceptanceSettings",
     "CsvLabels",
+    "FhirLabels",
     "FolderSource",
+    "IndexSettings",
+    "Labels",
+    "MilvusSettings",
     "NoLabels",
+    "PresetLabels",
+    "PrivateSettings",
     "ReleaseSettings",
     "SiloConfig",
     "SiloHome",
+    "SrLabels",
+    "SurveySettings",
     "TagLabels",
+    "TrainingSettings",
+    "Uncertain",
     "load",
+    "problems",
+    "read_yaml",
 ]
 
 CONFIG_NAME = "silo.yaml"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FolderSource(_Settings):
+class FolderSource(Settings):
     """A folder of DICOM files, read recursively; a relative path is relative to the kit."""
 
     kind: Literal["folder"] = "folder"
@@ -43,59 +63,7 @@ class FolderSource(_Settings):
     """The folder."""
 
 
-class CsvLabels(_Settings):
-    """Labels in a CSV with a header line.
-
-    `key` says what the values of `key_column` are. `findings_column` holds names separated by `separator`; `mapping`
-    turns local names into the shared vocabulary (names of the vocabulary map to themselves, whatever their case).
-    `scope` lists the findings that whoever labelled the images looked for: one in the scope that is not named is
-    absent, one outside the scope is unknown. A row that names "No Finding" (or maps to it) has every finding of the
-    scope absent.
-    """
-
-    kind: Literal["csv"] = "csv"
-    path: Path
-    """The CSV file, UTF-8; a relative path is relative to the kit."""
-    key: Literal["file", "sop_instance_uid", "study_instance_uid", "accession_number", "patient_id"] = "study_instance_uid"
-    """What the values of `key_column` name: files, images, studies, orders or patients."""
-    key_column: str = "study_instance_uid"
-    """The column of keys."""
-    findings_column: str = "findings"
-    """The column of findings."""
-    separator: str = "|"
-    """What separates findings in one value."""
-    mapping: dict[str, Finding] = Field(default_factory=dict)
-    """Local name: finding of the shared vocabulary."""
-    scope: tuple[Finding, ...] = ()
-    """The findings that were looked for."""
-
-
-class TagLabels(_Settings):
-    """Labels in a DICOM attribute of the files themselves, named by its keyword; values as in `CsvLabels`."""
-
-    kind: Literal["tag"] = "tag"
-    keyword: str = "StudyDescription"
-    """The attribute's keyword (DICOM PS3.6)."""
-    separator: str = "|"
-    """What separates findings in one value."""
-    mapping: dict[str, Finding] = Field(default_factory=dict)
-    """Local name: finding of the shared vocabulary."""
-    scope: tuple[Finding, ...] = ()
-    """The findings that were looked for."""
-
-
-class NoLabels(_Settings):
-    """No labels: the silo still embeds, indexes and searches."""
-
-    kind: Literal["none"] = "none"
-
-
-Labels = Annotated[CsvLabels | TagLabels | NoLabels, Field(discriminator="kind")]
-
-RELEASABLE = ("modality", "body_part", "position", "sex", "age_band", "study_year", "findings")
-
-
-class ReleaseSettings(_Settings):
+class ReleaseSettings(Settings):
     """What this silo lets out in an answer to another hospital's query; enforced by `silo_app.policy`."""
 
     answer_queries: bool = True
@@ -117,22 +85,11 @@ class ReleaseSettings(_Settings):
     """The purposes that are answered."""
     askers: tuple[str, ...] = ()
     """Names of the silos that are answered; empty means every silo of the federation."""
+    private: PrivateSettings = PrivateSettings()
+    """Queries that this silo cannot read; see below."""
 
 
-class AcceptanceSettings(_Settings):
-    """When this silo rejects a sum: it tests every one on its own held-out patients."""
-
-    test: bool = True
-    """Whether sums are tested."""
-    max_loss_factor: float = Field(default=5.0, gt=1.0)
-    """Reject a sum after which the loss is more than so many times what it was (or what knowing nothing costs)."""
-    max_auc_drop: float = Field(default=0.3, gt=0.0, le=1.0)
-    """Reject a sum that lowers the mean AUC of the findings by more than this."""
-    min_views: int = Field(default=30, ge=1)
-    """With fewer held-out views chance decides: then only a loss that is not finite is rejected."""
-
-
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """What this silo gives to a training job."""
 
     join: bool = True
@@ -145,37 +102,32 @@ class TrainingSettings(_Settings):
     """When a sum is rejected; see below."""
 
 
-class MilvusSettings(_Settings):
-    """A Milvus server that holds the silo's vectors, when one machine is not enough."""
+class SurveySettings(Settings):
+    """What this silo tells a survey (`jobs/survey`): counts of patients in fixed tables, never anything of one patient.
 
-    uri: str = Field(min_length=1)
-    """https://host:19530 of a server, or a file relative to the kit (milvus-lite: for trials, one process at a time)."""
-    token_file: Path | None = None
-    """A private file (0600) that holds the token, "user:password" or a key; relative to the kit."""
-    index_type: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
-    """What Milvus finds candidates with: FLAT is exact, HNSW and AUTOINDEX are not."""
-    timeout_s: float = Field(default=10.0, gt=0, le=600)
-    """How long one call may take."""
+    With an `epsilon`, every count has noise of the discrete Laplace distribution, and one release is
+    (epsilon, 0)-differentially private for the presence of one patient with all images; releases add up.
+    """
 
-
-class IndexSettings(_Settings):
-    """How this silo's vectors are held; `silo index move` takes an index over to changed settings."""
-
-    exact_up_to: int = Field(default=2_000_000, ge=0)
-    """Views up to which every query is compared with all of them; above, inverted lists find the candidates."""
-    held_in: Literal["files", "milvus"] = "files"
-    """Where new generations go: files of the silo (FAISS), or the Milvus server below."""
-    milvus: MilvusSettings | None = None
-    """The Milvus server; leave it here after a move back to files, until the move is done."""
+    join: bool = True
+    """Whether this silo answers surveys."""
+    min_count: int = Field(default=11, ge=2)
+    """Counts (after the noise) below this are not told (small cells: CMS's threshold of 11)."""
+    epsilon: float | None = Field(default=5.0, gt=0, le=50)
+    """Privacy loss of one release; null for exact counts, which hides small counts only and promises no more."""
+    renew_days: int = Field(default=30, ge=1)
+    """A release is repeated for so many days, whatever is asked and whatever was ingested; then a new one is drawn."""
+    epsilon_total: float = Field(default=20.0, gt=0)
+    """Privacy loss of all releases together; when it is spent the last release is repeated for ever."""
 
     @model_validator(mode="after")
-    def _names_its_server(self) -> Self:
-        if self.held_in == "milvus" and self.milvus is None:
-            raise ValueError("held_in is milvus, and no server is named (milvus.uri)")
+    def _affords_one(self) -> Self:
+        if self.epsilon is not None and self.epsilon > self.epsilon_total:
+            raise ValueError("epsilon is larger than epsilon_total, so that not even one release could be drawn")
         return self
 
 
-class SiloConfig(_Settings):
+class SiloConfig(Settings):
     """The whole of `silo.yaml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
@@ -187,18 +139,20 @@ class SiloConfig(_Settings):
     sources: tuple[FolderSource, ...] = ()
     """Where images come from; see below."""
     labels: Labels = NoLabels()
-    """Where findings come from: `kind` is csv, tag or none; see below."""
+    """Where findings come from: `kind` is csv, preset, fhir, sr, tag or none; see below."""
     held_out_share: float = Field(default=0.2, ge=0.0, le=0.9)
     """The share of patients whose images are never trained on; drawn by patient from the silo's own key."""
     release: ReleaseSettings = ReleaseSettings()
     """What may leave; see below."""
     training: TrainingSettings = TrainingSettings()
     """What is given to training; see below."""
+    survey: SurveySettings = SurveySettings()
+    """What is told to surveys; see below."""
     index: IndexSettings = IndexSettings()
     """How vectors are held; see below."""
 
 
-class SiloHome(_Settings):
+class SiloHome(Settings):
     """Where everything of one silo lies: the loaded configuration with every path made absolute."""
 
     kit: Path
@@ -233,6 +187,11 @@ class SiloHome(_Settings):
     def index(self) -> Path:
         """The folder of index generations."""
         return self.root / "index"
+
+    @property
+    def survey(self) -> Path:
+        """What this silo has told surveys, and how much privacy that has spent."""
+        return self.root / "survey.json"
 
     @property
     def audit(self) -> Path:

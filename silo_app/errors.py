@@ -2,6 +2,7 @@
 
     SiloscopeError
     ├── InputError            what you gave is wrong: change it
+    │   ├── CaseUnknown           case-unknown
     │   ├── ConfigInvalid         config-invalid
     │   ├── ImageUnsupported      image-unsupported
     │   ├── LabelsInvalid         labels-invalid
@@ -39,6 +40,7 @@ from typing import ClassVar
 __all__ = [
     "AuditDamaged",
     "BrokerUnreachable",
+    "CaseUnknown",
     "CatalogueDamaged",
     "CertificateMissing",
     "CheckpointInvalid",
@@ -95,6 +97,13 @@ class InputError(SiloscopeError):
     code = "input"
     public = "The input cannot be used."
     exit_status = 2
+
+
+class CaseUnknown(InputError):
+    """A case id that this silo does not hold, or that more than one case begins with."""
+
+    code = "case-unknown"
+    public = "There is no such case."
 
 
 class ConfigInvalid(InputError):

@@ -11,6 +11,7 @@ from silo_app.aggregation.cipher import Cipher, new_secret
 from silo_app.aggregation.keys import Announcement, Roster
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.settings import AggregationSettings
+from silo_app.aggregation.wire import NAME_LIMIT
 from silo_app.errors import KeyRefused, UpdateRefused
 from silo_app.identity import Identity
 
@@ -28,6 +29,7 @@ class KeyExchange:
     identity: Identity
     layout: Layout
     initial: bytes
+    first_job: str
     next_round: int
     basis: bytes
     settings: AggregationSettings
@@ -92,6 +94,7 @@ class KeyExchange:
             layout=self.layout.digest,
             initial=self.initial,
             settings=self.settings.digest,
+            first_job=self.first_job,
             next_round=self.next_round,
             basis=self.basis,
         )
@@ -133,6 +136,12 @@ class KeyExchange:
         """Refuse silos that say of the same rounds that they were different; one that missed rounds may catch up."""
         bases: dict[int, str] = {self.next_round: self.identity.name}
         for name, announcement in read.items():
+            if announcement.first_job != self.first_job:
+                raise UpdateRefused(
+                    f"its rounds began in job {announcement.first_job[:NAME_LIMIT]}, this silo's in job {self.first_job}",
+                    where=name,
+                    remedy="Only silos that were in the job may resume it; run it without the others.",
+                )
             like = bases.setdefault(announcement.next_round, name)
             if announcement.basis != (self.basis if like == self.identity.name else read[like].basis):
                 raise UpdateRefused(

@@ -42,6 +42,8 @@ class Announcement:
     """Digest of the weights from which this silo starts."""
     settings: bytes
     """Digest of the job's aggregation settings."""
+    first_job: str
+    """The job in which the rounds began: this one, or the first of those that it resumes."""
     next_round: int
     """The round that this silo answers next: 0, or in a resumed job what it had reached."""
     basis: bytes
@@ -103,7 +105,7 @@ def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
             where=name,
             remedy="Nothing was used. Only silos share the key; ask the operator why this participant is in the job.",
         )
-    types: dict[str, type] = {"job": str, "silo": str, "next_round": int}
+    types: dict[str, type] = {"job": str, "silo": str, "first_job": str, "next_round": int}
     types |= dict.fromkeys(("public", "layout", "initial", "settings", "basis"), bytes)
     what = f"the announcement of {name}"
     announcement = Announcement(**parse_map(verified.payload, types, refuse=KeyRefused, what=what))

@@ -1,5 +1,6 @@
 """What all silos learn from an opened sum, alike: weights from statistics, scales and bounds from an update."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ def learn(terms: Terms, progress: Progress, header: Header, opened: Opened, step
     if opened.update is None:
         return progress
     resolution = steps / arrived(terms, progress, header, opened.numbers)
-    norm = _inlying_norm(terms, progress, header, opened.update, resolution)
+    norm = _inlying_norm(terms, progress, header, opened.update)
     settings = terms.settings
     # The first scale is a guess, not a measurement: nothing of it is kept.
     kept = progress.scales * (settings.persistence if progress.measured else 0.0)
@@ -43,16 +44,14 @@ def learn(terms: Terms, progress: Progress, header: Header, opened: Opened, step
     return replace(progress, scales=scales, measured=True, norm=max(progress.norm, norm), rejected="")
 
 
-def _inlying_norm(
-    terms: Terms, progress: Progress, header: Header, update: NDArray[np.float32], resolution: NDArray[np.float64]
-) -> float:
+def _inlying_norm(terms: Terms, progress: Progress, header: Header, update: NDArray[np.float32]) -> float:
     """Return the norm of `update`; refuse one that is not finite, or far beyond all before it and what is declared."""
     norm, settings = norm_of(update), terms.settings
     if not np.isfinite(norm):
         raise terms.sum_refused(header.round_number, "it has values that are not finite")
     limits = [settings.norm_limit] if settings.norm_limit else []
     if progress.measured:
-        smallest = float(np.sqrt((terms.layout.sizes * resolution**2).sum()))
+        smallest = settings.min_scale * math.sqrt(terms.layout.size)  # of a sum that fills the smallest scales
         limits.append(settings.norm_growth * max(progress.norm, smallest))
     if limits and norm > min(limits):
         raise terms.sum_refused(

@@ -12,10 +12,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from silo_app.aggregation.layout import Layout
+from silo_app.aggregation.settings import AggregationSettings
 from silo_app.aggregation.wire import parse_map
 from silo_app.errors import CheckpointInvalid, ProtocolError
 
-__all__ = ["EarlierJob", "Progress", "Sent", "State"]
+__all__ = ["EarlierJob", "Progress", "Sent", "State", "resumed"]
 
 MAGIC = b"SILP"
 VERSION = 1
@@ -40,6 +42,8 @@ class Progress:
     """Digest chain over all rounds closed."""
     scales: NDArray[np.float64]
     """The largest change that the next round carries, float64 (T,)."""
+    first_job: str
+    """The job in which the first round was."""
     next_round: int = 0
     measured: bool = False
     """Whether a sum has shown how large updates are."""
@@ -75,6 +79,7 @@ TYPES: dict[str, type] = {
     "settings": bytes,
     "basis": bytes,
     "scales": bytes,
+    "first_job": str,
     "next_round": int,
     "measured": bool,
     "norm": float,
@@ -155,6 +160,16 @@ class State:
         )
         earlier = tuple(EarlierJob(job, roster, tuple(names), secret) for job, roster, names, secret in content["earlier"])
         return cls(content["silo"], content["layout"], content["settings"], progress, earlier)
+
+
+def resumed(
+    octets: bytes, silo: str, layout: Layout, settings: AggregationSettings
+) -> tuple[Progress, tuple[EarlierJob, ...]]:
+    """Return where an earlier job left off. Raises `CheckpointInvalid` for another silo, encoder or settings."""
+    kept = State.read(octets, tensors=len(layout.names), size=layout.size)
+    kept.require(silo, layout.digest, settings.digest)
+    kept.progress.answered = kept.progress.next_round - 1  # under new keys the open round is answered anew
+    return kept.progress, kept.earlier
 
 
 def _octets(values: NDArray[np.float32] | None) -> bytes:

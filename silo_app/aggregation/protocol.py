@@ -25,7 +25,7 @@ from silo_app.aggregation.masked_round import MaskedRound, digest_of_bundles, re
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.place import Members, Place
-from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State
+from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, resumed
 from silo_app.aggregation.receiving import read_encrypted, read_plain, require_ours
 from silo_app.aggregation.sending import Envelope, message, require_finite
 from silo_app.aggregation.settings import AggregationSettings, threshold
@@ -92,13 +92,17 @@ class SiloSession:
         self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos, masked)
         self._masked = masked and not self._terms.plain
         basis = sha256(b"siloscope/basis/2" + layout.digest + initial + self.settings.digest).digest()
-        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), samples=samples)
-        self._progress, self._earlier = self._restored(state) if state else (fresh, ())
+        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), job, samples=samples)
+        self._progress: Progress = fresh
+        self._earlier: tuple[EarlierJob, ...] = ()
+        if state:
+            self._progress, self._earlier = resumed(state, self.silo, layout, self.settings)
         self._exchange = KeyExchange(
             job=job,
             identity=identity,
             layout=layout,
             initial=initial,
+            first_job=self._progress.first_job,
             next_round=self._progress.next_round,
             basis=self._progress.basis,
             settings=self.settings,
@@ -168,7 +172,7 @@ class SiloSession:
                     round_number, f"this silo makes no masks for it; it is at round {self.next_round}"
                 )
             self._rounds[round_number] = MaskedRound(
-                self._place(round_number), self._identity, self._exchange.private, self.threshold
+                Place(self._members(), round_number), self._identity, self._exchange.private, self.threshold
             )
         return self._rounds[round_number].share()
 
@@ -390,13 +394,3 @@ class SiloSession:
 
     def _members(self) -> Members:
         return Members.of(self.job, self._exchange.require_roster(), self._identity.trust)
-
-    def _place(self, round_number: int) -> Place:
-        return Place(self._members(), round_number)
-
-    def _restored(self, state: bytes) -> tuple[Progress, tuple[EarlierJob, ...]]:
-        """Return what an earlier job left. Raises `CheckpointInvalid` for another silo, encoder or settings."""
-        kept = State.read(state, tensors=len(self.layout.names), size=self.layout.size)
-        kept.require(self.silo, self.layout.digest, self.settings.digest)
-        kept.progress.answered = kept.progress.next_round - 1  # under new keys the open round is answered anew
-        return kept.progress, kept.earlier

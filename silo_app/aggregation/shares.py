@@ -146,6 +146,8 @@ def read_bundle(name: str, signed: bytes, place: Place) -> Bundle:
         problem = f"its threshold is {bundle.threshold} of {len(place.members.names)} silos"
     elif bundle.sealed.keys() != others or bundle.digests.keys() != others:
         problem = "it does not have a share for every other silo"
+    elif any(not isinstance(part, bytes) for part in (*bundle.sealed.values(), *bundle.digests.values())):
+        problem = "its shares are no bytes"
     elif not is_usable(bundle.public):
         problem = "its X25519 key is none"
     if problem:

@@ -1,6 +1,7 @@
 """Which masks are left in a sum, from what the silos revealed: the same for every silo, also for one that was away."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -8,9 +9,11 @@ from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.place import Place
 from silo_app.aggregation.shares import PAIR, SELF, Bundle, join_shares, private_key
 from silo_app.aggregation.survivors import Reveal, read_reveal
-from silo_app.errors import RoundRefused
+from silo_app.errors import ProtocolError, RoundRefused
 
 __all__ = ["pair_key", "remaining", "self_key"]
+
+LOG = logging.getLogger(__name__)
 
 
 def self_key(place: Place, silo: str, seed: bytes) -> bytes:
@@ -33,10 +36,10 @@ def remaining(
 ) -> Masks:
     """Return what takes the masks off the sum of `survivors`.
 
-    `bundles` are those of the round's participants. Raises `RoundRefused`, naming its author, for a share that is not the
-    one dealt, and when too few silos revealed.
+    `bundles` are those of the round's participants. What a silo revealed wrong is left out, and its author named in the log;
+    raises `RoundRefused` if too little is left.
     """
-    reveals = {name: read_reveal(name, signed, place, survivors) for name, signed in sorted(revealed.items())}
+    reveals = _believable(place, survivors, revealed)
     plus: list[bytes] = []
     minus: list[bytes] = []
     for silo in survivors:
@@ -51,44 +54,50 @@ def remaining(
     return Masks(plus, minus, modulus)
 
 
+def _believable(place: Place, survivors: tuple[str, ...], revealed: Mapping[str, bytes]) -> dict[str, Reveal]:
+    """Return what was revealed for this round and these survivors, by silo."""
+    reveals = {}
+    for name, signed in sorted(revealed.items()):
+        try:
+            reveals[name] = read_reveal(name, signed, place, survivors)
+        except ProtocolError as error:
+            LOG.warning("%s: what came as revealed by %s is not used: %s", place, name, error.problem)
+    return reveals
+
+
 def _seed(place: Place, bundle: Bundle, reveals: Mapping[str, Reveal]) -> bytes:
-    """Return the seed of a survivor's self mask: from itself, or, if it fell silent since, from the others' shares."""
-    if bundle.silo not in reveals:
-        return _secret(place, bundle, SELF, reveals)
-    seed = reveals[bundle.silo].seed
-    if not bundle.matches(place, SELF, seed):
-        raise _refused(place, bundle.silo, "it revealed another seed than it committed to")
-    return seed
+    """Return the seed of a survivor's self mask: from itself, or, if it fell silent or lies, from the others' shares."""
+    if bundle.silo in reveals:
+        seed = reveals[bundle.silo].seed
+        if bundle.matches(place, SELF, seed):
+            return seed
+        LOG.warning("%s: %s revealed another seed than it committed to", place, bundle.silo)
+    return _secret(place, bundle, SELF, reveals)
 
 
 def _secret(place: Place, bundle: Bundle, kind: str, reveals: Mapping[str, Reveal]) -> bytes:
     """Join the shares of one secret of one silo."""
-    shares = {}
-    for author, share in _shares(bundle, reveals):
-        if not bundle.expects(place, kind, author, share):
-            raise _refused(place, author, f"its share of {bundle.silo}'s secret is not the one that it was dealt")
-        shares[place.members.position(author)] = share
+    shares, liars = {}, []
+    for author, reveal in reveals.items():
+        if author == bundle.silo or bundle.silo not in reveal.shares:
+            continue
+        if bundle.expects(place, kind, author, reveal.shares[bundle.silo]):
+            shares[place.members.position(author)] = reveal.shares[bundle.silo]
+        else:
+            LOG.warning("%s: %s revealed a wrong share of %s's secret", place, author, bundle.silo)
+            liars.append(author)
     if len(shares) < bundle.threshold:
-        raise _refused(
-            place,
-            bundle.silo,
-            f"{len(shares)} of the {bundle.threshold} shares are there that take off this silo's mask",
-        )
+        wrong = f", those of {', '.join(liars)} are wrong" if liars else ""
+        raise _refused(place, bundle.silo, f"{len(shares)} of the {bundle.threshold} shares are there{wrong}")
     secret = join_shares(shares, bundle.threshold)
     if not bundle.matches(place, kind, secret):
         raise _refused(place, bundle.silo, "the shares that it dealt do not make its secret")
     return secret
 
 
-def _shares(bundle: Bundle, reveals: Mapping[str, Reveal]) -> Iterator[tuple[str, bytes]]:
-    for author, reveal in reveals.items():
-        if author != bundle.silo and bundle.silo in reveal.shares:
-            yield author, reveal.shares[bundle.silo]
-
-
 def _refused(place: Place, silo: str, problem: str) -> RoundRefused:
     return RoundRefused(
-        f"the sum's masks cannot be taken off: {problem}",
+        f"this silo's masks cannot be taken off the sum: {problem}",
         where=f"{silo}, {place}",
         remedy="The round is void unless the server sends what is missing; the job goes on with the next one.",
     )

@@ -7,10 +7,12 @@ from silo_app.catalogue.records import (
     FileRecord,
     FindingCount,
     Label,
+    Origin,
     Refusal,
     ViewKeys,
     ViewRecord,
 )
+from silo_app.catalogue.vault import StudyIdentity, Vault
 
 __all__ = [
     "Catalogue",
@@ -18,8 +20,11 @@ __all__ = [
     "FileRecord",
     "FindingCount",
     "Label",
+    "Origin",
     "Refusal",
     "SiloKey",
+    "StudyIdentity",
+    "Vault",
     "ViewKeys",
     "ViewRecord",
 ]

@@ -8,9 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
-from silo_app.catalogue.counts import read_counts
+from silo_app.catalogue.counts import brightness_counts, read_counts
+from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
+from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.errors import CatalogueDamaged
 
@@ -25,17 +27,20 @@ _VIEWS = """
 class Catalogue:
     """What one silo holds. Safe to read while another process writes; readable from any thread."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, vault: Vault | None = None) -> None:
         self.path = path
         self._connection = connection
+        self._vault = vault
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = False) -> "Catalogue":
+    def open(cls, path: Path, *, create: bool = False, vault: Vault | None = None) -> "Catalogue":
         """Open a catalogue, checking it.
 
+        Only with the silo's `vault` are the names of files and the studies of cases readable; an ingest needs it, whoever
+        trains, indexes or answers does not.
         Raises `NotReady` if there is none (and `create` is false), `CatalogueDamaged` if it is not sound.
         """
-        return cls(path, connect(path, create=create))
+        return cls(path, connect(path, create=create), vault)
 
     def __enter__(self) -> Self:
         """Return the open catalogue."""
@@ -78,24 +83,68 @@ class Catalogue:
 
     def labels_of(self, digest: str) -> list[Label]:
         """Return what is known about one view, with where it is known from."""
-        rows = self._rows("SELECT finding, present, source, term FROM labels WHERE digest = ? ORDER BY finding", (digest,))
-        return [Label(finding=Finding(name), present=bool(p), source=s, term=t) for name, p, s, t in rows]
+        query = f"SELECT {LABEL_COLUMNS} {LABEL_TABLES} WHERE l.digest = ? ORDER BY l.finding"
+        return [label_of(row) for row in self._rows(query, (digest,))]
+
+    def without_brightness(self) -> list[str]:
+        """Return the digests of views whose brightness nobody has measured yet."""
+        return [digest for (digest,) in self._rows("SELECT digest FROM views WHERE brightness IS NULL ORDER BY digest")]
+
+    def measures(self) -> dict[str, tuple[int | None, tuple[int, ...]]]:
+        """Return by digest the stored image's longer side in pixels, and how often each of 32 ranges of brightness occurs.
+
+        What nobody has measured is None, and empty.
+        """
+        rows = self._rows("SELECT digest, max(source_rows, source_columns), brightness FROM views ORDER BY digest")
+        return {digest: (side, brightness_counts(content) if content else ()) for digest, side, content in rows}
 
     def counts(self) -> CatalogueCounts:
         """Return how much of what the silo holds."""
         return read_counts(self._rows)
 
     def refusals(self) -> list[Refusal]:
-        """Return every file that is no view, with the reason, ordered by path."""
-        rows = self._rows("SELECT source, path, reason, detail FROM files WHERE digest IS NULL ORDER BY source, path")
-        return [Refusal(source=s, path=p, reason=reason, detail=detail) for s, p, reason, detail in rows]
+        """Return every file that is no view, with the reason, ordered by path; names are sealed without the vault."""
+        clear = self._vault.clear if self._vault else str
+        rows = self._rows("SELECT source, path, reason, detail FROM files WHERE digest IS NULL")
+        found = [Refusal(source=clear(s), path=clear(p), reason=reason, detail=detail) for s, p, reason, detail in rows]
+        return sorted(found, key=lambda refusal: (refusal.source, refusal.path))
+
+    def identity(self, case: CaseId) -> StudyIdentity | None:
+        """Return by what the archive finds the study of a case; None without the vault, or if no image of it is held."""
+        rows = self._rows("SELECT sealed FROM crosswalk WHERE case_id = ?", (case,))
+        return self._vault.open(case, rows[0][0]) if self._vault and rows else None
+
+    def files_of(self, case: CaseId) -> list[str]:
+        """Return the files of a case's images, "source: path"; none without the vault."""
+        if self._vault is None:
+            return []
+        query = "SELECT f.source, f.path FROM files f JOIN views v USING (digest) WHERE v.case_id = ?"
+        clear = self._vault.clear
+        return sorted(f"{clear(source)}: {clear(path)}" for source, path in self._rows(query, (case,)))
+
+    def cases_like(self, start: str) -> list[CaseId]:
+        """Return the cases whose id begins with `start`, at most two; ids are hexadecimal."""
+        query = "SELECT case_id FROM studies WHERE substr(case_id, 1, ?) = ? ORDER BY case_id LIMIT 2"
+        return [CaseId(case) for (case,) in self._rows(query, (str(len(start)), start))]
+
+    def stamp(self, mtime_ns: int) -> int:
+        """Return what `FileRecord.mtime_ns` is for a file of this time: with the vault, it does not tell the time."""
+        return self._vault.stamp(mtime_ns) if self._vault else mtime_ns
+
+    def seal_names(self) -> None:
+        """Seal what an earlier version wrote in clear, and take the clear bytes out of the file (`VACUUM`)."""
+        with self.writing() as writer:
+            were_clear = writer.seal_names()
+        if were_clear:
+            for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                self._connection.execute(statement)
 
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
         """Write in one transaction: all of the block, or nothing of it if it raises."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield CatalogueWriter(self._connection)
+            yield CatalogueWriter(self._connection, self._vault)
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise

@@ -33,6 +33,13 @@ class SiloKey:
         """Read the key, making a random one at first use. Raises `NotReady` for one that is damaged or not private."""
         if not path.exists():
             _create(path)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "SiloKey":
+        """Read the key. Raises `NotReady` if there is none, or it is damaged or not private."""
+        if not path.exists():
+            raise NotReady("the silo has no key", where=str(path), remedy="Restore silo.key from a backup.")
         secret = path.read_bytes()
         if len(secret) != KEY_BYTES:
             raise NotReady(

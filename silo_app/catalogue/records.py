@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from silo_app.cases import Finding, PatientKey, Sex, Split, ViewPosition
 
-__all__ = ["CatalogueCounts", "FileRecord", "FindingCount", "Label", "Refusal", "ViewKeys", "ViewRecord"]
+__all__ = ["CatalogueCounts", "FileRecord", "FindingCount", "Label", "Origin", "Refusal", "ViewKeys", "ViewRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,8 @@ class ViewKeys:
     patient: PatientKey
     patient_id: str
     """Of the Patient ID alone, as a label file may name it."""
+    series: str = ""
+    """Of the study and the series; "" where the file names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,25 @@ class ViewRecord:
     height: int = 0
     width: int = 0
     spacing_mm: float | None = None
+    source_rows: int | None = None
+    """Rows of the stored image, before it was reduced."""
+    source_columns: int | None = None
+    brightness: bytes | None = None
+    """How often each of 32 equal ranges of brightness occurs: uint32 (32,), little-endian."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where labels came from: which file, how it was read, since when."""
+
+    source: str
+    """The file's name, or the DICOM keyword; no path."""
+    preset: str = ""
+    """How it was read: a preset and its version, or the kind of labels."""
+    digest: str = ""
+    """SHA-256 of the file, hex; "" for an attribute of the images themselves."""
+    since: str = field(default="", compare=False)
+    """When it was first applied, ISO 8601, UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +104,8 @@ class Label:
     """The label file's name and column, or the DICOM keyword."""
     term: str = ""
     """The local word that was mapped; "" for an absence that follows from the scope."""
+    origin: Origin | None = None
+    """The file that says so; None for labels that were written before origins were kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +123,7 @@ class CatalogueCounts:
 
     patients: int = 0
     cases: int = 0
+    series: int = 0
     views: int = 0
     splits: Mapping[Split, int] = field(default_factory=dict)
     positions: Mapping[ViewPosition, int] = field(default_factory=dict)
@@ -108,6 +132,12 @@ class CatalogueCounts:
     """By `cases.age_band`; "" where the age is unknown."""
     study_years: Mapping[int | None, int] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """By the longer side of the stored image, in pixels; "" where it is not known."""
+    brightness: tuple[float, ...] = ()
+    """The mean share of each of 32 ranges of brightness, dark to bright."""
+    origins: Mapping[Origin, int] = field(default_factory=dict)
+    """Views by the file that their labels came from."""
     findings: Mapping[Finding, FindingCount] = field(default_factory=dict)
     """Every finding of the vocabulary that is known for at least one view."""
     unlabelled: int = 0

@@ -1,4 +1,4 @@
-"""The catalogue's SQLite file: opening it, its tables, and their versions.
+"""The catalogue's SQLite file: opening it, checking it, bringing it to this version (`migrations`).
 
 WAL, so that the index process and the web read while an ingest writes. `synchronous=NORMAL`: after a power cut the last
 transactions may be gone, never half there, and the next ingest makes them again.
@@ -8,66 +8,19 @@ import os
 import sqlite3
 from pathlib import Path
 
+from silo_app.catalogue.migrations import LATEST, MIGRATIONS
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import CatalogueDamaged, NotReady, StateError
 
 __all__ = ["connect"]
 
-MIGRATIONS = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    CREATE TABLE patients (
-        key TEXT PRIMARY KEY,
-        id_key TEXT NOT NULL,
-        split TEXT NOT NULL
-    ) STRICT;
-    -- Rows of patients and studies stay when their images go: a study that comes back has its case id and its split.
-    CREATE TABLE studies (
-        case_id TEXT PRIMARY KEY,
-        key TEXT NOT NULL UNIQUE,
-        uid_key TEXT NOT NULL,
-        accession_key TEXT NOT NULL,
-        patient TEXT NOT NULL REFERENCES patients (key)
-    ) STRICT;
-    CREATE INDEX studies_of_patient ON studies (patient);
-    CREATE TABLE views (
-        digest TEXT PRIMARY KEY,
-        instance_key TEXT NOT NULL UNIQUE,
-        case_id TEXT NOT NULL REFERENCES studies (case_id),
-        position TEXT NOT NULL,
-        sex TEXT NOT NULL,
-        age INTEGER,
-        study_year INTEGER,
-        device TEXT NOT NULL,
-        height INTEGER NOT NULL,
-        width INTEGER NOT NULL,
-        spacing_mm REAL
-    ) STRICT;
-    CREATE INDEX views_of_case ON views (case_id);
-    CREATE TABLE labels (
-        digest TEXT NOT NULL REFERENCES views (digest) ON DELETE CASCADE,
-        finding TEXT NOT NULL,
-        present INTEGER NOT NULL CHECK (present IN (0, 1)),
-        source TEXT NOT NULL,
-        term TEXT NOT NULL,
-        PRIMARY KEY (digest, finding)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE files (
-        source TEXT NOT NULL,
-        path TEXT NOT NULL,
-        size INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        recipe TEXT NOT NULL,
-        digest TEXT REFERENCES views (digest),
-        reason TEXT NOT NULL,
-        detail TEXT NOT NULL,
-        PRIMARY KEY (source, path),
-        CHECK ((digest IS NULL) = (reason <> ''))
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX files_of_view ON files (digest);
-    """,
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "foreign_keys = ON",
+    "trusted_schema = OFF",
+    "secure_delete = ON",  # what is forgotten does not stay in the file's free pages
 )
-"""One script for each version; appended to, never changed."""
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
@@ -99,19 +52,19 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "trusted_schema = OFF"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if finding != "ok":
         raise _damaged(path, finding)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
+    if version > LATEST:
         raise CatalogueDamaged(
-            f"the catalogue has version {version}; this Siloscope knows {len(MIGRATIONS)}",
+            f"the catalogue has version {version}; this Siloscope knows {LATEST}",
             where=str(path),
             remedy="Install the newer Siloscope that wrote it.",
         )
-    if version < len(MIGRATIONS):
+    if version < LATEST:
         _migrate(connection)
 
 
@@ -120,10 +73,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        for script in MIGRATIONS[version:]:
-            for statement in _statements(script):
+        for migration in MIGRATIONS[version:]:
+            for statement in _statements(migration.script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {LATEST}")
     except BaseException:
         connection.execute("ROLLBACK")
         raise

@@ -3,10 +3,12 @@
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from silo_app.cases import CaseId, Finding
+from silo_app.cases import CaseId
+from silo_app.catalogue.labels import read_labels, write_labels
 from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
+from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.errors import CatalogueDamaged
 
 __all__ = ["CatalogueWriter", "Identity"]
@@ -27,8 +29,9 @@ class Identity:
 class CatalogueWriter:
     """Changes to the catalogue; durable when the block of `Catalogue.writing` ends."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, vault: Vault | None = None) -> None:
         self._connection = connection
+        self._vault = vault
 
     def bind_key(self, check: str) -> None:
         """Tie the catalogue to the silo's key at first use. Raises `CatalogueDamaged` if it was made with another."""
@@ -43,10 +46,12 @@ class CatalogueWriter:
     def files(self, source: str) -> dict[str, FileRecord]:
         """Return what is known about the files of a source, by path."""
         rows = self._connection.execute(
-            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?", (source,)
+            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?",
+            (self._sealed(source),),
         )
         names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail")
-        return {row[1]: FileRecord(**dict(zip(names, row, strict=True))) for row in rows}
+        records = (FileRecord(**dict(zip(names, row, strict=True))) for row in rows)
+        return {path: replace(row, source=source, path=path) for row in records for path in (self._clear(row.path),)}
 
     def holder(self, instance: str) -> str | None:
         """Return the digest of the view that holds an instance, or None."""
@@ -60,24 +65,14 @@ class CatalogueWriter:
             "INSERT INTO patients VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (keys.patient, keys.patient_id, view.split)
         )
         case = self._case(keys)
+        self._add_series(keys, case)
+        facts = _facts(view, case)
+        columns, marks = ", ".join(facts), ", ".join("?" * len(facts))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in facts if name != "digest")
         self._connection.execute(
-            "INSERT INTO views VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET "
-            "instance_key = excluded.instance_key, case_id = excluded.case_id, position = excluded.position, "
-            "sex = excluded.sex, age = excluded.age, study_year = excluded.study_year, device = excluded.device, "
-            "height = excluded.height, width = excluded.width, spacing_mm = excluded.spacing_mm",
-            (
-                view.digest,
-                keys.instance,
-                case,
-                view.position,
-                view.sex,
-                view.age,
-                view.study_year,
-                view.device,
-                view.height,
-                view.width,
-                view.spacing_mm,
-            ),
+            f"INSERT INTO views ({columns}) VALUES ({marks}) "  # noqa: S608  (the columns are our own)
+            f"ON CONFLICT (digest) DO UPDATE SET {changes}",
+            tuple(facts.values()),
         )
         return case
 
@@ -89,15 +84,19 @@ class CatalogueWriter:
         (case,) = self._connection.execute("SELECT case_id FROM studies WHERE key = ?", (keys.study,)).fetchone()
         return CaseId(case)
 
+    def _add_series(self, keys: ViewKeys, case: CaseId) -> None:
+        if keys.series:
+            self._connection.execute("INSERT INTO series VALUES (?, ?) ON CONFLICT DO NOTHING", (keys.series, case))
+
     def record_file(self, file: FileRecord) -> None:
         """Write down what a file turned out to be."""
         self._connection.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                file.source,
-                file.path,
+                self._sealed(file.source),
+                self._sealed(file.path),
                 file.size,
-                file.mtime_ns,
+                self._vault.stamp(file.mtime_ns) if self._vault else file.mtime_ns,
                 file.recipe,
                 file.digest,
                 file.reason,
@@ -107,21 +106,55 @@ class CatalogueWriter:
 
     def forget_files(self, source: str, paths: Iterable[str]) -> None:
         """Forget files that are no longer in their source."""
-        self._connection.executemany("DELETE FROM files WHERE source = ? AND path = ?", ((source, p) for p in paths))
+        self._connection.executemany(
+            "DELETE FROM files WHERE source = ? AND path = ?", ((self._sealed(source), self._sealed(p)) for p in paths)
+        )
 
     def drop_orphans(self) -> list[str]:
         """Remove views that no file holds any more; return their digests."""
         orphans = self._connection.execute(
             "DELETE FROM views WHERE digest NOT IN (SELECT digest FROM files WHERE digest IS NOT NULL) RETURNING digest"
         ).fetchall()
+        if orphans:  # the case ids of these studies stay, and say nothing
+            self._connection.execute("DELETE FROM crosswalk WHERE case_id NOT IN (SELECT case_id FROM views)")
         return [digest for (digest,) in orphans]
 
     def drop_if_orphan(self, digest: str) -> bool:
         """Remove one view if no file holds it any more; return whether it was removed."""
-        cursor = self._connection.execute(
-            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1)", (digest,)
+        dropped = self._connection.execute(
+            "DELETE FROM views WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE digest = ?1) RETURNING case_id",
+            (digest,),
+        ).fetchall()
+        self._connection.executemany(
+            "DELETE FROM crosswalk WHERE case_id = ?1 AND NOT EXISTS (SELECT 1 FROM views WHERE case_id = ?1)", dropped
         )
-        return cursor.rowcount > 0
+        return bool(dropped)
+
+    def remember(self, case: CaseId, identity: StudyIdentity) -> None:
+        """Keep, sealed, by what the archive finds the study of a case; nothing without the silo's key."""
+        if self._vault:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO crosswalk VALUES (?, ?)", (case, self._vault.seal(case, identity))
+            )
+
+    def seal_names(self) -> bool:
+        """Seal the names and times of files that an earlier version wrote in clear; return whether there were any."""
+        vault = self._vault
+        if vault is None or self._connection.execute("SELECT 1 FROM meta WHERE key = 'names-sealed'").fetchone():
+            return False
+        self._connection.execute("INSERT INTO meta VALUES ('names-sealed', '1')")
+        rows = self._connection.execute("SELECT source, path, mtime_ns FROM files").fetchall()
+        self._connection.executemany(
+            "UPDATE files SET source = ?, path = ?, mtime_ns = ? WHERE source = ? AND path = ?",
+            ((vault.name(source), vault.name(path), vault.stamp(time), source, path) for source, path, time in rows),
+        )
+        return bool(rows)
+
+    def _sealed(self, name: str) -> str:
+        return self._vault.name(name) if self._vault else name
+
+    def _clear(self, token: str) -> str:
+        return self._vault.clear(token) if self._vault else token
 
     def identities(self) -> Iterator[Identity]:
         """Yield what each view can be named by, ordered by digest."""
@@ -129,7 +162,7 @@ class CatalogueWriter:
         for digest, path in self._connection.execute(
             "SELECT digest, path FROM files WHERE digest IS NOT NULL ORDER BY digest, source, path"
         ):
-            paths.setdefault(digest, []).append(path)
+            paths.setdefault(digest, []).append(self._clear(path))
         for digest, instance, study, accession, patient in self._connection.execute(
             "SELECT v.digest, v.instance_key, s.uid_key, s.accession_key, p.id_key FROM views v "
             "JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient ORDER BY v.digest"
@@ -140,28 +173,40 @@ class CatalogueWriter:
                 study_uid=study,
                 accession=accession,
                 patient_id=patient,
-                paths=tuple(paths.get(digest, ())),
+                paths=tuple(sorted(paths.get(digest, ()))),
             )
 
     def relabel(self, labels: Mapping[str, Sequence[Label]]) -> None:
         """Replace what is known about the findings of the named views."""
-        self._connection.executemany("DELETE FROM labels WHERE digest = ?", ((digest,) for digest in labels))
+        write_labels(self._connection, labels)
+
+    def set_brightness(self, found: Mapping[str, bytes]) -> None:
+        """Write down how bright views are, by digest."""
         self._connection.executemany(
-            "INSERT INTO labels VALUES (?, ?, ?, ?, ?)",
-            (
-                (digest, label.finding, int(label.present), label.source, label.term)
-                for digest, known in labels.items()
-                for label in known
-            ),
+            "UPDATE views SET brightness = ? WHERE digest = ?", ((value, digest) for digest, value in found.items())
         )
 
     def labels(self) -> dict[str, tuple[Label, ...]]:
         """Return what is known about every labelled view, in the order of the findings' names."""
-        known: dict[str, list[Label]] = {}
-        for digest, finding, present, source, term in self._connection.execute(
-            "SELECT digest, finding, present, source, term FROM labels ORDER BY digest, finding"
-        ):
-            known.setdefault(digest, []).append(
-                Label(finding=Finding(finding), present=bool(present), source=source, term=term)
-            )
-        return {digest: tuple(found) for digest, found in known.items()}
+        return read_labels(self._connection)
+
+
+def _facts(view: ViewRecord, case: CaseId) -> dict[str, str | int | float | bytes | None]:
+    """Return a view's row, by column."""
+    return {
+        "digest": view.digest,
+        "instance_key": view.keys.instance,
+        "case_id": case,
+        "position": view.position,
+        "sex": view.sex,
+        "age": view.age,
+        "study_year": view.study_year,
+        "device": view.device,
+        "height": view.height,
+        "width": view.width,
+        "spacing_mm": view.spacing_mm,
+        "series_key": view.keys.series or None,
+        "source_rows": view.source_rows,
+        "source_columns": view.source_columns,
+        "brightness": view.brightness,
+    }

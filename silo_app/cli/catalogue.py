@@ -1,31 +1,99 @@
-"""`silo catalogue`: what the silo holds, as counts."""
+"""`silo catalogue`: what the silo holds, as counts, and as a page with plots."""
 
+import dataclasses
+import getpass
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from silo_app.catalogue import Catalogue, CatalogueCounts, Refusal
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import load
+from silo_app.errors import ConfigInvalid
+
+app = typer.Typer(invoke_without_command=True, help="What the silo holds: counts of usable images, no identifier.")
 
 
-def catalogue(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
-    """Show what the silo holds: patients, cases, views, findings, and which files were refused and why.
+@app.callback()
+def catalogue(
+    context: typer.Context,
+    silo: Annotated[
+        Path | None, typer.Option("--silo", envvar="SILO", help="The silo's startup kit (a folder).", show_default=False)
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Without a command, the same as `silo catalogue show`.
 
-    Only usable images are counted; no identifier is shown.
+    Example:
+        silo catalogue --silo kits/st-anna
+    """
+    if context.invoked_subcommand is None:
+        if silo is None:
+            raise ConfigInvalid("no silo is named", where="--silo", remedy="Name the startup kit with --silo (or SILO).")
+        show(silo, None, output)
+
+
+@app.command()
+def show(
+    silo: SiloOption,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with plots into this file; it needs no network.")
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Show what the silo holds: patients, studies, images, findings, and which files were refused and why.
+
+    Only usable images are counted. No identifier is shown, but small counts are: what this prints is for the silo itself.
 
     Examples:
-        silo catalogue --silo kits/st-anna
+        silo catalogue show --silo kits/st-anna --html catalogue.html
 
-        silo catalogue --silo kits/st-anna --format json
+        silo catalogue show --silo kits/st-anna --format json
     """
     home = load(silo)
     with Catalogue.open(home.catalogue) as opened:
         counts, refusals = opened.counts(), opened.refusals()
-    emit(as_data(home.config.name, counts, refusals), output, _print)
+    data = as_data(home.config.name, counts, refusals)
+    if html is not None:
+        from silo_app.pages.catalogue import catalogue_page
+        from silo_app.pages.render import write_page
+
+        people.print(f"wrote {write_page(html, catalogue_page(data))}", highlight=False, markup=False)
+    emit(data, output, _print)
+
+
+@app.command()
+def whois(
+    case: Annotated[str, typer.Argument(help="A case id of this silo; its first 8 digits do.", show_default=False)],
+    silo: SiloOption,
+    reason: Annotated[str, typer.Option(help="Why you look it up; it goes into the audit log.", show_default=False)],
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Find the study of one of this silo's own cases: what to ask the hospital's archive for.
+
+    The look-up is in the audit log (who, which case, why) before it is shown. It works only here, with the silo's key.
+
+    Examples:
+        silo catalogue whois 3f9c21aa --silo kits/st-anna --reason "consultation with the ward"
+    """
+    from silo_app.catalogue.whois import look_up
+
+    found = look_up(load(silo), case, user=getpass.getuser(), reason=reason)
+    emit(dataclasses.asdict(found), output, _print_study)
+
+
+def _print_study(data: dict[str, Any]) -> None:
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    for name, value in (("case", data["case"]), *data["study"].items()):
+        table.add_row(name.replace("_", " "), value or "-")
+    for name in data["files"]:
+        table.add_row("file", name)
+    Console(soft_wrap=True).print(table, markup=False, highlight=False)
 
 
 def as_data(name: str, counts: CatalogueCounts, refusals: Iterable[Refusal]) -> dict[str, Any]:
@@ -35,6 +103,7 @@ def as_data(name: str, counts: CatalogueCounts, refusals: Iterable[Refusal]) -> 
         "silo": name,
         "patients": counts.patients,
         "cases": counts.cases,
+        "series": counts.series,
         "views": counts.views,
         "splits": {split.value: count for split, count in counts.splits.items()},
         "positions": {position.value: count for position, count in counts.positions.items()},
@@ -42,10 +111,16 @@ def as_data(name: str, counts: CatalogueCounts, refusals: Iterable[Refusal]) -> 
         "age_bands": {band or "unknown": count for band, count in counts.age_bands.items()},
         "study_years": {str(year or "unknown"): count for year, count in counts.study_years.items()},
         "devices": {device or "unknown": count for device, count in counts.devices.items()},
+        "sizes": {band or "unknown": count for band, count in counts.sizes.items()},
+        "brightness": [round(share, 6) for share in counts.brightness],
         "findings": {
             finding.value: {"present": n.present, "absent": n.absent, "unknown": n.unknown}
             for finding, n in counts.findings.items()
         },
+        "origins": [
+            {"source": o.source, "read_as": o.preset, "sha256": o.digest, "since": o.since, "views": views}
+            for o, views in counts.origins.items()
+        ],
         "unlabelled": counts.unlabelled,
         "refused": dict(reasons.most_common()),
     }
@@ -58,6 +133,7 @@ _SECTIONS = {
     "age_bands": "age",
     "study_years": "year of study",
     "devices": "device",
+    "sizes": "longer side in pixels",
     "refused": "refused because of",
 }
 
@@ -65,7 +141,8 @@ _SECTIONS = {
 def _print(data: dict[str, Any]) -> None:
     screen = Console()
     screen.print(
-        f"{data['silo']}: {data['patients']} patients, {data['cases']} cases, {data['views']} views "
+        f"{data['silo']}: {data['patients']} patients, {data['cases']} cases, {data['series']} series, "
+        f"{data['views']} views "
         f"({data['unlabelled']} without a label)",
         highlight=False,
     )
@@ -74,6 +151,14 @@ def _print(data: dict[str, Any]) -> None:
             _print_counts(screen, title, data[key], "files" if key == "refused" else "views")
     if data["findings"]:
         _print_findings(screen, data["findings"])
+    for origin in data["origins"]:
+        screen.print()
+        screen.print(
+            f"labels of {origin['views']} views: {origin['source']}, read as {origin['read_as']}, "
+            f"digest {origin['sha256'][:12] or 'none'}, since {origin['since']}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _print_counts(screen: Console, title: str, counts: dict[str, int], what: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
-from silo_app.config import CsvLabels, FolderSource, SiloHome, load
+from silo_app.config import CsvLabels, FolderSource, NoLabels, SiloHome, TagLabels, load
 
 if TYPE_CHECKING:
     from silo_app.imaging.ingest import IngestReport
@@ -29,7 +29,7 @@ def ingest(
         typer.Option(help="A folder of DICOM files, instead of those in silo.yaml; may be given again."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="A CSV of labels, read as `labels` in silo.yaml says.", show_default=False)
+        Path | None, typer.Option(help="A label file, read as `labels` in silo.yaml says.", show_default=False)
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Decoding processes; one a core by default.", min=1)] = None,
     output: FormatOption = OutputFormat.TABLE,
@@ -62,7 +62,7 @@ def _with_options(home: SiloHome, sources: list[Path], labels: Path | None) -> S
         changes["sources"] = tuple(FolderSource(path=path.resolve()) for path in sources)
     if labels:
         known = home.config.labels
-        base = known if isinstance(known, CsvLabels) else CsvLabels(path=labels)
+        base = CsvLabels(path=labels) if isinstance(known, TagLabels | NoLabels) else known
         changes["labels"] = base.model_copy(update={"path": labels.resolve()})
     return home.model_copy(update={"config": home.config.model_copy(update=changes)})
 

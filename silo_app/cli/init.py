@@ -8,8 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from silo_app.cases import Finding
+from silo_app.catalogue import SiloKey
 from silo_app.cli.edge import people
-from silo_app.config import CONFIG_NAME, SiloConfig, problems
+from silo_app.config import CONFIG_NAME, SiloConfig, load, problems
 from silo_app.durable import private_folder, write_text
 from silo_app.errors import ConfigInvalid
 
@@ -70,6 +71,9 @@ def init(
     private_folder(kit)
     private_folder(file.parent)
     write_text(file, _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    home = load(kit)
+    private_folder(home.root)
+    SiloKey.load_or_create(home.key)
     people.print(f"Made {file}. Next: silo ingest --silo {kit}", markup=False, highlight=False)
 
 

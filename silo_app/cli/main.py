@@ -2,7 +2,7 @@
 
 import typer
 
-from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, model, sample, search, serve
+from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve, survey
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,13 +12,15 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
-app.command("catalogue")(catalogue.catalogue)
+app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(labels.app, name="labels")
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(job.app, name="job")
+app.add_typer(survey.app, name="survey")
 app.add_typer(sample.app, name="sample")
 
 

@@ -27,7 +27,15 @@ def search(
     without_patient: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
     ] = False,
-    budget_ms: Annotated[int, typer.Option(help="How long silos may take.", min=50, max=60_000)] = 1000,
+    private: Annotated[  # noqa: FBT002  (a flag)
+        bool, typer.Option("--private", help="Encrypt the query: silos score it without being able to read it.")
+    ] = False,
+    budget_ms: Annotated[
+        int | None,
+        typer.Option(
+            help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
+        ),
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Find the most similar cases in all hospitals of the federation.
@@ -35,8 +43,13 @@ def search(
     The image is embedded here; only the embedding is sent, signed by this silo. A silo that does not answer is named
     and costs only its own hits. The exit status is 1 if no silo answered.
 
+    With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
+    their cases blindly, and are then asked for the cards of the nearest only.
+
     Examples:
         silo search study/image.dcm --silo kits/st-anna
+
+        silo search study/image.dcm --silo kits/st-anna --private
 
         silo search image.dcm --silo kits/st-anna -k 20 --purpose research --format json
     """
@@ -50,6 +63,7 @@ def search(
         user=user or getpass.getuser(),
         budget_ms=budget_ms,
         without_patient=without_patient,
+        private=private,
     )
     emit(result.model_dump(mode="json", exclude={"kind", "version"}), output, lambda _: _print(result))
     if not result.answered:

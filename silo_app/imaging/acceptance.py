@@ -17,6 +17,11 @@ DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and the multi-frame ones, .7.1 to .7.4
 MODALITIES = ("CR", "DX", "RG")  # computed, digital and film radiography; IO, PX and MG look at other anatomy
 
+_OTHER_MODALITIES = {"BI", "CT", "DOC", "ECG", "ES", "GM", "IO", "IVOCT", "IVUS", "KO", "LS", "MG", "MR", "NM", "OCT", "OP"}
+_OTHER_MODALITIES |= {"OT", "PR", "PT", "PX", "REG", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SM", "SR"}
+_OTHER_MODALITIES |= {"US", "XA", "XC"}
+"""Defined terms that a refusal may quote; a hospital may have put anything else there."""
+
 MIN_SIDE = 16
 MAX_SIDE = 20_000
 MAX_PIXELS = 64_000_000
@@ -42,7 +47,7 @@ def _check_kind(ds: Dataset) -> None:
     if sop_class not in {"", CR, DX_FOR_PRESENTATION}:
         raise refusal(RefusalReason.NOT_AN_X_RAY, "the SOP class is neither CR nor DX image storage")
     if modality not in MODALITIES and (modality or not sop_class):
-        known = modality if modality.isalnum() and len(modality) <= 16 else "(none)"
+        known = modality if modality in _OTHER_MODALITIES else "(none of the usual)" if modality else "(none)"
         raise refusal(RefusalReason.NOT_AN_X_RAY, f"modality {known} is not one of {', '.join(MODALITIES)}")
     if not sop_class and word(ds, "ConversionType"):
         raise refusal(RefusalReason.SECONDARY_CAPTURE, "Conversion Type marks a secondary capture")

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from silo_app.catalogue import FileRecord, SiloKey, ViewKeys, ViewRecord
+from silo_app.catalogue import FileRecord, SiloKey, StudyIdentity, ViewKeys, ViewRecord
 from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.errors import NotReady
 from silo_app.imaging.header import Header
@@ -13,6 +13,9 @@ from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.source import SourceFile
 
 __all__ = ["Applier", "keys_of"]
+
+_OLDEST = 90
+"""Ages above 89 identify (45 CFR 164.514(b)(2)(i)(C)): they are one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,25 +81,32 @@ class Applier:
                 "reason": RefusalReason.DUPLICATE_INSTANCE.value,
                 "detail": "another file holds this image (SOP Instance UID) with other content",
             }
-        writer.add_view(
+        case = writer.add_view(
             ViewRecord(
                 digest=digest,
                 keys=keys,
                 split=self.key.split(keys.patient, self.held_out_share),
                 position=header.position,
                 sex=header.sex,
-                age=header.age,
+                age=None if header.age is None else min(header.age, _OLDEST),
                 study_year=header.study_year,
                 device=header.device,
-                **reply["size"],
+                **reply["size"] | {"brightness": bytes.fromhex(reply["size"]["brightness"])},
             )
         )
+        writer.remember(case, _identity(header))
         self.added += holder is None
         self.same += holder is not None
         if self.vocabulary:
-            labels = self.vocabulary.labels(header.label or "", scope_needs_word=True)
+            labels = self.vocabulary.labels(header.label or "")
             writer.relabel({digest: labels})
         return reply
+
+
+def _identity(header: Header) -> StudyIdentity:
+    return StudyIdentity(
+        study_uid=header.study_uid, accession=header.accession, patient_id=header.patient_id, issuer=header.issuer
+    )
 
 
 def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
@@ -115,4 +125,5 @@ def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
         accession=key.name("accession", header.accession),
         patient=patient,
         patient_id=key.name("patient-id", header.patient_id),
+        series=key.name("series", header.series_uid, study, patient) if header.series_uid else "",
     )

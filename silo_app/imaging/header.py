@@ -123,5 +123,5 @@ def _age(ds: Dataset, day: str) -> int | None:
 def _device(ds: Dataset) -> str:
     """Return manufacturer and model; never a serial number or a station's name, which name a room in a hospital."""
     parts = (text(ds, "Manufacturer"), text(ds, "ManufacturerModelName"))
-    plain = re.sub(r"[^\w.,/()+-]+", " ", " ".join(part for part in parts if part))
+    plain = re.sub(r"[^\w.,/()+-]+|\S*\d{5}\S*", " ", " ".join(part for part in parts if part))
     return plain[:64].strip()

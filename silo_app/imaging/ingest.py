@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey
-from silo_app.config import CsvLabels, SiloHome, TagLabels
+from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey, Vault
+from silo_app.config import NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import NotReady, SourceEmpty
 from silo_app.imaging.apply import Applier
+from silo_app.imaging.brightness import measure_missing
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
 from silo_app.imaging.labelling import label_all
-from silo_app.imaging.labels import LabelTable, Vocabulary, read_csv
+from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.source import Source, SourceFile, open_folder
@@ -31,6 +33,9 @@ __all__ = ["IngestReport", "ingest"]
 
 SECONDS_PER_FILE = 60
 """Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
+
+_KEPT = "sealed study"
+"""What the catalogue keeps of a file since a version; a file of an earlier one is read again."""
 
 _BATCH = 256
 _BATCH_SECONDS = 2.0
@@ -74,17 +79,21 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
     sources = _sources(home)
     table = _label_table(home)
     private_folder(home.root)
-    with _only_one(home), Catalogue.open(home.catalogue, create=True) as catalogue:
+    with (
+        _only_one(home),
+        Catalogue.open(home.catalogue, create=True, vault=Vault(key := SiloKey.load_or_create(home.key))) as catalogue,
+    ):
         cache = RadiographCache(home.cache)
-        key = SiloKey.load_or_create(home.key)
         private_folder(cache.root)
         cache.sweep()
         with catalogue.writing() as writer:
             writer.bind_key(key.check)
+        catalogue.seal_names()
         run = _Run(home=home, catalogue=catalogue, cache=cache, applier=_applier(home, key), progress=progress)
         run.take([(source, list(source.files())) for source in sources], workers)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
+        measure_missing(catalogue, cache)
         counts = catalogue.counts()
         names = {source.name for source in sources}
         return IngestReport(
@@ -95,7 +104,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             refused=tuple(refusal for refusal in catalogue.refusals() if refusal.source in names),
             views=counts.views,
             unlabelled=counts.unlabelled,
-            unmapped=dict((table.unmapped if table else run.applier.unmapped).most_common()),
+            unmapped=as_reported(table.unmapped if table else run.applier.unmapped),
             unmatched=unmatched,
             seconds=time.monotonic() - start,
         )
@@ -146,7 +155,8 @@ class _Run:
         return [(source, file, known.get(file.name)) for file in [*changed, *others]]
 
     def _is_current(self, file: SourceFile, known: FileRecord) -> bool:
-        same = (known.size, known.mtime_ns, known.recipe) == (file.size, file.mtime_ns, self.applier.recipe)
+        time_ns = self.catalogue.stamp(file.mtime_ns)
+        same = (known.size, known.mtime_ns, known.recipe) == (file.size, time_ns, self.applier.recipe)
         if known.digest is None:  # a crash or a lack of permission may be over
             return same and known.detail != LOST["detail"] and known.reason != RefusalReason.UNREADABLE
         return same and known.digest in self.cache
@@ -181,19 +191,22 @@ def _sources(home: SiloHome) -> list[Source]:
 
 def _label_table(home: SiloHome) -> LabelTable | None:
     labels = home.config.labels
-    return read_csv(labels, home.resolve(labels.path)) if isinstance(labels, CsvLabels) else None
+    if isinstance(labels, TagLabels | NoLabels):
+        return None
+    images = home.resolve(labels.images) if isinstance(labels, PresetLabels) and labels.images else None
+    return read_labels(labels, home.resolve(labels.path), images=images)
 
 
 def _applier(home: SiloHome, key: SiloKey) -> Applier:
     labels = home.config.labels
     tag = labels if isinstance(labels, TagLabels) else None
     # Whatever changes the outcome of reading a file belongs to the recipe.
-    recipe = hashlib.sha256(f"{PREPROCESSING}\n{tag.model_dump_json() if tag else ''}".encode()).hexdigest()[:16]
+    recipe = hashlib.sha256(f"{_KEPT}\n{PREPROCESSING}\n{tag.model_dump_json() if tag else ''}".encode()).hexdigest()[:16]
     return Applier(
         key=key,
         held_out_share=home.config.held_out_share,
         recipe=recipe,
-        vocabulary=Vocabulary(tag) if tag else None,
+        vocabulary=Vocabulary(tag, datetime.now(UTC).isoformat(timespec="seconds")) if tag else None,
     )
 
 

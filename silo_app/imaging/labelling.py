@@ -17,8 +17,8 @@ def label_all(catalogue: Catalogue, table: LabelTable, key: SiloKey) -> int:
         labels, unmatched = table.matched(views, key.name)
         if views and not labels:
             raise LabelsInvalid(
-                f"none of the {len(table.rows)} values in column {table.settings.key_column} names one of the "
-                f"{len(views)} images, taken as {table.settings.key}; the images are ingested, without these labels",
+                f"none of the {len(table.keys)} keys of the file ({table.keyed_by}) names one of the {len(views)} images; "
+                "the images are ingested, without these labels",
                 where=str(table.path),
                 remedy="Correct `key` and `key_column` of `labels` in local/silo.yaml, or name the right file.",
             )

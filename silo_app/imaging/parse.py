@@ -11,8 +11,10 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -26,7 +28,7 @@ from pydicom.uid import (
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.refusal import RefusalReason, refusal
 
-__all__ = ["MAX_FILE_BYTES", "dataset_of", "quiet"]
+__all__ = ["LOOKED_AT", "MAX_FILE_BYTES", "dataset_of", "quiet"]
 
 MAX_FILE_BYTES = 256 << 20
 """Twice a 64-megapixel radiograph of 16 bits; also the bound on what a deflated file may grow to."""
@@ -45,6 +47,11 @@ _HEADER_KEYWORDS = (
     "ManufacturerModelName BodyPartExamined"
 )
 
+LOOKED_AT = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian})
+"""Transfer syntaxes whose pixels lie in the file as they lie in memory."""
+_PIXEL_DATA = Tag(0x7FE0, 0x0010)
+_LONG = 1 << 20
+"""Bytes; only pixels are longer."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in little and in big endian
 
@@ -67,13 +74,17 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def dataset_of(content: bytes, *, also: tuple[str, ...] = ()) -> Dataset:
-    """Parse a file. Raises `ImageUnsupported` (not-dicom, truncated, too-large) for what is not a whole DICOM file."""
+def dataset_of(content: bytes, *, also: tuple[str, ...] = (), everything: bool = False) -> Dataset:
+    """Parse a file: the attributes that Siloscope uses and `also`, or everything in it.
+
+    Raises `ImageUnsupported` (not-dicom, truncated, too-large) for what is not a whole DICOM file.
+    """
     if len(content) > MAX_FILE_BYTES:
         raise refusal(RefusalReason.TOO_LARGE, f"{len(content) >> 20} MiB in one file; the limit is 256 MiB")
     if not _looks_like_dicom(content):
         raise refusal(RefusalReason.NOT_DICOM, "neither the DICM prefix nor a DICOM group at its start")
-    tags = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
+    used = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
+    tags = None if everything else used
     with quiet():
         try:
             ds = _inflated(content, tags) or _plain(content, tags)
@@ -94,17 +105,43 @@ def _looks_like_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM" or (len(content) > 16 and content[:2] in {b"\x02\0", b"\x08\0"})
 
 
-def _plain(content: bytes, tags: list[BaseTag]) -> Dataset:
-    ds = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=list(tags))
+class _Looked(io.BytesIO):
+    """A file in memory whose long values are looked at where they lie, and not copied."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._view = memoryview(content)
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """Return bytes, or a view of them where there are many."""
+        if size is None or size < _LONG:
+            return super().read(size)
+        start = self.tell()
+        found = self._view[start : start + size]
+        self.seek(start + len(found))
+        return found
+
+
+def _plain(content: bytes, tags: list[BaseTag] | None) -> Dataset:
+    ds = pydicom.dcmread(_Looked(content), force=True, specific_tags=None if tags is None else list(tags))
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         if not little:
             ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    _copy_views(ds, keep=tags is not None and ds.file_meta.TransferSyntaxUID in LOOKED_AT)  # whole files are written again
     return ds
 
 
-def _inflated(content: bytes, tags: list[BaseTag]) -> Dataset | None:
+def _copy_views(ds: Dataset, *, keep: bool) -> None:
+    """Make bytes of every long value, as pydicom expects them; but `keep` the pixels that are looked at in place."""
+    for tag, element in ds._dict.items():  # noqa: SLF001  (the raw elements, before pydicom converts them)
+        if isinstance(element, RawDataElement) and isinstance(element.value, memoryview):
+            value = element.value if keep and tag == _PIXEL_DATA else bytes(element.value)
+            ds._dict[tag] = element._replace(value=value)  # noqa: SLF001  (a named tuple's own method)
+
+
+def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
     """Parse a deflated file (PS3.5 A.5) with a bound on its size, which pydicom does not have; None for others."""
     if content[132:136] != b"\x02\0\0\0":  # (0002,0000), the length of the meta information, must come first
         return None
@@ -118,7 +155,12 @@ def _inflated(content: bytes, tags: list[BaseTag]) -> Dataset | None:
         raise refusal(RefusalReason.TOO_LARGE, "the deflated file grows to more than 256 MiB")
     if not inflater.eof:
         raise refusal(RefusalReason.TRUNCATED, "the deflated data end early")
-    ds = read_dataset(io.BytesIO(plain), is_implicit_VR=False, is_little_endian=True, specific_tags=list[int](tags))
+    ds = read_dataset(
+        io.BytesIO(plain),
+        is_implicit_VR=False,
+        is_little_endian=True,
+        specific_tags=None if tags is None else list[int](tags),
+    )
     ds.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
@@ -129,7 +171,7 @@ def _check_whole(ds: Dataset, content: bytes) -> None:
     for element in ds._dict.values():  # noqa: SLF001  (the raw elements, before pydicom converts them)
         length = getattr(element, "length", _UNDEFINED_LENGTH)
         value = getattr(element, "value", None)
-        if length != _UNDEFINED_LENGTH and isinstance(value, bytes) and len(value) < length:
+        if length != _UNDEFINED_LENGTH and isinstance(value, bytes | memoryview) and len(value) < length:
             raise refusal(RefusalReason.TRUNCATED, f"{element.tag} holds {len(value)} of {length} bytes")
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir()) and any(
         tag in content for tag in _PIXEL_TAGS

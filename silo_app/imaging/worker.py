@@ -44,7 +44,8 @@ def decode(request: Request) -> dict[str, Any]:
     """Read one file, put its radiograph into the cache, and return what the catalogue needs, as plain values."""
     from pathlib import Path
 
-    from silo_app.imaging.cache import RadiographCache
+    from silo_app.imaging.brightness import brightness_of
+    from silo_app.imaging.cache import RadiographCache, as_cached
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
     from silo_app.imaging.radiograph import radiograph_of, read_bytes
@@ -71,6 +72,8 @@ def decode(request: Request) -> dict[str, Any]:
         return {"failed": error.strerror or type(error).__name__}
     height, width = radiograph.pixels.shape
     size = {"height": height, "width": width, "spacing_mm": radiograph.spacing_mm}
+    size |= {"source_rows": int(ds.Rows), "source_columns": int(ds.Columns)}  # an image that was decoded has both
+    size |= {"brightness": brightness_of(as_cached(radiograph)).hex()}
     return {"digest": digest, "header": asdict(header), "size": size}
 
 

@@ -72,6 +72,10 @@ class FaissGallery:
                 return hits
             wanted = min(self.views, 2 * wanted)
 
+    def case_of(self, row: int) -> CaseId:
+        """Return whose view a row holds."""
+        return CaseId(self._cases[row].tobytes().hex())
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return stored embeddings, float32 (n, D), exactly as they are stored."""
         if not len(rows):

@@ -55,6 +55,10 @@ class GalleryIndex(Protocol):
         """Return the nearest `k` cases to a unit vector, float32 (D,)."""
         ...
 
+    def case_of(self, row: int) -> CaseId:
+        """Return whose view a row holds."""
+        ...
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the stored embeddings of rows (n,), float32 (n, D), exactly as they are stored."""
         ...

@@ -86,6 +86,10 @@ class IvfGallery:
                 return hits
             wanted, lists = min(self.views, 4 * wanted), min(int(self._index.nlist), 4 * lists)
 
+    def case_of(self, row: int) -> CaseId:
+        """Return whose view a row holds."""
+        return CaseId(self._cases[row].tobytes().hex())
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return stored embeddings, float32 (n, D), exactly as they are stored."""
         return np.asarray(self._stored[rows], np.float32)

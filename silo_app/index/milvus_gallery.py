@@ -91,6 +91,10 @@ class MilvusGallery:
                 return hits
             wanted = min(most, 4 * wanted)
 
+    def case_of(self, row: int) -> CaseId:
+        """Return whose view a row holds."""
+        return CaseId(self._cases[row].tobytes().hex())
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return stored embeddings, float32 (n, D), exactly as they are stored."""
         found = np.empty((len(rows), self.dimension), np.float32)

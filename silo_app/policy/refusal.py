@@ -11,6 +11,7 @@ class RefusalCode(StrEnum):
     """What a refusal says; nothing else about the reason travels."""
 
     ASKER = "asker-not-allowed"
+    BUDGET = "budget-spent"
     BUSY = "busy"
     GALLERY_TOO_SMALL = "gallery-too-small"
     INDEX_DAMAGED = "index-damaged"
@@ -19,8 +20,10 @@ class RefusalCode(StrEnum):
     NOT_ANSWERING = "not-answering"
     NOT_READY = "not-ready"
     OTHER_ENCODER = "other-encoder"
+    PRIVATE = "private-not-answered"
     PURPOSE = "purpose-not-allowed"
     REPLAYED = "replayed"
+    SESSION = "session-unknown"
     SIGNATURE_INVALID = "signature-invalid"
     STALE = "stale"
 
@@ -28,6 +31,7 @@ class RefusalCode(StrEnum):
 PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
     {
         RefusalCode.ASKER: "This silo does not answer whoever asked.",
+        RefusalCode.BUDGET: "The asking silo has spent its private queries of today.",
         RefusalCode.BUSY: "This silo has more queries than it can answer in time.",
         RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few cases to answer without pointing at patients.",
         RefusalCode.INDEX_DAMAGED: "This silo's index cannot be read.",
@@ -36,8 +40,10 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.NOT_ANSWERING: "This silo does not answer queries.",
         RefusalCode.NOT_READY: "This silo has no index to search at the moment.",
         RefusalCode.OTHER_ENCODER: "This silo's index was made with another encoder.",
+        RefusalCode.PRIVATE: "This silo does not answer private queries.",
         RefusalCode.PURPOSE: "This silo does not answer queries for this purpose.",
         RefusalCode.REPLAYED: "This query was asked before.",
+        RefusalCode.SESSION: "This silo does not have the query's keys any more.",
         RefusalCode.SIGNATURE_INVALID: "The query's signature does not verify.",
         RefusalCode.STALE: "The query was issued too long ago, or the clocks of the two silos differ.",
     }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId, Embedding, EncoderVersion
@@ -16,10 +17,12 @@ from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, Process
 from silo_app.identity import Identity
 from silo_app.search.envelope import seal
 from silo_app.search.local import exchange
-from silo_app.search.messages import MAX_HITS, ErrorMessage, SearchRequest, SearchResult, unit_embedding
-from silo_app.search.wire import decode
+from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.wire import decode, encode
 
 __all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
+
+_M = TypeVar("_M", bound=Message)
 
 DEFAULT_BUDGET_MS = 1000
 _ANSWER_MARGIN_S = 5.0
@@ -41,36 +44,45 @@ class Asker:
 
     def ask(self, request: SearchRequest) -> SearchResult:
         """Send a request to the broker. Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`."""
-        frame = seal(self.identity, request)
+        message = self._reply(seal(self.identity, request), SearchResult, request.budget_ms)
+        _require_result(request, message)
+        self.record(message, purpose=request.purpose, user=request.user, mode="plain")
+        return message
+
+    def exchange(self, message: Message, expected: type[_M], budget_ms: int) -> _M:
+        """Send a message that is for the broker itself and return its reply. Raises as `ask` does."""
+        return self._reply(encode(message), expected, budget_ms)
+
+    def record(self, result: SearchResult, *, purpose: str, user: str, mode: str) -> None:
+        """Write into this silo's audit log what was asked and what came back."""
+        states = [f"{report.silo}:{report.state.value}" for report in result.silos]
+        self.audit.append(
+            "asked",
+            {
+                "asked_query": result.query_id,
+                "mode": mode,
+                "user": user,
+                "purpose": purpose,
+                "k": result.k,
+                "encoder": result.encoder_version,
+                "silos": states,
+                "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
+            },
+        )
+
+    def _reply(self, frame: bytes, expected: type[_M], budget_ms: int) -> _M:
         try:
-            reply = exchange(self.socket, frame, request.budget_ms / 1000 + _ANSWER_MARGIN_S)
+            reply = exchange(self.socket, frame, budget_ms / 1000 + _ANSWER_MARGIN_S)
         except ProcessFailed as error:
             raise _no_gateway(self.socket, error) from None
-        message = decode(reply, SearchResult, ErrorMessage)
+        message = decode(reply, expected, ErrorMessage)
         if isinstance(message, ErrorMessage):
             raise BrokerUnreachable(
                 message.problem or message.public,
                 where=message.code,
                 remedy=message.remedy or "Is the job `search` running? Ask whoever runs the federation.",
             )
-        _require_result(request, message)
-        self._record(request, message)
         return message
-
-    def _record(self, request: SearchRequest, result: SearchResult) -> None:
-        states = [f"{report.silo}:{report.state.value}" for report in result.silos]
-        self.audit.append(
-            "asked",
-            {
-                "asked_query": request.query_id,
-                "user": request.user,
-                "purpose": request.purpose,
-                "k": request.k,
-                "encoder": request.encoder_version,
-                "silos": states,
-                "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
-            },
-        )
 
 
 def search_embedding(
@@ -100,10 +112,7 @@ def search_embedding(
         asker=asker.identity.name,
         user=user,
     )
-    result = asker.ask(request)
-    own = asker.identity.name
-    kept = tuple(hit for hit in result.hits if hit.silo != own or hit.case_id not in excluded)[:k]
-    return result.model_copy(update={"hits": kept, "k": k})
+    return _without(asker.ask(request), asker.identity.name, excluded, k)
 
 
 def search_file(
@@ -113,26 +122,38 @@ def search_file(
     k: int = 10,
     purpose: str = "care",
     user: str = "",
-    budget_ms: int = DEFAULT_BUDGET_MS,
+    budget_ms: int | None = None,
     without_patient: bool = False,
+    private: bool = False,
 ) -> SearchResult:
     """Embed a DICOM file with the silo's current encoder and search all silos for similar cases.
 
-    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file.
-    Raises `ImageUnsupported`, `NotReady` (no encoder, no gateway), `BrokerUnreachable`.
+    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file;
+    `private` encrypts the embedding (`search.private`). Raises `ImageUnsupported`, `NotReady` (no encoder, no gateway),
+    `BrokerUnreachable`, `EncoderMismatch` for an embedding that is too long to be searched in private.
     """
     from silo_app.encoder.embed import load_encoder
 
     encoder = load_encoder(home.models)
+    asker, vector = Asker.of(home), encoder.file(path)
+    excluded = frozenset(cases_of_same_patient(home, path) if without_patient else ())
+    if private:
+        from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
+
+        session = PrivateSession(asker, encoder.version, len(vector))
+        wanted = min(MAX_HITS, k + len(excluded))
+        budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
+        found = session.search(vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
+        return _without(found, asker.identity.name, excluded, k)
     return search_embedding(
-        Asker.of(home),
-        encoder.file(path),
+        asker,
+        vector,
         encoder_version=encoder.version,
         k=k,
         purpose=purpose,
         user=user,
-        budget_ms=budget_ms,
-        exclude=cases_of_same_patient(home, path) if without_patient else (),
+        budget_ms=budget_ms or DEFAULT_BUDGET_MS,
+        exclude=excluded,
     )
 
 
@@ -144,6 +165,12 @@ def cases_of_same_patient(home: SiloHome, path: Path) -> list[CaseId]:
         case = catalogue.case_of_digest(digest_of(path))
         view = catalogue.card(case) if case else None
         return catalogue.patient_cases(view.patient) if view else []
+
+
+def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int) -> SearchResult:
+    """Return the best `k` hits without those cases of our own silo."""
+    kept = tuple(hit for hit in result.hits if hit.silo != own or hit.case_id not in excluded)[:k]
+    return result.model_copy(update={"hits": kept, "k": k})
 
 
 def _require_result(request: SearchRequest, result: SearchResult) -> None:

@@ -9,18 +9,33 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from silo_app.errors import MessageInvalid, SiloscopeError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import peek_request
 from silo_app.search.merge import merge
-from silo_app.search.messages import ErrorMessage, Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import (
+    ErrorMessage,
+    Message,
+    Refusal,
+    Relay,
+    Relayed,
+    SearchRequest,
+    SearchResult,
+    SiloAnswer,
+    SiloReport,
+    Silos,
+    SiloState,
+    Who,
+)
 from silo_app.search.transport import SiloLate, SiloUnreachable, Transport
 from silo_app.search.wire import decode, encode
 
-__all__ = ["Broker"]
+__all__ = ["STATE_OF_CODE", "Broker"]
 
 _log = logging.getLogger(__name__)
+_R = TypeVar("_R")
 
 STATE_OF_CODE = {
     RefusalCode.BUSY: SiloState.BUSY,
@@ -44,9 +59,9 @@ class _Line:
     def __init__(self, silo: str, limit: int) -> None:
         self._pool = ThreadPoolExecutor(limit, thread_name_prefix=f"ask-{silo}")
         self._limit = limit
-        self._waiting: set[Future[_Reply]] = set()
+        self._waiting: set[Future[Any]] = set()
 
-    def submit(self, ask: Callable[[], _Reply]) -> Future[_Reply] | None:
+    def submit(self, ask: Callable[[], _R]) -> Future[_R] | None:
         """Start to ask; None if as many queries as allowed still wait for this silo."""
         if len(self._waiting) >= self._limit:
             return None
@@ -70,9 +85,9 @@ class Broker:
         self._lines = {silo: _Line(silo, in_flight_per_silo) for silo in sorted(set(silos))}
 
     def search(self, frame: bytes) -> bytes:
-        """Return the result of a signed request, or an error message; never raises."""
+        """Return the result of a signed request, or what one silo says to a private one, or an error; never raises."""
         try:
-            return encode(self.ask_all(frame))
+            return encode(self._served(frame))
         except SiloscopeError as error:
             _log.warning("a query was refused: %s", error.code)
             return encode(ErrorMessage(code=error.code, public=error.public))
@@ -96,10 +111,45 @@ class Broker:
             took_us=int((time.monotonic() - start) * 1e6),
         )
 
+    def relay(self, message: Relay) -> Relayed:
+        """Pass a signed question to one silo, and its reply back unread: of a private search nobody else reads anything."""
+        start = time.monotonic()
+        line = self._lines.get(message.silo)
+        if line is None:
+            return Relayed(silo=message.silo, state=SiloState.UNREACHABLE)
+        budget_s = message.budget_ms / 1000
+        future = line.submit(lambda: self._passed(message, start, budget_s))
+        if future is None:
+            return Relayed(silo=message.silo, state=SiloState.BUSY)
+        try:
+            return future.result(timeout=budget_s)
+        except TimeoutError:
+            return Relayed(silo=message.silo, state=SiloState.LATE, took_ms=_ms_since(start))
+
     def close(self) -> None:
         """Ask nobody any more; threads that wait for a reply end with it."""
         for line in self._lines.values():
             line.close()
+
+    def _served(self, frame: bytes) -> Message:
+        try:
+            message = decode(frame, Relay, Who)
+        except MessageInvalid:  # the rule: a signed request to all
+            return self.ask_all(frame)
+        return self.relay(message) if isinstance(message, Relay) else Silos(silos=tuple(self._lines))
+
+    def _passed(self, message: Relay, start: float, budget_s: float) -> Relayed:
+        state, content = SiloState.ANSWERED, b""
+        try:
+            content = self._transport.ask(message.silo, message.frame, budget_s)
+        except SiloLate:
+            state = SiloState.LATE
+        except SiloUnreachable:
+            state = SiloState.UNREACHABLE
+        except Exception:  # noqa: BLE001  (the asker must hear that we failed, not wait)
+            _log.exception("asking %s failed", message.silo)
+            state = SiloState.ERROR
+        return Relayed(silo=message.silo, state=state, took_ms=_ms_since(start), content=content)
 
     def _collect(self, request: SearchRequest, frame: bytes, start: float, budget_s: float) -> list[_Reply]:
         def asking(silo: str) -> Callable[[], _Reply]:

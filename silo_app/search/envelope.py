@@ -2,7 +2,8 @@
 
 from silo_app.errors import SignatureInvalid
 from silo_app.identity import Identity, Trust, unverified_payload
-from silo_app.search.messages import SearchRequest
+from silo_app.search.messages import Question, SearchRequest
+from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.wire import decode, encode
 
 __all__ = ["CONTEXT", "open_request", "peek_request", "seal"]
@@ -10,15 +11,15 @@ __all__ = ["CONTEXT", "open_request", "peek_request", "seal"]
 CONTEXT = b"siloscope search request 1\0"
 
 
-def seal(identity: Identity, request: SearchRequest) -> bytes:
+def seal(identity: Identity, request: Question) -> bytes:
     """Return the signed request."""
     return identity.sign(encode(request), context=CONTEXT)
 
 
-def open_request(trust: Trust, envelope: bytes) -> SearchRequest:
+def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
-    signed = trust.verify(envelope, context=CONTEXT, limit=SearchRequest.max_bytes)
-    request = decode(signed.payload, SearchRequest)
+    signed = trust.verify(envelope, context=CONTEXT, limit=PrivateRequest.max_bytes)
+    request = decode(signed.payload, SearchRequest, PrivateRequest, CardsRequest)
     if request.asker != signed.name or not signed.signer.is_silo:
         raise SignatureInvalid(
             f"the request says that {request.asker} asks, but {signed.name[:64]!r} signed it, "

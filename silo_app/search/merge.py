@@ -1,8 +1,9 @@
 """From the silos' answers to one ranking: exact, because each silo's top k is and scores mean the same everywhere."""
 
+import heapq
 from collections.abc import Iterable
 
-from silo_app.search.messages import ResultHit, SiloAnswer
+from silo_app.search.messages import ReleasedHit, ResultHit, SiloAnswer
 
 __all__ = ["merge"]
 
@@ -12,19 +13,19 @@ def merge(answers: Iterable[SiloAnswer], k: int) -> tuple[ResultHit, ...]:
 
     The answers must share one encoder version; one that comes twice counts once.
     """
-    best: dict[tuple[str, str], ResultHit] = {}
+    best: dict[tuple[str, str], ReleasedHit] = {}
     versions = set()
     for answer in answers:
         versions.add(answer.encoder_version)
         for hit in answer.hits:
-            found = ResultHit(silo=answer.silo, case=hit.case, score=hit.score, card=hit.card)
-            known = best.get((found.silo, found.case))
-            if known is None or _order(found) < _order(known):
-                best[found.silo, found.case] = found
+            known = best.setdefault((answer.silo, hit.case), hit)
+            if hit.score > known.score:
+                best[answer.silo, hit.case] = hit
     if len(versions) > 1:
         raise ValueError(f"answers of {len(versions)} encoder versions cannot be merged: their scores differ in meaning")
-    return tuple(sorted(best.values(), key=_order)[:k])
+    ranked = heapq.nsmallest(k, ((-hit.score, *name) for name, hit in best.items()))
+    return tuple(_result(silo, best[silo, case]) for _, silo, case in ranked)
 
 
-def _order(hit: ResultHit) -> tuple[float, str, str]:
-    return (-hit.score, hit.silo, hit.case)
+def _result(silo: str, hit: ReleasedHit) -> ResultHit:
+    return ResultHit(silo=silo, case=hit.case, score=hit.score, card=hit.card)

@@ -4,6 +4,7 @@ SearchRequest   asker -> every silo, signed (`envelope`): an embedding, never an
 SiloAnswer      silo -> broker: hits with what the silo's policy releases
 Refusal         silo -> broker: a code and a public sentence
 SearchResult    broker -> asker: merged hits, and the state of every silo, also of those that said nothing
+Relay, Who      asker -> broker: pass a private question to one silo (`search.private`); which silos are there?
 ErrorMessage    whoever -> asker: why there is no result at all
 """
 
@@ -22,7 +23,10 @@ __all__ = [
     "MAX_HITS",
     "ErrorMessage",
     "Message",
+    "Question",
     "Refusal",
+    "Relay",
+    "Relayed",
     "ReleasedHit",
     "ResultHit",
     "SearchRequest",
@@ -30,6 +34,8 @@ __all__ = [
     "SiloAnswer",
     "SiloReport",
     "SiloState",
+    "Silos",
+    "Who",
     "new_query_id",
     "unit_embedding",
 ]
@@ -65,25 +71,30 @@ def new_query_id() -> str:
     return secrets.token_hex(16)
 
 
-class SearchRequest(Message):
-    """One silo's question to every silo, over the asker's embedding."""
+class Question(Message):
+    """What every signed question of a silo says: who asks, why, when, and how long the answer may take."""
 
-    max_bytes: ClassVar[int] = 64 * 1024
-
-    kind: Literal["request"] = "request"
     query_id: QueryId = Field(default_factory=new_query_id)
     issued_at_ms: Annotated[int, Field(ge=0, le=2**53)]
     """Milliseconds since 1970 at the asker; clocks need to agree to minutes only."""
     budget_ms: Annotated[int, Field(ge=1, le=60_000)]
     """How long a silo may take, from when it hears of the query: no common clock is needed."""
-    encoder_version: Version
-    vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
-    """The embedding: float32 little endian (D,), a unit vector."""
-    k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     purpose: Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
     asker: SiloName
     user: Annotated[str, Field(max_length=128)] = ""
     """Who asks inside the asking silo, by the asker's own word; for the answering silo's audit."""
+
+
+class SearchRequest(Question):
+    """One silo's question to every silo, over the asker's embedding."""
+
+    max_bytes: ClassVar[int] = 64 * 1024
+
+    kind: Literal["request"] = "request"
+    encoder_version: Version
+    vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
+    """The embedding: float32 little endian (D,), a unit vector."""
+    k: Annotated[int, Field(ge=1, le=MAX_HITS)]
 
     @field_validator("vector")
     @classmethod
@@ -216,6 +227,38 @@ class SearchResult(Message):
     def answered(self) -> int:
         """How many silos answered."""
         return sum(report.state is SiloState.ANSWERED for report in self.silos)
+
+
+class Relay(Message):
+    """Asker -> broker: pass this signed question to one silo, and its reply back as it is."""
+
+    kind: Literal["relay"] = "relay"
+    silo: SiloName
+    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    frame: bytes
+
+
+class Relayed(Message):
+    """Broker -> asker: what one silo replied, or why there is no reply (`state` is then not `answered`)."""
+
+    kind: Literal["relayed"] = "relayed"
+    silo: SiloName
+    state: Annotated[SiloState, Field(strict=False)]
+    took_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    content: bytes = b""
+
+
+class Who(Message):
+    """Asker -> broker: name the silos that you ask."""
+
+    kind: Literal["who"] = "who"
+
+
+class Silos(Message):
+    """Broker -> asker: these."""
+
+    kind: Literal["silos"] = "silos"
+    silos: Annotated[tuple[SiloName, ...], Field(max_length=MAX_SILOS)]
 
 
 class ErrorMessage(Message):

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.messages import SearchRequest
+from silo_app.search.messages import Question
 
 __all__ = ["FRESH_S", "SeenQueries"]
 
@@ -28,7 +28,7 @@ class SeenQueries:
             for query in queries:
                 self._seen[query] = now + 2 * self._fresh_s
 
-    def refusal(self, request: SearchRequest, now: float) -> RefusalCode | None:
+    def refusal(self, request: Question, now: float) -> RefusalCode | None:
         """Return why a request must not be answered at `now` (seconds since 1970), or None and remember it."""
         if abs(request.issued_at_ms / 1000 - now) > self._fresh_s:
             return RefusalCode.STALE

@@ -22,12 +22,17 @@ from silo_app.search.current import CurrentGallery, OpenCatalogue
 from silo_app.search.envelope import open_request
 from silo_app.search.local import FrameServer
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer
+from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
+from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
 from silo_app.search.wire import encode
 
 __all__ = ["IndexProcess"]
 
 _log = logging.getLogger(__name__)
+
+Request = SearchRequest | PrivateRequest | CardsRequest
+Reply = SiloAnswer | PrivateAnswer | CardsAnswer | Refusal
 
 
 class IndexProcess:
@@ -53,6 +58,7 @@ class IndexProcess:
             ((str(r["asker"]), str(r["query"])) for r in last_records(home.audit) if {"asker", "query"} <= r.keys()),
             clock(),
         )
+        self._private = PrivateAnswers(self._silo, self._settings, self._catalogue.view_of, home.root / "private")
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
@@ -68,16 +74,17 @@ class IndexProcess:
     def close(self) -> None:
         """Stop listening and close every file."""
         self._server.close()
+        self._private.close()
         self._catalogue.close()
         self._audit.close()
 
     def answer_frame(self, frame: bytes) -> bytes:
         """Return the answer to a signed request, or a refusal, as bytes; raises nothing."""
         start = time.perf_counter()
-        request: SearchRequest | None = None
+        request: Request | None = None
         try:
             request = open_request(self._trust, frame)
-            reply = self._refusal(request) or self._searched(request, start)
+            reply = self._refusal(request) or self._replied(request, start)
         except SignatureInvalid as error:
             _log.warning("a request was refused: %s", error.problem)
             reply = Refusal.of(self._silo, RefusalCode.SIGNATURE_INVALID)
@@ -95,9 +102,16 @@ class IndexProcess:
             reply = self._refuse(request, RefusalCode.INTERNAL)
         return self._recorded(request, reply, start)
 
-    def _refusal(self, request: SearchRequest) -> Refusal | None:
+    def _refusal(self, request: Request) -> Refusal | None:
         code = self._seen.refusal(request, self._clock())
         return self._refuse(request, code) if code else None
+
+    def _replied(self, request: Request, start: float) -> Reply:
+        if isinstance(request, PrivateRequest):
+            return self._private.scores(request, self._gallery.get(), self._clock())
+        if isinstance(request, CardsRequest):
+            return self._private.cards(request, self._clock())
+        return self._searched(request, start)
 
     def _searched(self, request: SearchRequest, start: float) -> SiloAnswer | Refusal:
         """Search when there is a free processor; busy if there is none within the query's budget."""
@@ -115,10 +129,10 @@ class IndexProcess:
         finally:
             self._places.release()
 
-    def _refuse(self, request: SearchRequest | None, code: RefusalCode) -> Refusal:
+    def _refuse(self, request: Request | None, code: RefusalCode) -> Refusal:
         return Refusal.of(self._silo, code, query_id=request.query_id if request else "")
 
-    def _recorded(self, request: SearchRequest | None, reply: SiloAnswer | Refusal, start: float) -> bytes:
+    def _recorded(self, request: Request | None, reply: Reply, start: float) -> bytes:
         """Return the reply as bytes once it is in the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
         try:
@@ -126,21 +140,30 @@ class IndexProcess:
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
             return encode(self._refuse(request, RefusalCode.INTERNAL))
-        return encode(reply.model_copy(update={"took_us": took_us}) if isinstance(reply, SiloAnswer) else reply)
+        return encode(
+            reply.model_copy(update={"took_us": took_us}) if isinstance(reply, SiloAnswer | PrivateAnswer) else reply
+        )
 
-    def _record(self, request: SearchRequest | None, reply: SiloAnswer | Refusal, took_us: int) -> None:
+    def _record(self, request: Request | None, reply: Reply, took_us: int) -> None:
         asked: dict[str, str | int | float | bool | list[str] | None] = {"took_us": took_us}
         if request is not None:
             asked |= {
                 "query": request.query_id,
+                "mode": "plain" if isinstance(request, SearchRequest) else "private",
                 "asker": request.asker,
                 "user": request.user,
                 "purpose": request.purpose,
-                "k": request.k,
-                "encoder": request.encoder_version,
             }
+        if isinstance(request, SearchRequest):
+            asked["k"] = request.k
+        if isinstance(request, SearchRequest | PrivateRequest):
+            asked["encoder"] = request.encoder_version
         if isinstance(reply, Refusal):
             self._audit.append("refusal", {**asked, "code": reply.code.value})
-            return
-        cases = [hit.case for hit in reply.hits]
-        self._audit.append("answer", {**asked, "generation": reply.generation, "released": cases})
+        elif isinstance(reply, PrivateAnswer):
+            self._audit.append("scored", {**asked, "generation": reply.generation, "views": reply.views})
+        elif isinstance(reply, CardsAnswer):
+            self._audit.append("answer", {**asked, "released": [hit.case for hit in reply.hits]})
+        else:
+            released: list[str] = [hit.case for hit in reply.hits]
+            self._audit.append("answer", {**asked, "generation": reply.generation, "released": released})

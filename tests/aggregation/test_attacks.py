@@ -225,6 +225,12 @@ def test_two_survivor_sets_and_an_accomplice_learn_nothing(make, told_without):
     assert likeness(*split_round(federation, told_without, "silo-00")) < NOTHING
 
 
+def test_a_quorum_of_two_does_not_withstand_a_lying_server_with_an_accomplice(make):
+    """The page says so: c = k - 2 silos may collude with a server that lies, and here that is none."""
+    federation = make((1,) * 3, min_silos=2).exchange()
+    assert likeness(*split_round(federation, ("silo-02",), "silo-00")) > RECOVERED
+
+
 def test_two_survivor_sets_would_win_below_the_threshold(make, monkeypatch):
     monkeypatch.setattr(protocol, "threshold", lambda *_: 2)
     federation = make((1,) * 5, min_silos=3).exchange()

@@ -31,8 +31,16 @@ def test_the_exit_status_says_whether_all_targets_hold(harness, tmp_path, capsys
     assert list(result) == ["name", "machine", "date", "figures", "targets", "held"]
     assert result["held"] is (status == 0)
     assert result["figures"]["ratio"] == {"value": 2.0, "unit": "x"}
-    assert result["targets"][1]["held"] is result["held"]
+    limit, at_least = target
+    assert result["targets"] == {"quick": ["<=", 1.0], "ratio": [">=" if at_least else "<=", limit]}
     assert ("MISSED" in capsys.readouterr().out) is (status == 1)
+
+
+def test_a_dash_writes_the_object_alone_to_standard_output(harness, capsys):
+    harness.main("example", lambda _: [harness.Figure("ratio", 2.0, "x")], describe="An example.", argv=["--json", "-"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["figures"]["ratio"]["value"] == 2.0
+    assert "ratio" in printed.err
 
 
 def test_a_target_that_was_not_measured_is_missed(harness, capsys):

@@ -157,9 +157,25 @@ def test_the_glossary_has_the_words_of_the_code():
 
 def test_the_encryption_page_admits_what_does_not_hold_yet():
     page = text_of("docs/explanation-encryption.md")
-    attack = text_of("tests/aggregation/test_attacks.py")
-    expected_to_fail = "xfail(strict=True" in attack
-    assert expected_to_fail == ("this attack works" in page), "masks were built: the page must say so"
+    unmasked = "masked=False" in text_of("silo_app/encoder/participation.py")
+    assert unmasked == ("do not use the masks yet" in page), "training masks its updates: the page must say so"
+    assert unmasked == ("**Not yet**: training jobs" in text_of("README.md")), (
+        "training masks its updates: so must the README"
+    )
+
+
+def test_the_encryption_page_has_the_thresholds_of_the_code():
+    from silo_app.aggregation.settings import threshold
+
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+).*? \| (\d+) \| (\d+) \|$",
+        text_of("docs/explanation-encryption.md"),
+        re.MULTILINE,
+    )
+    assert len(rows) >= 8
+    for silos, quorum, needed, passive, active, dropouts in (tuple(map(int, row)) for row in rows):
+        assert needed == threshold(silos, quorum)
+        assert (passive, active, dropouts) == (needed - 1, quorum - 2, silos - needed)
 
 
 def test_decisions_are_listed_and_say_what_was_rejected():

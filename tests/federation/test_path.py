@@ -85,6 +85,19 @@ def test_the_federated_precision_is_measured_through_the_federation(searching, t
     assert all(set(states) == {"answered"} for states in asked["states"].values())
 
 
+def test_a_private_query_is_answered_by_those_who_allow_it(searching):
+    kit = searching.federation.kit("hospital-a")
+    status, envelope, text = searching.silo("search", searching.query("hospital-a"), "--silo", kit, "-k", 12, "--private")
+    assert status == 0, text
+    states = {one["silo"]: (one["state"], one["code"]) for one in envelope["data"]["silos"]}
+    assert states == {
+        "hospital-a": ("answered", ""),
+        "hospital-b": ("answered", ""),
+        "hospital-c": ("denied", "private-not-answered"),
+    }
+    assert envelope["data"]["hits"][0]["score"] > 0.98  # the image itself is in hospital-a's gallery
+
+
 def test_the_server_keeps_nothing_that_it_must_not_have(searching):
     found = audit_server.look(searching.federation)
     assert found["needles"] > 100

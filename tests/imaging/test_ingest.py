@@ -216,7 +216,7 @@ def test_csv_labels_follow_the_file(make_silo, put, tmp_path):
     table.write_text("uid,findings\n1.3,Mass\n")
     assert ingest(home).unlabelled == 2
     table.write_text("uid,findings\n9.9,Mass\n")
-    with pytest.raises(LabelsInvalid, match="none of the 1 values in column uid"):
+    with pytest.raises(LabelsInvalid, match="none of the 1 keys of the file"):
         ingest(home)
     assert ingest(make_silo()).unlabelled == 2
 

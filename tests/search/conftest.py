@@ -101,6 +101,12 @@ class BruteForceGallery:
     def cases(self):
         return len(set(self.names))
 
+    def case_of(self, row):
+        return self.names[row]
+
+    def vectors(self, rows):
+        return self.stored[rows]
+
     def search(self, query, k):
         return rank_cases(self.names, exact_scores(self.stored, query), k)
 

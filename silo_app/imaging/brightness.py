@@ -1,0 +1,34 @@
+"""How bright an image is: the shares of 32 equal ranges, which tell scanners and protocols apart without a picture."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.catalogue import Catalogue
+from silo_app.catalogue.counts import BRIGHTNESS_RANGES
+from silo_app.errors import NotReady
+from silo_app.imaging.cache import RadiographCache
+
+__all__ = ["brightness_of", "measure_missing"]
+
+_BATCH = 500
+
+
+def brightness_of(pixels: NDArray[np.float32]) -> bytes:
+    """Return how often each of 32 equal ranges of [0, 1] occurs in (H, W) pixels: uint32 (32,), little-endian."""
+    ranges = np.minimum((pixels * np.float32(BRIGHTNESS_RANGES)).astype(np.int64), BRIGHTNESS_RANGES - 1)
+    return np.bincount(ranges.ravel(), minlength=BRIGHTNESS_RANGES).astype("<u4").tobytes()
+
+
+def measure_missing(catalogue: Catalogue, cache: RadiographCache) -> int:
+    """Measure images that were read before brightness was kept; return how many. One that is not in the cache stays."""
+    missing = catalogue.without_brightness()
+    for start in range(0, len(missing), _BATCH):
+        found: dict[str, bytes] = {}
+        for digest in missing[start : start + _BATCH]:
+            try:
+                found[digest] = brightness_of(cache.read(digest))
+            except NotReady:
+                continue
+        with catalogue.writing() as writer:
+            writer.set_brightness(found)
+    return len(missing)

@@ -1,0 +1,40 @@
+"""Templates -> one self-contained HTML page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from silo_app import durable
+
+__all__ = ["render", "write_page"]
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """Return a page; whatever is put into it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("silo_app.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": _thousands, "percent": _percent}
+    return environment.get_template(template).render(**facts)
+
+
+def write_page(path: Path, content: str) -> Path:
+    """Write a page for its owner's eyes, whole or not at all; return its absolute path."""
+    path = path.absolute()
+    durable.write_text(path, content, mode=durable.PRIVATE)
+    return path
+
+
+def _thousands(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _percent(value: float) -> str:
+    """Return a share in [0, 1] as a percentage that does not round a few to none."""
+    return "under 1 %" if 0 < value < 0.01 else f"{value * 100:.0f} %"

@@ -1,0 +1,215 @@
+"""Ask every silo in private: encrypt the embedding here, open the scores here, and ask for the cards of the best only.
+
+What a silo learns: that somebody asks, and which of its cases the asker wants to see. What it does not learn: the query.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import Embedding, EncoderVersion
+from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.ask import Asker
+from silo_app.search.broker import STATE_OF_CODE
+from silo_app.search.envelope import seal
+from silo_app.search.messages import (
+    MAX_HITS,
+    Question,
+    Refusal,
+    Relay,
+    Relayed,
+    ResultHit,
+    SearchResult,
+    SiloReport,
+    Silos,
+    SiloState,
+    Who,
+    new_query_id,
+)
+from silo_app.search.private.asker import Asking, PrivateQuery
+from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
+from silo_app.search.wire import decode
+
+__all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
+
+DEFAULT_PRIVATE_BUDGET_MS = 30_000
+"""The first private query of a generation waits until the silo has prepared its vectors."""
+_SPARE_SLOTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one silo gave: its report, and its best views' slots and similarities."""
+
+    report: SiloReport
+    query_id: str = ""
+    slots: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+class PrivateSession:
+    """The keys of one asker for one encoder, good for many queries; the secret one stays in this process."""
+
+    def __init__(self, asker: Asker, encoder_version: EncoderVersion, dimension: int) -> None:
+        self._asker = asker
+        self._encoder = encoder_version
+        self._asking = Asking.begin(dimension)
+        self._name = uuid4().hex
+        self._known: set[str] = set()
+
+    def search(
+        self,
+        vector: Embedding,
+        *,
+        k: int = 10,
+        purpose: str = "care",
+        user: str = "",
+        budget_ms: int = DEFAULT_PRIVATE_BUDGET_MS,
+    ) -> SearchResult:
+        """Return the nearest `k` cases of all silos to a unit vector, float32 (D,), as a plain search would.
+
+        Raises `BrokerUnreachable`; a silo that refuses, fails or talks nonsense is named in the result.
+        """
+        start = time.monotonic()
+        query = self._asking.ask(vector)
+        common = {"purpose": purpose, "user": user, "budget_ms": budget_ms, "asker": self._asker.identity.name}
+        silos = self._asker.exchange(Who(), Silos, budget_ms).silos
+        with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
+            parts = list(pool.map(lambda silo: self._part(silo, query, k, common), silos))
+            chosen = _chosen(parts, k)
+            shown = list(pool.map(lambda part: self._cards(part, chosen, common), parts))
+        hits = sorted((hit for _, found in shown for hit in found), key=lambda hit: (-hit.score, hit.silo, hit.case))[:k]
+        result = SearchResult(
+            query_id=new_query_id(),
+            encoder_version=self._encoder,
+            k=k,
+            hits=tuple(hits),
+            silos=tuple(report for report, _ in shown),
+            took_us=int((time.monotonic() - start) * 1e6),
+        )
+        self._asker.record(result, purpose=purpose, user=user, mode="private")
+        return result
+
+    def _part(self, silo: str, query: PrivateQuery, k: int, common: dict[str, object]) -> _Part:
+        """Ask one silo for its scores; a second time with the keys if it does not have them."""
+        part = self._scores(silo, query, k, common, with_keys=silo not in self._known)
+        if part.report.code == RefusalCode.SESSION.value:
+            part = self._scores(silo, query, k, common, with_keys=True)
+        if part.report.state is SiloState.ANSWERED:
+            self._known.add(silo)
+        return part
+
+    def _scores(self, silo: str, query: PrivateQuery, k: int, common: dict[str, object], *, with_keys: bool) -> _Part:
+        request = PrivateRequest(
+            issued_at_ms=int(time.time() * 1000),
+            encoder_version=self._encoder,
+            dimension=query.dimension,
+            ciphertext=query.ciphertext,
+            session=self._name,
+            keys=self._asking.keys if with_keys else b"",
+            **common,  # type: ignore[arg-type]  # the fields of every question
+        )
+        relayed = self._relay(silo, request)
+        if relayed.state is not SiloState.ANSWERED:
+            return _Part(SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
+        try:
+            answer = decode(relayed.content, PrivateAnswer, Refusal)
+            if isinstance(answer, Refusal):
+                return _Part(_refused(silo, answer, relayed.took_ms))
+            return self._opened(silo, request, answer, k, relayed.took_ms)
+        except ProtocolError:
+            return _Part(_nonsense(silo, relayed.took_ms))
+
+    def _opened(self, silo: str, request: PrivateRequest, answer: PrivateAnswer, k: int, took_ms: float) -> _Part:
+        """Open a silo's scores. Raises `MessageInvalid` for an answer to anything else, or nonsense."""
+        if (answer.silo, answer.query_id, answer.encoder_version) != (silo, request.query_id, request.encoder_version):
+            raise MessageInvalid("it answers another query", where=silo, remedy="Nothing of it was used.")
+        similarity = self._asking.open(list(answer.blocks), answer.views)
+        best = _best(similarity, min(MAX_HITS, k + _SPARE_SLOTS))
+        report = SiloReport(
+            silo=silo,
+            state=SiloState.ANSWERED,
+            took_ms=took_ms,
+            indexed=answer.indexed,
+            generation=answer.generation,
+            encoder_version=answer.encoder_version,
+        )
+        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()))
+
+    def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
+        """Ask one silo for the cards of those of its views that may be among the best of all silos."""
+        scores = dict(zip(part.slots, part.scores, strict=True))
+        slots = tuple(slot for slot in part.slots if scores[slot] >= chosen)
+        silo = part.report.silo
+        if not slots:
+            return part.report, ()
+        request = CardsRequest(
+            issued_at_ms=int(time.time() * 1000),
+            scored=part.query_id,
+            silo=silo,
+            slots=slots,
+            **common,  # type: ignore[arg-type]  # the fields of every question
+        )
+        relayed = self._relay(silo, request)
+        took_ms = round(part.report.took_ms + relayed.took_ms, 3)
+        if relayed.state is not SiloState.ANSWERED:
+            return SiloReport(silo=silo, state=relayed.state, took_ms=took_ms), ()
+        try:
+            answer = decode(relayed.content, CardsAnswer, Refusal)
+            if isinstance(answer, Refusal):
+                return _refused(silo, answer, took_ms), ()
+            hits = tuple(_hits(silo, request, answer, scores))
+        except ProtocolError:
+            return _nonsense(silo, took_ms), ()
+        return part.report.model_copy(update={"took_ms": took_ms, "released": len(hits)}), hits
+
+    def _relay(self, silo: str, request: Question) -> Relayed:
+        frame = seal(self._asker.identity, request)
+        relayed = self._asker.exchange(
+            Relay(silo=silo, budget_ms=request.budget_ms, frame=frame), Relayed, request.budget_ms
+        )
+        if relayed.silo != silo:
+            return Relayed(silo=silo, state=SiloState.ERROR)
+        return relayed
+
+
+def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the slots of the `count` greatest similarities, best first, int64 (count,)."""
+    return np.argsort(-similarity, kind="stable")[:count].astype(np.int64)
+
+
+def _chosen(parts: Iterable[_Part], k: int) -> float:
+    """Return the similarity from which on a view may be among the best of all silos: nobody is asked for more."""
+    scores = sorted((score for part in parts for score in part.scores), reverse=True)
+    wanted = k + _SPARE_SLOTS  # several views may be of one case, or of a case that was recalled
+    return scores[wanted - 1] if len(scores) >= wanted else -2.0
+
+
+def _hits(silo: str, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
+    """Return a silo's cards with our own scores. Raises `MessageInvalid` for cards of what was not asked for."""
+    asked = set(request.slots)
+    fits = (answer.silo, answer.query_id) == (silo, request.query_id) and all(hit.slot in asked for hit in answer.hits)
+    if not fits or len({hit.case for hit in answer.hits}) != len(answer.hits):
+        raise MessageInvalid("it shows other cases than were asked for", where=silo, remedy="Nothing of it was used.")
+    return [ResultHit(silo=silo, case=hit.case, score=round(scores[hit.slot], 6), card=hit.card) for hit in answer.hits]
+
+
+def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
+    return SiloReport(
+        silo=silo,
+        state=STATE_OF_CODE.get(refusal.code, SiloState.DENIED),
+        code=refusal.code.value,
+        public=refusal.public,
+        took_ms=took_ms,
+        encoder_version=refusal.encoder_version,
+    )
+
+
+def _nonsense(silo: str, took_ms: float) -> SiloReport:
+    return SiloReport(silo=silo, state=SiloState.ERROR, code="answer-invalid", took_ms=took_ms)

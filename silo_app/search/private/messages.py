@@ -1,0 +1,76 @@
+"""The messages of a private search: an encrypted query, encrypted scores, and then the cards of the asker's own choice."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from silo_app.policy.release import Card
+from silo_app.search.messages import MAX_HITS, Case, Count, Message, QueryId, Question, SiloName, Version
+
+__all__ = ["CardsAnswer", "CardsRequest", "PrivateAnswer", "PrivateRequest", "SlotHit"]
+
+MAX_VIEWS = 300_000
+
+Slot = Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
+
+
+class PrivateRequest(Question):
+    """Step one, to every silo, signed: an embedding that only the asker can read."""
+
+    max_bytes: ClassVar[int] = 2 * 1024 * 1024
+
+    kind: Literal["private"] = "private"
+    encoder_version: Version
+    dimension: Annotated[int, Field(ge=2, le=4096)]
+    ciphertext: Annotated[bytes, Field(min_length=1, max_length=256 * 1024)]
+    session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    """Names the rotation keys, which serve for all queries of a session."""
+    keys: Annotated[bytes, Field(max_length=1024 * 1024)] = b""
+    """The rotation keys; empty where the silo has them from an earlier query."""
+
+
+class PrivateAnswer(Message):
+    """The encrypted similarity of every view of a silo, in an order that only the silo knows."""
+
+    kind: Literal["scores"] = "scores"
+    query_id: QueryId
+    silo: SiloName
+    encoder_version: Version
+    generation: Annotated[str, Field(max_length=64)]
+    indexed: Count
+    """Cases in the index that was scored."""
+    views: Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
+    blocks: Annotated[tuple[bytes, ...], Field(max_length=64)]
+    took_us: Count = 0
+
+
+class CardsRequest(Question):
+    """Step two, to one silo, signed: show what may be shown of the cases in these slots."""
+
+    max_bytes: ClassVar[int] = 64 * 1024
+
+    kind: Literal["cards-request"] = "cards-request"
+    scored: QueryId
+    """The private query whose scores the asker chose by; good for one question."""
+    silo: SiloName
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS)]
+    """Best first; a silo shows as many cases as its policy allows."""
+
+
+class SlotHit(BaseModel):
+    """One case that a silo shows, and the slot by which it was asked for."""
+
+    model_config = Message.model_config
+
+    slot: Slot
+    case: Case
+    card: Card
+
+
+class CardsAnswer(Message):
+    """What a silo releases of the cases that were asked for."""
+
+    kind: Literal["cards"] = "cards"
+    query_id: QueryId
+    silo: SiloName
+    hits: Annotated[tuple[SlotHit, ...], Field(max_length=MAX_HITS)]

@@ -1,0 +1,195 @@
+"""A silo's answers to private questions: encrypted scores of everything, then the cards that its policy releases.
+
+The policy cannot look at the scores. What it decides by instead: whether to answer at all, how often, how exactly
+(noise), and which and how many cases to show.
+"""
+
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app import durable
+from silo_app.cases import CaseId
+from silo_app.config import ReleaseSettings
+from silo_app.errors import ProcessFailed
+from silo_app.policy.budget import DailyBudget
+from silo_app.policy.refusal import RefusalCode
+from silo_app.policy.release import card_of, hits_allowed, refusal
+from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.search.messages import Refusal
+from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest, SlotHit
+from silo_app.search.private.order import new_seed, order_of
+from silo_app.search.private.workers import UnknownSession, Workers
+
+__all__ = ["PrivateAnswers"]
+
+_SCORED_KEPT = 10_000
+_FRESH_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A generation as private queries see it."""
+
+    cases: SearchableCases
+    file: Path
+    seed: int
+    order: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A query whose scores were given away: its asker may ask once for cards."""
+
+    asker: str
+    held: _Held
+    until: float
+
+
+class PrivateAnswers:
+    """Answers of one silo; called from many threads."""
+
+    def __init__(self, silo: str, settings: ReleaseSettings, view_of: CardLookup, folder: Path) -> None:
+        self._silo = silo
+        self._settings = settings
+        self._view_of = view_of
+        self._folder = folder
+        self._workers = Workers(settings.private.processes)
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+        self._scored: OrderedDict[str, _Scored] = OrderedDict()
+        self._budget: DailyBudget | None = None
+
+    def scores(self, request: PrivateRequest, gallery: SearchableCases | None, now: float) -> PrivateAnswer | Refusal:
+        """Score every view blindly, or refuse; `now` in seconds since 1970."""
+        code = self._refusal(request, gallery)
+        if code is not None or gallery is None:
+            encoder = str(gallery.encoder_version) if gallery and code is RefusalCode.OTHER_ENCODER else ""
+            return self._refused(request.query_id, code or RefusalCode.NOT_READY, encoder)
+        if not self._spend(request.asker, now):
+            return self._refused(request.query_id, RefusalCode.BUDGET)
+        held = self._hold(gallery)
+        try:
+            blocks = self._blocks(request, held)
+        except UnknownSession:
+            return self._refused(request.query_id, RefusalCode.SESSION)
+        except ProcessFailed:
+            return self._refused(request.query_id, RefusalCode.BUSY)
+        self._remember(request, held, now)
+        return self._answer(request, held, blocks)
+
+    def cards(self, request: CardsRequest, now: float) -> CardsAnswer | Refusal:
+        """Return what may be shown of the cases that an asker chose by its scores; once for each scored query."""
+        if request.silo != self._silo:
+            return self._refused(request.query_id, RefusalCode.MESSAGE_INVALID)
+        with self._lock:
+            scored = self._scored.get(request.scored)
+            if scored is None or scored.asker != request.asker or scored.until < now:
+                return self._refused(request.query_id, RefusalCode.STALE)
+            del self._scored[request.scored]
+        cases = scored.held.cases.index.cases
+        if code := refusal(self._settings, asker=request.asker, purpose=request.purpose, cases=cases):
+            return self._refused(request.query_id, code)
+        hits = tuple(self._shown(request.slots, scored.held))
+        return CardsAnswer(query_id=request.query_id, silo=self._silo, hits=hits)
+
+    def close(self) -> None:
+        """End the scoring processes and remove what they read."""
+        self._workers.close()
+        with self._lock:
+            if self._held is not None:
+                self._held.file.unlink(missing_ok=True)
+            if self._budget is not None:
+                self._budget.close()
+
+    def _refusal(self, request: PrivateRequest, gallery: SearchableCases | None) -> RefusalCode | None:
+        private = self._settings.private
+        cases = gallery.index.cases if gallery else self._settings.min_gallery
+        if code := refusal(self._settings, asker=request.asker, purpose=request.purpose, cases=cases):
+            return code
+        if not private.answer or self._settings.min_similarity > -1:
+            return RefusalCode.PRIVATE
+        if gallery is None:
+            return RefusalCode.NOT_READY
+        if request.encoder_version != gallery.encoder_version or request.dimension != gallery.index.dimension:
+            return RefusalCode.OTHER_ENCODER
+        return RefusalCode.PRIVATE if gallery.index.views > private.max_views else None
+
+    def _hold(self, gallery: SearchableCases) -> _Held:
+        """Write the generation's vectors where the scoring processes read them; once a generation."""
+        with self._lock:
+            if self._held is None or self._held.cases.generation != gallery.generation:
+                old = self._held
+                self._held = _written(gallery, durable.private_folder(self._folder))
+                self._scored.clear()
+                if old is not None:
+                    old.file.unlink(missing_ok=True)
+            return self._held
+
+    def _blocks(self, request: PrivateRequest, held: _Held) -> list[bytes]:
+        return self._workers.score(
+            held.file,
+            held.seed,
+            request.ciphertext,
+            request.session,
+            request.keys,
+            noise=self._settings.private.noise,
+            timeout_s=request.budget_ms / 1000,
+        )
+
+    def _spend(self, asker: str, now: float) -> bool:
+        with self._lock:
+            if self._budget is None:
+                self._budget = DailyBudget(self._folder / "budget.db")
+        return self._budget.spend("private", asker, self._settings.private.queries_per_day, now=now)
+
+    def _remember(self, request: PrivateRequest, held: _Held, now: float) -> None:
+        with self._lock:
+            self._scored[request.query_id] = _Scored(request.asker, held, now + _FRESH_S)
+            while len(self._scored) > _SCORED_KEPT:
+                self._scored.popitem(last=False)
+
+    def _answer(self, request: PrivateRequest, held: _Held, blocks: list[bytes]) -> PrivateAnswer:
+        return PrivateAnswer(
+            query_id=request.query_id,
+            silo=self._silo,
+            encoder_version=held.cases.encoder_version,
+            generation=held.cases.generation,
+            indexed=held.cases.index.cases,
+            views=held.cases.index.views,
+            blocks=tuple(blocks),
+        )
+
+    def _shown(self, slots: tuple[int, ...], held: _Held) -> Iterator[SlotHit]:
+        """Yield the released cases of `slots`, each case once, as many as the policy allows."""
+        shown: set[CaseId] = set()
+        for slot in slots:
+            if len(shown) == hits_allowed(self._settings, len(slots)):
+                return
+            if slot >= len(held.order):
+                continue
+            case = held.cases.index.case_of(int(held.order[slot]))
+            view = self._view_of(case)
+            if case not in shown and view is not None:
+                shown.add(case)
+                yield SlotHit(slot=slot, case=case, card=card_of(self._settings, view))
+
+    def _refused(self, query_id: str, code: RefusalCode, encoder_version: str = "") -> Refusal:
+        return Refusal.of(self._silo, code, query_id=query_id, encoder_version=encoder_version)
+
+
+def _written(gallery: SearchableCases, folder: Path) -> _Held:
+    count = gallery.index.views
+    vectors = gallery.index.vectors(np.arange(count))
+    descriptor, name = tempfile.mkstemp(prefix="vectors-", suffix=".npy", dir=folder)  # 0600
+    with os.fdopen(descriptor, "wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    seed = new_seed()
+    return _Held(gallery, Path(name), seed, order_of(count, seed))
