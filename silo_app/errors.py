@@ -21,6 +21,7 @@
     │   ├── MessageInvalid        message-invalid
     │   ├── RoundRefused          round-refused
     │   ├── SignatureInvalid      signature-invalid
+    │   ├── SumRejected           sum-rejected
     │   ├── SurvivorsDisputed     survivors-disputed
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
@@ -65,6 +66,7 @@ __all__ = [
     "SiloscopeError",
     "SourceEmpty",
     "StateError",
+    "SumRejected",
     "SurvivorsDisputed",
     "UpdateRefused",
 ]
@@ -232,6 +234,13 @@ class SignatureInvalid(ProtocolError):
 
     code = "signature-invalid"
     public = "The signature does not verify."
+
+
+class SumRejected(ProtocolError):
+    """A sum after which the encoder fails the silo's own test on its held-out patients."""
+
+    code = "sum-rejected"
+    public = "The sum failed this silo's own test."
 
 
 class SurvivorsDisputed(ProtocolError):
