@@ -61,6 +61,8 @@ REMEDIES = {
     "siloscope": "Read the message: it says what to do.",
     "source-empty": "Name the folder that holds the DICOM files, in `silo.yaml` or with `--source`.",
     "state": "Mend what the message names on this machine.",
+    "sum-rejected": "The encoder became much worse on this silo's held-out patients. The silo takes part again when a later sum "
+    "passes; look at `training.acceptance` in silo.yaml, and ask the others whether theirs became worse too.",
     "update-refused": "Nothing was used. Bring all silos to the same versions, or lower the learning rate if the loss was "
     "not finite.",
 }
@@ -181,6 +183,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
+    "`training.acceptance`": config.AcceptanceSettings,
     "`survey`": config.SurveySettings,
 }
 

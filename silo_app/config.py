@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from silo_app.errors import ConfigInvalid, NotReady
+from silo_app.settings.acceptance import AcceptanceSettings
 from silo_app.settings.base import Settings
 from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
@@ -88,19 +89,6 @@ class ReleaseSettings(Settings):
     """Names of the silos that are answered; empty means every silo of the federation."""
     private: PrivateSettings = PrivateSettings()
     """Queries that this silo cannot read; see below."""
-
-
-class AcceptanceSettings(Settings):
-    """When this silo rejects a sum: it tests every one on its own held-out patients."""
-
-    test: bool = True
-    """Whether sums are tested."""
-    max_loss_factor: float = Field(default=5.0, gt=1.0)
-    """Reject a sum after which the loss is more than so many times what it was (or what knowing nothing costs)."""
-    max_auc_drop: float = Field(default=0.3, gt=0.0, le=1.0)
-    """Reject a sum that lowers the mean AUC of the findings by more than this."""
-    min_views: int = Field(default=30, ge=1)
-    """With fewer held-out views chance decides: then only a loss that is not finite is rejected."""
 
 
 class TrainingSettings(Settings):
