@@ -4,9 +4,13 @@
 training is deterministic on one machine. The unharmed run is made of the same parts in this process, without NVFlare.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
+import socket
+import time
 
 import psutil
 import pytest
@@ -39,6 +43,8 @@ SETTINGS = {
     "straggler_wait_s": 20,
 }
 VICTIM = "hospital-d"
+_PIDFD_GETFD = 438
+"""Linux's system call that takes a descriptor of another process (pidfd_getfd(2), since 5.6)."""
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +184,35 @@ def test_stopped_killed_and_crashed_silos_cost_their_own_update_and_the_job_comp
     assert {"hospital-a", "hospital-b", "hospital-c"} <= set(record["finish"]["encoder_versions"])
     assert len(set(record["finish"]["encoder_versions"].values())) == 1
     assert codes & {("hospital-c", "process-failed")} or "hospital-c" in record["rounds"][-1]["accepted"]
+
+
+def cut(lab, silo, word=""):
+    """End every TCP connection of a silo's processes to the server, as a network does that goes away for a moment."""
+    port, cuts = lab.federation.consortium.server.port, 0
+    for pid in processes(lab, silo, word):
+        with contextlib.suppress(psutil.Error, OSError):
+            for connection in psutil.Process(pid).net_connections(kind="tcp"):
+                if connection.raddr and connection.raddr.port == port and connection.fd >= 0:
+                    process = os.pidfd_open(pid)
+                    descriptor = ctypes.CDLL(None).syscall(_PIDFD_GETFD, process, connection.fd, 0)
+                    os.close(process)
+                    if descriptor >= 0:
+                        with socket.socket(fileno=descriptor) as taken:
+                            taken.shutdown(socket.SHUT_RDWR)
+                        cuts += 1
+    return cuts
+
+
+def test_a_connection_that_is_cut_again_and_again_costs_no_update_and_no_second_training(four):
+    job = four.submit("train", {**SETTINGS, "rounds": 3, "training.steps": 8})
+    four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
+    cuts = 0
+    while len(entries(four, job)) < 2 and cuts < 12:
+        cuts += cut(four, "hospital-b", job)
+        time.sleep(0.7)
+    assert cuts > 2
+    record = four.record(job, "rounds.json")
+    assert record["state"] == "finished"
+    assert ["hospital-b" in one["accepted"] for one in record["rounds"]] == [True] * 3
+    lines = (four.federation.kit("hospital-b") / "silo" / "jobs" / job / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines if "own" in line] == [0, 1, 2]
