@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from silo_app.errors import ImageUnsupported
-from silo_app.imaging.refusal import RefusalReason, refusal
+from silo_app.imaging.refusal import RefusalReason
 
 __all__ = ["READY", "UNEXPECTED", "Request", "decode", "main"]
 
@@ -66,8 +66,6 @@ def decode(request: Request) -> dict[str, Any]:
         ds = dataset_of(content, also=(request.label_keyword,) if request.label_keyword else ())
         radiograph = radiograph_of(ds)
         named = check_burned_in(ds, ocr=request.ocr) if request.burned_in != "off" else ""
-        if named and request.burned_in == "refuse":
-            raise refusal(RefusalReason.BURNED_IN, named)
         header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
     except ImageUnsupported as error:
         return {"reason": error.reason, "detail": error.problem}
@@ -78,6 +76,8 @@ def decode(request: Request) -> dict[str, Any]:
         }
     except Exception as error:  # noqa: BLE001  (one file more in the list of the refused, and not a run that ends)
         return {"reason": RefusalReason.DECODE_FAILED.value, "detail": f"{UNEXPECTED} ({type(error).__name__})"}
+    if named and request.burned_in == "refuse":
+        return {"reason": RefusalReason.BURNED_IN.value, "detail": named}
     try:
         stored = cache.write(digest, radiograph)
     except OSError as error:  # a full disk is no fault of the file
