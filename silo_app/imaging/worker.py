@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from silo_app.errors import ImageUnsupported
-from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["READY", "UNEXPECTED", "Request", "decode", "main"]
 
@@ -66,6 +66,7 @@ def decode(request: Request) -> dict[str, Any]:
         ds = dataset_of(content, also=(request.label_keyword,) if request.label_keyword else ())
         radiograph = radiograph_of(ds)
         named = check_burned_in(ds, ocr=request.ocr) if request.burned_in != "off" else ""
+        _require_unnamed(named if request.burned_in == "refuse" else "")
         header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
     except ImageUnsupported as error:
         return {"reason": error.reason, "detail": error.problem}
@@ -76,8 +77,6 @@ def decode(request: Request) -> dict[str, Any]:
         }
     except Exception as error:  # noqa: BLE001  (one file more in the list of the refused, and not a run that ends)
         return {"reason": RefusalReason.DECODE_FAILED.value, "detail": f"{UNEXPECTED} ({type(error).__name__})"}
-    if named and request.burned_in == "refuse":
-        return {"reason": RefusalReason.BURNED_IN.value, "detail": named}
     try:
         stored = cache.write(digest, radiograph)
     except OSError as error:  # a full disk is no fault of the file
@@ -87,6 +86,11 @@ def decode(request: Request) -> dict[str, Any]:
     size |= {"source_rows": int(ds.Rows), "source_columns": int(ds.Columns)}  # an image that was decoded has both
     size |= {"brightness": brightness_of(stored).hex()}
     return {"digest": digest, "header": asdict(header), "size": size, "burned_in": bool(named)}
+
+
+def _require_unnamed(named: str) -> None:
+    if named:
+        raise refusal(RefusalReason.BURNED_IN, named)
 
 
 def main() -> None:
