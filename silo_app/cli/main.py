@@ -2,7 +2,22 @@
 
 import typer
 
-from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve, survey
+from silo_app.cli import (
+    catalogue,
+    doctor,
+    edge,
+    evaluate,
+    index,
+    ingest,
+    init,
+    job,
+    labels,
+    model,
+    sample,
+    search,
+    serve,
+    survey,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -10,6 +25,7 @@ app = typer.Typer(
     help="Siloscope inside a hospital: hold, train, index and search X-rays that never leave.",
     pretty_exceptions_enable=False,
 )
+app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 app.add_typer(catalogue.app, name="catalogue")
