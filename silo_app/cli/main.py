@@ -5,6 +5,7 @@ import typer
 from silo_app.cli import (
     catalogue,
     deid,
+    doctor,
     edge,
     evaluate,
     index,
@@ -25,6 +26,7 @@ app = typer.Typer(
     help="Siloscope inside a hospital: hold, train, index and search X-rays that never leave.",
     pretty_exceptions_enable=False,
 )
+app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 app.add_typer(catalogue.app, name="catalogue")
