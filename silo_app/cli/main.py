@@ -2,7 +2,22 @@
 
 import typer
 
-from silo_app.cli import catalogue, deid, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve
+from silo_app.cli import (
+    catalogue,
+    deid,
+    edge,
+    evaluate,
+    index,
+    ingest,
+    init,
+    job,
+    labels,
+    model,
+    sample,
+    search,
+    serve,
+    survey,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +37,7 @@ app.command("serve")(serve.serve)
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(job.app, name="job")
+app.add_typer(survey.app, name="survey")
 app.add_typer(sample.app, name="sample")
 
 

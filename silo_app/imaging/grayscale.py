@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from silo_app.imaging.attributes import integer, item, number, text, word
+from silo_app.imaging.occurring import ALL, FEW, Occurring
 from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["StoredFormat", "display_curve", "inverted", "padding_values", "stored_format"]
@@ -53,20 +54,24 @@ def stored_format(ds: Dataset) -> StoredFormat:
     return StoredFormat(bits=bits, high_bit=high_bit, signed=bool(signed), allocated=allocated)
 
 
-def display_curve(ds: Dataset, stored: StoredFormat, counts: NDArray[np.int64]) -> NDArray[np.float32]:
+def display_curve(ds: Dataset, stored: StoredFormat, occurring: Occurring) -> NDArray[np.float32]:
     """Return brightness in [0, 1] for each stored value, float32 (2 ** bits,); bright is dense.
 
-    `counts` (2 ** bits,) says how many pixels of the image, padding left out, have each value: a window that would
-    show all of them alike is not used, and without a usable one the range of their robust percentiles is shown.
+    A window that would show all values that occur alike is not used, and without a usable one the range of their
+    robust percentiles is shown. Raises `ImageUnsupported` (blank) where fewer than two values occur.
     """
     with np.errstate(all="ignore"):
         values = _modality(ds, stored)
         shown = _voi(ds, values)
-        seen = counts > 0
-        if shown is None or not np.isfinite(shown).all() or np.ptp(shown[seen]) < 1 / 255:
-            shown = _full_range(values, counts)
+        if shown is None or not np.isfinite(shown).all() or not _tells_apart(shown, occurring):
+            shown = _full_range(values, occurring.counts(ALL))
     curve = np.clip(shown, 0, 1)
     return (1 - curve if inverted(ds) else curve).astype(np.float32)
+
+
+def _tells_apart(shown: NDArray[np.float64], occurring: Occurring) -> bool:
+    """Return whether values that occur differ by a grey level; asks all rows only if a few do not show it."""
+    return any(np.ptp(shown[occurring.counts(rows) > 0]) >= 1 / 255 for rows in (FEW, ALL))
 
 
 def inverted(ds: Dataset) -> bool:

@@ -38,6 +38,7 @@ SECONDS_PER_FILE = 60
 _KEPT = "sealed study"
 """What the catalogue keeps of a file since a version; a file of an earlier one is read again."""
 
+_FIRST_BATCH = 8
 _BATCH = 256
 _BATCH_SECONDS = 2.0
 
@@ -221,14 +222,17 @@ def _applier(home: SiloHome, key: SiloKey) -> Applier:
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Group items into batches of at most 256 or two seconds: one transaction each."""
+    """Group items into batches, one transaction each: of 8, 16, ... at most 256, or of two seconds.
+
+    The first ones are small, so that a run that is killed early has not been for nothing.
+    """
     batch: list[Any] = []
-    since = time.monotonic()
+    since, size = time.monotonic(), _FIRST_BATCH
     for item in items:
         batch.append(item)
-        if len(batch) >= _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+        if len(batch) >= size or time.monotonic() - since > _BATCH_SECONDS:
             yield batch
-            batch, since = [], time.monotonic()
+            batch, since, size = [], time.monotonic(), min(2 * size, _BATCH)
     if batch:
         yield batch
 

@@ -11,8 +11,10 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -26,7 +28,7 @@ from pydicom.uid import (
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.refusal import RefusalReason, refusal
 
-__all__ = ["MAX_FILE_BYTES", "dataset_of", "quiet"]
+__all__ = ["LOOKED_AT", "MAX_FILE_BYTES", "dataset_of", "quiet"]
 
 MAX_FILE_BYTES = 256 << 20
 """Twice a 64-megapixel radiograph of 16 bits; also the bound on what a deflated file may grow to."""
@@ -45,7 +47,13 @@ _HEADER_KEYWORDS = (
     "ManufacturerModelName BodyPartExamined BurnedInAnnotation RecognizableVisualFeatures ImageType"
 )
 
+LOOKED_AT = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian})
+"""Transfer syntaxes whose pixels lie in the file as they lie in memory."""
+_PIXEL_DATA = Tag(0x7FE0, 0x0010)
+_LONG = 1 << 20
+"""Bytes; only pixels are longer."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in little and in big endian
 
 # pydicom and its decoders quote values of a broken file in warnings and logs: identifiers. Nothing of it reaches ours.
@@ -98,14 +106,40 @@ def _looks_like_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM" or (len(content) > 16 and content[:2] in {b"\x02\0", b"\x08\0"})
 
 
+class _Looked(io.BytesIO):
+    """A file in memory whose long values are looked at where they lie, and not copied."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._view = memoryview(content)
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """Return bytes, or a view of them where there are many."""
+        if size is None or size < _LONG:
+            return super().read(size)
+        start = self.tell()
+        found = self._view[start : start + size]
+        self.seek(start + len(found))
+        return found
+
+
 def _plain(content: bytes, tags: list[BaseTag] | None) -> Dataset:
-    ds = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=None if tags is None else list(tags))
+    ds = pydicom.dcmread(_Looked(content), force=True, specific_tags=None if tags is None else list(tags))
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         if not little:
             ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    _copy_views(ds, keep=tags is not None and ds.file_meta.TransferSyntaxUID in LOOKED_AT)  # whole files are written again
     return ds
+
+
+def _copy_views(ds: Dataset, *, keep: bool) -> None:
+    """Make bytes of every long value, as pydicom expects them; but `keep` the pixels that are looked at in place."""
+    for tag, element in ds._dict.items():  # noqa: SLF001  (the raw elements, before pydicom converts them)
+        if isinstance(element, RawDataElement) and isinstance(element.value, memoryview):
+            value = element.value if keep and tag == _PIXEL_DATA else bytes(element.value)
+            ds._dict[tag] = element._replace(value=value)  # noqa: SLF001  (a named tuple's own method)
 
 
 def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
@@ -136,10 +170,15 @@ def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
 
 def _check_whole(ds: Dataset, content: bytes) -> None:
     for element in ds._dict.values():  # noqa: SLF001  (the raw elements, before pydicom converts them)
-        length = getattr(element, "length", _UNDEFINED_LENGTH)
+        length = getattr(element, "length", None)
         value = getattr(element, "value", None)
-        if length != _UNDEFINED_LENGTH and isinstance(value, bytes) and len(value) < length:
+        if length is None:
+            continue
+        if length != _UNDEFINED_LENGTH and isinstance(value, bytes | memoryview) and len(value) < length:
             raise refusal(RefusalReason.TRUNCATED, f"{element.tag} holds {len(value)} of {length} bytes")
+        # pydicom takes a sequence of frames that ends within its delimiter (PS3.5 A.4).
+        if length == _UNDEFINED_LENGTH and element.tag == _PIXEL_DATA and content.rfind(_DELIMITER) < 0:
+            raise refusal(RefusalReason.TRUNCATED, "the file ends within its pixel data")
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir()) and any(
         tag in content for tag in _PIXEL_TAGS
     ):

@@ -3,6 +3,7 @@
 Whatever is not a single, grayscale, presentable X-ray image raises `ImageUnsupported` with one of `RefusalReason`.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +14,11 @@ from pydicom.dataset import Dataset
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.acceptance import check_acceptable
-from silo_app.imaging.grayscale import StoredFormat, display_curve, padding_values, stored_format
+from silo_app.imaging.grayscale import display_curve, padding_values, stored_format
+from silo_app.imaging.occurring import Occurring
 from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
-from silo_app.imaging.resample import MAX_SIDE, area_mean, target_shape
+from silo_app.imaging.resample import MAX_SIDE, area_mean, ramp_of, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
@@ -51,7 +53,8 @@ def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
             if not source.is_file():  # a pipe would wait for ever; a folder, or nothing at all
                 raise refusal(RefusalReason.UNREADABLE, "there is no such file, or it is not a regular one")
             with source.open("rb") as file:
-                return file.read(MAX_FILE_BYTES + 1)
+                # Asked for what there is: asked for all that there may be, Python would first make room for it.
+                return file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) + 1)
         return source.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise refusal(RefusalReason.UNREADABLE, f"the file cannot be read ({type(error).__name__})") from None
@@ -64,38 +67,26 @@ def radiograph_of(ds: Dataset, *, max_side: int = MAX_SIDE) -> Radiograph:
     stored = stored_format(ds)
     index = stored_pixels(ds, stored)  # uint16 (rows, columns): position of the stored value in stored.values
     padding = padding_values(ds, stored)
-    curve = display_curve(ds, stored, _counts(index, stored, padding))
+    occurring = Occurring(index, stored.bits, padding)
+    curve = display_curve(ds, stored, occurring)
     aspect = pixel_aspect(ds)
     height, width, step = target_shape(*index.shape, aspect=aspect, max_side=max_side)
-    pixels = _reduced(curve, index, padding, height, width)
+    pixels = _reduced(curve, index, occurring, height, width)
     spacing = pixel_width_mm(ds)
     return Radiograph(pixels=pixels, spacing_mm=None if spacing is None else spacing * step)
-
-
-def _counts(index: NDArray[np.uint16], stored: StoredFormat, padding: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """Return how often each stored value occurs outside the padding, int64 (2 ** bits,), in about 512 rows.
-
-    Raises `ImageUnsupported` (blank) if fewer than two values do so in all rows.
-    """
-    for step in (max(1, len(index) // MAX_SIDE), 1):
-        counts = np.bincount(index[::step].ravel(), minlength=1 << stored.bits)
-        if padding is not None:
-            counts[padding] = 0
-        if np.count_nonzero(counts) >= 2:
-            return counts
-    raise refusal(RefusalReason.BLANK, "all pixels have the same value, or are padding")
 
 
 def _reduced(
     curve: NDArray[np.float32],
     index: NDArray[np.uint16],
-    padding: NDArray[np.bool_] | None,
+    occurring: Occurring,
     height: int,
     width: int,
 ) -> NDArray[np.float32]:
     """Map (rows, columns) through the curve and average to (height, width); padding is black and counts for nothing."""
+    padding = occurring.padding
     if padding is None:
-        return np.clip(area_mean(index, curve, height, width), 0, 1)
+        return np.clip(area_mean(index, ramp_of(curve, *occurring.extremes) or curve, height, width), 0, 1)
     weight = (~padding).astype(np.float32)
     total = area_mean(index, curve * weight, height, width)
     share = area_mean(index, weight, height, width)

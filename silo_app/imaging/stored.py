@@ -12,6 +12,7 @@ from silo_app.errors import ImageUnsupported
 from silo_app.imaging.attributes import integer, text
 from silo_app.imaging.codestream import check_codestream
 from silo_app.imaging.grayscale import StoredFormat
+from silo_app.imaging.parse import LOOKED_AT
 from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["stored_pixels"]
@@ -29,6 +30,13 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
     Raises `ImageUnsupported` (truncated, bad-geometry, unsupported-transfer-syntax, decode-failed, too-large).
     """
     rows, columns = integer(ds, "Rows"), integer(ds, "Columns")
+    if text(ds.file_meta, "TransferSyntaxUID") in LOOKED_AT and stored.allocated == 16:
+        content = ds.get_item("PixelData").value  # as it lies in the file, whatever its VR would make of it
+        if not isinstance(content, bytes | memoryview) or not content:
+            raise refusal(RefusalReason.NO_PIXELS, "Pixel Data is empty")
+        _check_length(content, rows * columns * 2)
+        native = np.frombuffer(content, "<u2", rows * columns).reshape(rows, columns)
+        return _unpacked(native, stored, shift=stored.high_bit - (stored.bits - 1))
     decoded = _decode(ds, rows, columns, stored)
     if decoded.shape != (rows, columns) or decoded.dtype.kind not in "iu":
         raise refusal(RefusalReason.BAD_GEOMETRY, f"decoded to shape {decoded.shape}, not to {rows} x {columns}")
@@ -65,7 +73,7 @@ def _decode(ds: Dataset, rows: int, columns: int, stored: StoredFormat) -> NDArr
     return decoded
 
 
-def _check_length(content: bytes, expected: int) -> None:
+def _check_length(content: bytes | memoryview, expected: int) -> None:
     if len(content) < expected:
         raise refusal(RefusalReason.TRUNCATED, f"{len(content)} bytes of pixels where {expected} are declared")
 
@@ -75,8 +83,10 @@ def _name(syntax: UID) -> str:
     return syntax.name if not syntax.is_private and syntax.name != syntax else "unknown"
 
 
-def _unpacked(decoded: NDArray[np.generic], stored: StoredFormat, *, shift: int) -> NDArray[np.uint16]:
+def _unpacked(decoded: NDArray[Any], stored: StoredFormat, *, shift: int) -> NDArray[np.uint16]:
     """Keep the stored bits only (old files have overlays in the others), sign-extend, and start at 0."""
+    if not (shift or stored.signed) and decoded.dtype == np.uint16 and int(decoded.max()) < 1 << stored.bits:
+        return decoded  # most files: nothing to do, so nothing is copied
     raw = decoded.astype(np.int32) >> shift if shift else decoded
     bits = raw.astype(np.uint16) & np.uint16((1 << stored.bits) - 1)
     # Two's complement: flipping the sign bit maps the lowest value to 0 and keeps the order.

@@ -49,7 +49,7 @@ def decode(request: Request) -> dict[str, Any]:
 
     from silo_app.imaging.brightness import brightness_of
     from silo_app.imaging.burned_in import check_burned_in
-    from silo_app.imaging.cache import RadiographCache, as_cached
+    from silo_app.imaging.cache import RadiographCache
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
     from silo_app.imaging.radiograph import radiograph_of, read_bytes
@@ -74,13 +74,13 @@ def decode(request: Request) -> dict[str, Any]:
             "detail": "decoding needs more memory than there is",
         }
     try:
-        cache.write(digest, radiograph)
+        stored = cache.write(digest, radiograph)
     except OSError as error:  # a full disk is no fault of the file
         return {"failed": error.strerror or type(error).__name__}
     height, width = radiograph.pixels.shape
     size = {"height": height, "width": width, "spacing_mm": radiograph.spacing_mm}
     size |= {"source_rows": int(ds.Rows), "source_columns": int(ds.Columns)}  # an image that was decoded has both
-    size |= {"brightness": brightness_of(as_cached(radiograph)).hex()}
+    size |= {"brightness": brightness_of(stored).hex()}
     return {"digest": digest, "header": asdict(header), "size": size, "burned_in": bool(named)}
 
 
@@ -92,6 +92,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels and identifiers
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom would import it, to fetch files that we never ask for
     import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
 
     print(READY, file=replies, flush=True)

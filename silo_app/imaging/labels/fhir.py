@@ -10,13 +10,14 @@ from typing import Any
 
 from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
-from silo_app.config import FhirLabels, Said
+from silo_app.config import FhirLabels
 from silo_app.errors import LabelsInvalid
 from silo_app.imaging.labels.codes import CodeBook
 from silo_app.imaging.labels.csv_file import MAX_ISSUES
 from silo_app.imaging.labels.statement import Statement, labels_of
 from silo_app.imaging.labels.table import Issue, Key, LabelTable
 from silo_app.imaging.labels.vocabulary import Terms
+from silo_app.settings.labels import Said
 
 __all__ = ["read_fhir"]
 

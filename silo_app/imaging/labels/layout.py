@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from silo_app.cases import Finding
-from silo_app.config import CsvLabels, Said, Uncertain
+from silo_app.config import CsvLabels
+from silo_app.settings.labels import Said, Uncertain
 
 __all__ = ["CsvLayout", "layout_of"]
 

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
-from silo_app.config import Said, SrLabels
+from silo_app.config import SrLabels
 from silo_app.errors import LabelsInvalid
 from silo_app.imaging.attributes import identifier, item, text, word
 from silo_app.imaging.labels.codes import ABSENT, PRESENT, CodeBook
@@ -24,6 +24,7 @@ from silo_app.imaging.labels.statement import Statement, labels_of, united
 from silo_app.imaging.labels.table import Issue, Key, LabelTable
 from silo_app.imaging.labels.vocabulary import Terms
 from silo_app.imaging.parse import quiet
+from silo_app.settings.labels import Said
 
 __all__ = ["read_sr"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
-from silo_app.config import Said, Uncertain
+from silo_app.settings.labels import Said, Uncertain
 
 __all__ = ["Statement", "agreed", "labels_of", "united"]
 
