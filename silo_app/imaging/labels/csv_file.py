@@ -31,10 +31,12 @@ class _Reading:
     said: dict[Key, dict[str, list[tuple[int, Statement]]]] = field(default_factory=lambda: defaultdict(dict))
     """By key and reader: lines and what they say."""
     issues: list[Issue] = field(default_factory=list)
+    issue_count: int = 0
     rows: int = 0
 
     def odd(self, line: int, column: str, problem: str, *, fatal: bool = False) -> None:
         """Write down an issue; fatal ones are never dropped for want of room."""
+        self.issue_count += 1
         if len(self.issues) < MAX_ISSUES or (fatal and not any(issue.fatal for issue in self.issues)):
             self.issues.append(Issue(line, column, problem, fatal))
 
@@ -59,6 +61,7 @@ def read_csv(layout: CsvLayout, path: Path, content: bytes, origin: Origin) -> L
         unmapped=reading.terms.unmapped,
         outside=reading.terms.outside,
         issues=tuple(sorted(reading.issues)),
+        issue_count=reading.issue_count,
     )
 
 
