@@ -1,0 +1,39 @@
+"""Training that takes no time: every weight changes a little, at random. Notes when each round began and ended.
+
+Run by NVFlare's Client API in the sites of `benchmarks.federations`.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import nvflare.client as flare
+
+STEPS = 1
+
+
+def main(folder: Path) -> None:
+    """Answer every round; append one line of JSON a round to a file of this site in `folder`."""
+    flare.init()
+    site = flare.get_site_name()
+    random = np.random.default_rng(os.getpid())
+    with (folder / f"{site}.jsonl").open("a", encoding="utf-8", buffering=1) as file:
+        while flare.is_running():
+            received = flare.receive()
+            if received is None:
+                break
+            began = time.time()
+            params = {
+                name: np.asarray(value) + random.normal(0, 1e-3, np.shape(value)).astype(np.float32)
+                for name, value in received.params.items()
+            }
+            ended = time.time()
+            flare.send(flare.FLModel(params=params, meta={"NUM_STEPS_CURRENT_ROUND": STEPS}))
+            file.write(json.dumps({"began": began, "ended": ended}) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
