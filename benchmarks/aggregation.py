@@ -34,6 +34,7 @@ TARGETS = (
     Target("upload_ratio_12_bits", 0.52),
     Target("download_ratio_12_bits", 1.02),
     Target("codec_cpu_s_12_bits", 1.2),
+    Target("silo_peak_ratio_12_bits", 2.5),
     Target("server_peak_mb_12_bits", 500),
 )
 
@@ -209,7 +210,7 @@ def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
         Figure(f"masks_agree_cpu_s_{bits}_bits", (seconds["share"] + seconds["agree"]) / len(sessions), "s"),
         Figure(f"codec_cpu_s_{bits}_bits", seconds["encrypt"] + seconds["open"], "s"),
         Figure(f"server_add_cpu_s_{bits}_bits", seconds["add"], "s"),
-        Figure(f"silo_peak_mb_{bits}_bits", silo_peak(sessions, rounds + 1, random), "MB"),
+        Figure(f"silo_peak_ratio_{bits}_bits", silo_peak(sessions, rounds + 1, random) * 1e6 / plain, "x float32"),
         Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 2, random), "MB"),
     ]
 

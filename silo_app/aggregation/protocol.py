@@ -72,14 +72,13 @@ class SiloSession:
         min_silos: int = 2,
         random: np.random.Generator | None = None,
         state: bytes | None = None,
-        masked: bool = True,
     ) -> None:
         """Begin a job, or go on with one.
 
         `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
         silo trains on (nobody but the silos learns more than sums of it), `min_silos` the smallest number of updates in a
         sum that this silo will open, `random` rounds (by default from a secret seed). `state` is what `export_state` gave
-        in the job that this one resumes. `masked=False` leaves the masks away, and is on its way out.
+        in the job that this one resumes.
         """
         if samples < 1:
             raise UpdateRefused("no images to train on", where=identity.name, remedy="Ingest images, then join.")
@@ -89,8 +88,7 @@ class SiloSession:
         self.settings = settings or AggregationSettings()
         self.min_silos = max(min_silos, 2)
         self._identity = identity
-        self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos, masked)
-        self._masked = masked and not self._terms.plain
+        self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos)
         basis = sha256(b"siloscope/basis/2" + layout.digest + initial + self.settings.digest).digest()
         fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), job, samples=samples)
         self._progress: Progress = fresh
@@ -164,7 +162,7 @@ class SiloSession:
 
         It may run ahead of the rounds that this silo has closed. Without masks it is empty.
         """
-        if not self._masked:
+        if self._terms.plain:
             return b""
         if round_number not in self._rounds:
             if round_number < self.next_round or len(self._rounds) >= SHARED_AHEAD:
@@ -185,7 +183,7 @@ class SiloSession:
         self._require_turn(round_number)
         names = tuple(sorted(participants))
         self._require_participants(names)
-        if self._masked:
+        if not self._terms.plain:
             self._masked_round(round_number).begin(participants)
         self._begun = _Begun(round_number, names)
 
@@ -219,14 +217,14 @@ class SiloSession:
 
         Raises `RoundRefused` for another set than before, silos beside the round, or fewer than `min_silos`.
         """
-        return self._masked_round(round_number).sign(survivors, self.min_silos) if self._masked else b""
+        return self._masked_round(round_number).sign(survivors, self.min_silos) if not self._terms.plain else b""
 
     def reveal(self, round_number: int, signatures: Mapping[str, bytes]) -> bytes:
         """Return what others need to take masks off the survivors' sum, and nothing that opens one silo's message.
 
         Raises `SurvivorsDisputed` if a silo signed another set, `RoundRefused` below `threshold` signatures.
         """
-        return self._masked_round(round_number).reveal(signatures) if self._masked else b""
+        return self._masked_round(round_number).reveal(signatures) if not self._terms.plain else b""
 
     def open_sum(
         self,
@@ -294,7 +292,7 @@ class SiloSession:
         update: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
         begun = self._require_begun(round_number)
-        rounds = self._masked_round(round_number) if self._masked else None
+        rounds = self._masked_round(round_number) if not self._terms.plain else None
         envelope = Envelope(
             begun.participants,
             len(self.silos),
@@ -326,8 +324,6 @@ class SiloSession:
         self, header: Header, members: Members, reveals: Mapping[str, bytes], bundles: Mapping[str, bytes]
     ) -> Masks:
         """Return what takes the masks off a sum."""
-        if not self._masked:
-            return Masks((), (), plain_modulus())
         place = Place(members, header.round_number)
         own = self._rounds.get(place.number)
         if own is not None and own.bundles and own.digest == header.masks and members.job == self.job:

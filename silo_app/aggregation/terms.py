@@ -31,7 +31,6 @@ class Terms:
     layout: Layout
     settings: AggregationSettings
     min_silos: int
-    masked: bool
 
     @property
     def plain(self) -> bool:

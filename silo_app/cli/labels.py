@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.catalogue import Catalogue, SiloKey
+from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.cli.edge import FormatOption, OutputFormat, emit
 from silo_app.config import CsvLabels, NoLabels, PresetLabels, SiloHome, TagLabels, load
 from silo_app.errors import ConfigInvalid
@@ -103,6 +103,7 @@ def as_data(table: "LabelTable") -> dict[str, Any]:
         "findings": counted(table.keys),
         "unmapped": as_reported(table.unmapped),
         "no_shared_name": as_reported(table.outside),
+        "issue_count": max(table.issue_count, len(table.issues)),
         "issues": [
             {"line": issue.line, "column": issue.column, "problem": issue.problem, "fatal": issue.fatal}
             for issue in table.issues
@@ -139,9 +140,9 @@ def _preset(preset: str, file: Path, images: Path | None, uncertain: Uncertain) 
 
 def _matched(home: SiloHome, table: "LabelTable") -> dict[str, int]:
     """Return how many of the silo's images the file names."""
-    key = SiloKey.load_or_create(home.key)
-    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
-        views = list(writer.identities())
+    key = SiloKey.load(home.key)
+    with Catalogue.open(home.catalogue, vault=Vault(key)) as catalogue:
+        views = catalogue.identities()
     labels, unmatched = table.matched(views, key.name)
     return {"views": len(views), "labelled": sum(bool(known) for known in labels.values()), "keys_without_image": unmatched}
 
@@ -173,7 +174,7 @@ def _print(data: dict[str, Any]) -> None:
         (str(issue["line"] or ""), issue["column"], ("WRONG: " if issue["fatal"] else "") + issue["problem"])
         for issue in issues[:_SHOWN]
     ]
-    _print_table(screen, ("line", "column", f"what is odd ({len(issues)} in all)"), lines)
+    _print_table(screen, ("line", "column", f"what is odd ({data['issue_count']} in all)"), lines)
 
 
 def _print_table(screen: Console, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -26,6 +26,7 @@ class RefusalReason(StrEnum):
     DECODE_FAILED = "decode-failed"
     UNREADABLE = "unreadable"
     DUPLICATE_INSTANCE = "duplicate-instance"
+    BURNED_IN = "burned-in-annotation"
 
 
 _FETCH_AGAIN = "Fetch the image again from the archive."
@@ -46,6 +47,7 @@ _REMEDIES = {
     RefusalReason.BLANK: "There is nothing to see in it; " + _FETCH_AGAIN.lower(),
     RefusalReason.DECODE_FAILED: _FETCH_AGAIN,
     RefusalReason.UNREADABLE: "Let the account that runs Siloscope read the file.",
+    RefusalReason.BURNED_IN: "Have the text masked in the archive; or look at the picture and set `imaging` in silo.yaml.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
 }
 

@@ -62,6 +62,20 @@ def test_silos_that_had_not_opened_the_last_sum_catch_up_under_the_old_key(make,
     np.testing.assert_allclose(again.round(4, updates)[ONE], again.mean(updates), atol=2e-4)
 
 
+def test_a_job_resumed_by_fewer_silos_opens_the_old_sums_alike(make):
+    """A field's steps depend on how many silos share it: for an old sum, those of the old job."""
+    federation = make((*COUNTS, 40), bits=10).ready()
+    federation.round(1, federation.updates(1))
+    closed, bundles = federation.sum(2, federation.updates(2)), federation.bundles[2]
+    expected = federation.sessions["silo-00"].open_sum(2, *closed).update
+    kept = {name: state for name, state in states(federation).items() if name != "silo-03"}
+    again = resumed(make, kept, bits=10).exchange()
+    np.testing.assert_array_equal(again.sessions[ONE].open_sum(2, *closed, bundles).update, expected)
+    again.sessions[TWO].open_sum(2, *closed, bundles)
+    updates = again.updates(3)
+    np.testing.assert_allclose(again.round(3, updates)[ONE], again.mean(updates), atol=1e-3)
+
+
 def test_a_round_that_was_open_is_done_anew(make, stopped):
     stopped.begin(3)
     lost = stopped.encrypt(3, ONE, stopped.updates(3)[ONE])
