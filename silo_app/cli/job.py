@@ -1,5 +1,6 @@
 """`silo job`: what a researcher does with jobs, beside NVFlare's own console."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from silo_app.errors import ConfigInvalid
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
 _people = Screen(stderr=True)
+_WATCH_S = 3.0
 
 AdminOption = Annotated[
     Path, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
@@ -108,20 +110,27 @@ def list_jobs(
 
 @app.command()
 def watch(job: str, admin: AdminOption, timeout: Annotated[float, typer.Option(help="Seconds.")] = 86_400) -> None:
-    """Follow a job until it is over.
+    """Follow a job until it is over; of a training, every round and who is not in it.
 
     Example:
         silo job watch 7f2c1e9a-... --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
+    from silo_app.errors import JobFailed
+    from silo_app.flare.console import Console, told_of_rounds
 
-    start = time.monotonic()
+    start, told = time.monotonic(), 0
     with Console.open(admin) as console, _people.status(job) as line:
-        state = console.wait(
-            job,
-            timeout_s=timeout,
-            tell=lambda s: line.update(f"{s.name}: {s.status}, {time.monotonic() - start:.0f} s"),
-        )
+
+        def tell(state: Any) -> None:
+            nonlocal told
+            line.update(f"{state.name}: {state.status}, {time.monotonic() - start:.0f} s")
+            with contextlib.suppress(JobFailed):  # a job has no log before it runs
+                rounds = told_of_rounds(console.log(job))
+                for sentence in rounds[told:]:
+                    _people.print(sentence, highlight=False, markup=False)
+                told = max(told, len(rounds))
+
+        state = console.wait(job, timeout_s=timeout, tell=tell, poll_s=_WATCH_S)
     _people.print(f"{state.name}: {state.status} after {state.duration}")
 
 

@@ -3,6 +3,7 @@
 Memory is N x S x S bytes, and 5 bytes for each label: 100,000 views at 64 px with 18 findings are 420 MB.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared
+from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 
 __all__ = ["Images", "labels_of", "load"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,37 @@ class Images:
 
 
 def load(
-    home: SiloHome, spec: EncoderSpec, progress: Callable[[int, int], None] | None = None, *, split: Split | None = None
+    home: SiloHome,
+    spec: EncoderSpec,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    split: Split | None = None,
+    leave_out: bool = False,
 ) -> Images:
     """Read the silo's views, or those of one split, in the catalogue's order.
 
-    Raises `NotReady` without a catalogue or with a radiograph missing from the cache, `CatalogueDamaged`.
+    Raises `NotReady` without a catalogue, `CatalogueDamaged`; and `NotReady` for a radiograph that is missing or damaged
+    in the cache, unless such views are to be left out (`leave_out`): one bad study must not cost a silo's training.
     """
     with Catalogue.open(home.catalogue) as catalogue:
         views = catalogue.views(split)
     cache = RadiographCache(home.cache)
     pixels = np.empty((len(views), spec.input_size, spec.input_size), np.uint8)
+    sound = np.ones(len(views), dtype=np.bool_)
     for index, view in enumerate(views):
-        pixels[index] = squared(cache.read(view.digest), spec.input_size)
+        try:
+            pixels[index] = squared(cache.read(view.digest), spec.input_size)
+        except NotReady:
+            if not leave_out:
+                raise
+            sound[index] = False
         if progress is not None:
             progress(index + 1, len(views))
+    if not sound.all():
+        _log.warning("%d of %d radiographs cannot be read and are left out: silo ingest", (~sound).sum(), len(views))
     targets, known = labels_of(views, spec)
-    return Images(views, pixels, targets, known)
+    everything = Images(views, pixels, targets, known)
+    return everything if sound.all() else everything.where(sound)
 
 
 def labels_of(views: Sequence[View], spec: EncoderSpec) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

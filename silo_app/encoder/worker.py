@@ -44,7 +44,7 @@ class Worker:
     def open(self, progress: Progress, *, spec: dict[str, Any], seed: int, start: str | None = None) -> dict[str, Any]:
         """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`."""
         self._spec = EncoderSpec.model_validate(spec)
-        images = load(self._home, self._spec, progress)
+        images = load(self._home, self._spec, progress, leave_out=True)
         self._train, self._held_out = images.where(~images.held_out), images.where(images.held_out)
         self._model = build(self._spec, seed)
         if start is not None:

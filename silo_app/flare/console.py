@@ -14,7 +14,7 @@ from typing import Any
 
 from silo_app.errors import CertificateMissing, ConfigInvalid, InputError, JobFailed, NotReady, ServerUnreachable
 
-__all__ = ["Console", "JobState", "stage_job"]
+__all__ = ["Console", "JobState", "stage_job", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _POLL_S = 1.0
@@ -167,6 +167,14 @@ class Console:
             raise JobFailed(f"no log of job {job}: {error}", remedy="See `silo job list`.") from None
         logs = result.get("logs", result) if isinstance(result, dict) else {"server": str(result)}
         return "\n".join(str(text) for text in logs.values()) if isinstance(logs, dict) else str(logs)
+
+
+def told_of_rounds(log: str) -> list[str]:
+    """Return what the server's log of a training says of its rounds, a line each (`RoundRecord.sentence`)."""
+    marks = (": sum of ", ": void: ", " kept by ", "joined: ", "taken back")
+    lines = (line for line in log.splitlines() if "TrainingRounds - INFO" in line)
+    told = (line.partition("] - ")[2] for line in lines)
+    return [line for line in told if any(mark in line for mark in marks)]
 
 
 @contextmanager

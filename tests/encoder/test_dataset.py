@@ -36,6 +36,16 @@ def test_a_missing_radiograph_is_said_with_its_remedy(fill_silo, spec):
         load(home, spec)
 
 
+def test_a_bad_study_can_be_left_out(fill_silo, spec):
+    home = fill_silo(views=6)
+    whole = load(home, spec)
+    bad = home.cache / whole.views[2].digest[:2] / f"{whole.views[2].digest}.npy"
+    bad.write_bytes(bad.read_bytes()[:-3])
+    rest = load(home, spec, leave_out=True)
+    assert list(rest.views) == [view for index, view in enumerate(whole.views) if index != 2]
+    assert np.array_equal(rest.pixels, np.delete(whole.pixels, 2, axis=0))
+
+
 def test_a_silo_without_a_catalogue_is_not_ready(make_silo, spec):
     with pytest.raises(NotReady):
         load(make_silo(), spec)

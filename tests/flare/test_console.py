@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady
-from silo_app.flare.console import Console, JobState, stage_job
+from silo_app.flare.console import Console, JobState, stage_job, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -46,6 +47,40 @@ def test_a_folder_that_is_no_job_is_refused(tmp_path):
 def test_a_kit_that_is_no_researchers_is_refused(tmp_path):
     with pytest.raises(CertificateMissing, match="not a researcher's startup kit"), Console.open(tmp_path):
         pass
+
+
+def test_what_a_log_says_of_the_rounds():
+    prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
+    other = "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - sum of nothing"
+    wanted = ["joined: a, b", "round 1: sum of a; without b: late (update)", "round 2: void: too few"]
+    assert told_of_rounds("\n".join([other, *(prefix + line for line in wanted), prefix + "Workflow started"])) == wanted
+
+
+def console_of(*jobs):
+    metas = [{"job_id": job, "name": name, "status": status} for job, name, status in jobs]
+    session = SimpleNamespace(
+        list_jobs=lambda **_: metas, get_job_meta=lambda job: next(m for m in metas if m["job_id"] == job)
+    )
+    return Console(session)
+
+
+def test_the_newest_training_that_did_not_complete_is_resumed():
+    console = console_of(("3", "index", "FINISHED:COMPLETED"), ("2", "train", "FINISHED:ABNORMAL"), ("1", "train", "x"))
+    assert console.unfinished("train") == "2"
+    assert console.unfinished("train", "2") == "2"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "problem"),
+    [
+        ([], "no job train ran yet"),
+        ([("1", "train", "FINISHED:COMPLETED")], "the last one completed"),
+        ([("1", "train", "RUNNING")], "job 1 is RUNNING"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(jobs, problem):
+    with pytest.raises(NotReady, match=problem):
+        console_of(*jobs).unfinished("train")
 
 
 @pytest.mark.parametrize(

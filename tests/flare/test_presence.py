@@ -1,0 +1,37 @@
+"""A silo is gone when its site says that the job's process has ended, or cannot be reached, some times in a row."""
+
+import time
+
+import pytest
+
+from silo_app.flare import cells, words
+from silo_app.flare.presence import Presence
+
+
+@pytest.mark.parametrize(
+    ("answer", "gone"),
+    [
+        (words.HERE, False),
+        (words.ENDED, True),
+        (cells.CellUnreachable("a"), True),
+        (cells.CellTimeout("a"), False),
+    ],
+)
+def test_who_is_gone(monkeypatch, answer, gone):
+    asked = []
+
+    def request(core, topic, target, payload, timeout_s):
+        asked.append((topic, target, payload))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cells, "request", request)
+    presence = Presence(None, ["a"], "job-1", every_s=0.0)
+    assert not presence.is_gone("a")
+    end = time.monotonic() + 10
+    while len(asked) < 6 and time.monotonic() < end:
+        time.sleep(0.05)
+    presence.close()
+    assert presence.is_gone("a") is gone
+    assert set(asked) == {(words.TOPIC_ALIVE, "a", b"job-1")}
