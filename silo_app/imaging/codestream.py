@@ -29,7 +29,7 @@ def check_codestream(pixel_data: bytes, rows: int, columns: int) -> None:
         # A decoder would make up the rest, or (CharLS) look for it for ever.
         raise refusal(RefusalReason.TRUNCATED, "the compressed image does not end with its end marker")
     if frame[:2] == _START_OF_JPEG and not _segments_follow(frame):
-        raise refusal(RefusalReason.DECODE_FAILED, "the compressed image's segments do not follow one another")
+        raise refusal(RefusalReason.DECODE_FAILED, "the compressed image's headers contradict themselves")
     size = codestream_size(frame)
     if size is not None and size != (rows, columns):
         raise refusal(
@@ -64,7 +64,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
 
 
 def _segments_follow(frame: bytes) -> bool:
-    """Return whether each segment up to the scan ends where the next marker is, and its Huffman tables fill it.
+    """Return whether each segment up to the scan ends where the next marker is, and holds what it must.
 
     GDCM's codec goes on at the wrong byte instead, and ends the process when it notices.
     """
@@ -76,6 +76,8 @@ def _segments_follow(frame: bytes) -> bool:
             continue
         end = at + 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
         if marker == 0xC4 and not _tables_fill(frame[at + 4 : end]):
+            return False
+        if marker in _FRAME_HEADERS and not _is_gray(frame[at + 4 : end]):
             return False
         if marker == 0xDA:
             return end < len(frame)
@@ -89,3 +91,8 @@ def _tables_fill(tables: bytes) -> bool:
     while at + 17 <= len(tables):
         at += 17 + sum(tables[at + 1 : at + 17])
     return at == len(tables)
+
+
+def _is_gray(header: bytes) -> bool:
+    """Return whether a frame header (B.2.2) is of 2 to 16 bits and one component."""
+    return len(header) == 9 and 2 <= header[0] <= 16 and header[5] == 1

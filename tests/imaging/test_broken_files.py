@@ -291,8 +291,10 @@ def test_numbers_that_are_none_do_not_spoil_the_picture(make_dataset, encode_dic
     [
         (lambda frame: frame.replace(b"\xff\xd9", b""), "truncated"),
         (lambda frame: frame[:13] + frame[14:], "decode-failed"),  # the next marker is where none is expected
+        (lambda frame: frame[:6] + b"\xce" + frame[7:], "decode-failed"),
+        (lambda frame: frame[:11] + b"\x03" + frame[12:], "decode-failed"),
     ],
-    ids=["no end", "a byte lost"],
+    ids=["no end", "a byte lost", "206 bits a pixel", "three components"],
 )
 def test_jpeg_ls_that_its_decoder_would_hang_or_die_on_is_refused_before(
     refuse, make_dataset, encode_dicom, make_picture, broken, reason
