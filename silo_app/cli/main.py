@@ -4,6 +4,7 @@ import typer
 
 from silo_app.cli import (
     catalogue,
+    deid,
     doctor,
     edge,
     evaluate,
@@ -30,6 +31,8 @@ app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
+app.command("deid")(deid.deid)
+app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
