@@ -133,7 +133,10 @@ def by_syntax(folder: Path, repetitions: int) -> Iterator[Figure]:
         slow = name == "JPEG 2000"
         count = repetitions // 4 + 2 if slow else repetitions
         bare = ours = float("inf")
+        held = RadiographCache(folder / "cache")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         for _ in range(count):  # in turn, so that both meet the same disturbances
+            held.discard(digest)  # an image that is new, as in an ingest
             bare = min(bare, best(lambda path=path: pydicom.dcmread(path).pixel_array, 1))
             ours = min(ours, best(lambda request=request: decode(request), 1))
         yield Figure(f"{name}: bare pydicom", bare * 1e3, "ms")

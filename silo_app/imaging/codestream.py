@@ -28,6 +28,8 @@ def check_codestream(pixel_data: bytes, rows: int, columns: int) -> None:
     if frame[:2] == _START_OF_JPEG and _END_OF_JPEG not in frame[-_TRAILER:]:
         # A decoder would make up the rest, or (CharLS) look for it for ever.
         raise refusal(RefusalReason.TRUNCATED, "the compressed image does not end with its end marker")
+    if frame[:2] == _START_OF_JPEG and not _segments_follow(frame):
+        raise refusal(RefusalReason.DECODE_FAILED, "the compressed image's headers contradict themselves")
     size = codestream_size(frame)
     if size is not None and size != (rows, columns):
         raise refusal(
@@ -59,3 +61,38 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
             return None
         at += 1 if marker == 0xFF else 2 if marker in _STANDALONE else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
+
+
+def _segments_follow(frame: bytes) -> bool:
+    """Return whether each segment up to the scan ends where the next marker is, and holds what it must.
+
+    GDCM's codec goes on at the wrong byte instead, and ends the process when it notices.
+    """
+    at = 2
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF or marker in _STANDALONE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xC4 and not _tables_fill(frame[at + 4 : end]):
+            return False
+        if marker in _FRAME_HEADERS and not _is_gray(frame[at + 4 : end]):
+            return False
+        if marker == 0xDA:
+            return end < len(frame)
+        at = end
+    return False
+
+
+def _tables_fill(tables: bytes) -> bool:
+    """Return whether Huffman tables (ISO/IEC 10918-1 B.2.4.2) take exactly the room that their segment has."""
+    at = 0
+    while at + 17 <= len(tables):
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return at == len(tables)
+
+
+def _is_gray(header: bytes) -> bool:
+    """Return whether a frame header (B.2.2) is of 2 to 16 bits and one component."""
+    return len(header) == 9 and 2 <= header[0] <= 16 and header[5] == 1

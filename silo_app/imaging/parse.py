@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import pydicom
@@ -84,8 +85,7 @@ def dataset_of(content: bytes, *, also: tuple[str, ...] = (), everything: bool =
         raise refusal(RefusalReason.TOO_LARGE, f"{len(content) >> 20} MiB in one file; the limit is 256 MiB")
     if not _looks_like_dicom(content):
         raise refusal(RefusalReason.NOT_DICOM, "neither the DICM prefix nor a DICOM group at its start")
-    used = [Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also)]
-    tags = None if everything else used
+    tags = None if everything else list(_wanted(also))
     with quiet():
         try:
             ds = _inflated(content, tags) or _plain(content, tags)
@@ -99,6 +99,11 @@ def dataset_of(content: bytes, *, also: tuple[str, ...] = (), everything: bool =
             raise refusal(RefusalReason.NOT_DICOM, f"the header cannot be parsed ({type(error).__name__})") from None
         _check_whole(ds, content)
     return ds
+
+
+@lru_cache(maxsize=8)
+def _wanted(also: tuple[str, ...]) -> tuple[BaseTag, ...]:
+    return tuple(Tag(keyword) for keyword in (*_IMAGE_KEYWORDS.split(), *_HEADER_KEYWORDS.split(), *also))
 
 
 def _looks_like_dicom(content: bytes) -> bool:
