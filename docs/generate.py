@@ -58,6 +58,8 @@ REMEDIES = {
     "signature-invalid": "Nothing was used. Tell the operator: a participant's certificate is not of this federation.",
     "siloscope": "Read the message: it says what to do.",
     "source-empty": "Name the folder that holds the DICOM files, in `silo.yaml` or with `--source`.",
+    "source-unreachable": "Nothing was removed, and what was read stays. Mend what the message names and run `silo ingest` again: it "
+    "goes on from there.",
     "state": "Mend what the message names on this machine.",
     "update-refused": "Nothing was used. Bring all silos to the same versions, or lower the learning rate if the loss was "
     "not finite.",
@@ -166,7 +168,11 @@ def settings_page() -> str:
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "Top": config.SiloConfig,
-    "`sources`, each": config.FolderSource,
+    "`sources` of kind `folder`": config.FolderSource,
+    "`sources` of kind `dicomweb`": config.DicomWebSource,
+    "`sources` of kind `dimse`": config.DimseSource,
+    "`sources` of kind `listen`": config.ListenSource,
+    "`tls` of a source": config.TlsSettings,
     "`labels` of kind `csv`": config.CsvLabels,
     "`labels` of kind `preset`": config.PresetLabels,
     "`labels` of kind `fhir`": config.FhirLabels,

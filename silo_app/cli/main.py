@@ -2,7 +2,22 @@
 
 import typer
 
-from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve, survey
+from silo_app.cli import (
+    catalogue,
+    edge,
+    evaluate,
+    index,
+    ingest,
+    init,
+    job,
+    labels,
+    listen,
+    model,
+    sample,
+    search,
+    serve,
+    survey,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +27,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
+app.command("listen")(listen.listen)
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
 app.add_typer(index.app, name="index")

@@ -26,6 +26,8 @@ class RefusalReason(StrEnum):
     DECODE_FAILED = "decode-failed"
     UNREADABLE = "unreadable"
     DUPLICATE_INSTANCE = "duplicate-instance"
+    NOT_RETRIEVED = "not-retrieved"
+    RECALLED = "recalled"
 
 
 _FETCH_AGAIN = "Fetch the image again from the archive."
@@ -47,6 +49,8 @@ _REMEDIES = {
     RefusalReason.DECODE_FAILED: _FETCH_AGAIN,
     RefusalReason.UNREADABLE: "Let the account that runs Siloscope read the file.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
+    RefusalReason.NOT_RETRIEVED: "The next ingest asks for it again; if it stays so, ask the archive's administrator.",
+    RefusalReason.RECALLED: "`silo catalogue readmit` lets the study in again.",
 }
 
 
