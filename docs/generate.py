@@ -179,6 +179,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`labels` of kind `sr`": config.SrLabels,
     "`labels` of kind `tag`": config.TagLabels,
     "`labels` of kind `none`": config.NoLabels,
+    "`imaging`": config.ImagingSettings,
     "`release`": config.ReleaseSettings,
     "`release.private`": config.PrivateSettings,
     "`index`": config.IndexSettings,

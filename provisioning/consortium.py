@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from silo_app.config import FolderSource, ReleaseSettings, SiloConfig, TrainingSettings, problems, read_yaml
+from silo_app.config import FolderSource, ReleaseSettings, SiloConfig, SurveySettings, TrainingSettings, problems, read_yaml
 from silo_app.errors import ConfigInvalid, InputError
 from silo_app.settings.labels import Labels
 
@@ -54,6 +54,7 @@ class SiloEntry(_Settings):
     held_out_share: float | None = Field(default=None, ge=0.0, le=0.9)
     release: ReleaseSettings | None = None
     training: TrainingSettings | None = None
+    survey: SurveySettings | None = None
 
     @property
     def org(self) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.settings.base import Settings
+from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
     CsvLabels,
     FhirLabels,
@@ -42,6 +43,7 @@ __all__ = [
     "DimseSource",
     "FhirLabels",
     "FolderSource",
+    "ImagingSettings",
     "IndexSettings",
     "Labels",
     "ListenSource",
@@ -146,6 +148,8 @@ class SiloConfig(Settings):
     """The share of patients whose images are never trained on; drawn by patient from the silo's own key."""
     release: ReleaseSettings = ReleaseSettings()
     """What may leave; see below."""
+    imaging: ImagingSettings = ImagingSettings()
+    """Which pictures are taken; see below."""
     training: TrainingSettings = TrainingSettings()
     """What is given to training; see below."""
     survey: SurveySettings = SurveySettings()

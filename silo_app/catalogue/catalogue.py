@@ -13,7 +13,7 @@ from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
-from silo_app.catalogue.writing import CatalogueWriter
+from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
 
 __all__ = ["Catalogue"]
@@ -22,6 +22,9 @@ _VIEWS = """
     SELECT v.digest, v.case_id, s.patient, p.split, v.position, v.sex, v.age, v.study_year, v.device
     FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient
 """
+
+_FINDINGS = {finding.value: finding for finding in Finding}
+"""Looked up millions of times; `Finding(name)` takes ten times as long."""
 
 
 class Catalogue:
@@ -139,6 +142,10 @@ class Catalogue:
             for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 self._connection.execute(statement)
 
+    def identities(self) -> list[Identity]:
+        """Return what a label file may name each view by, ordered by digest; names of files are sealed without the vault."""
+        return list(CatalogueWriter(self._connection, self._vault).identities())
+
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
         """Write in one transaction: all of the block, or nothing of it if it raises."""
@@ -158,7 +165,7 @@ class Catalogue:
             f"{where}) ORDER BY finding",
             arguments,
         ):
-            findings.setdefault(digest, {})[Finding(name)] = bool(present)
+            findings.setdefault(digest, {})[_FINDINGS[name]] = bool(present)
         return [
             View(
                 digest=digest,

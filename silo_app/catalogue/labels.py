@@ -23,8 +23,12 @@ def label_of(row: Sequence[Any]) -> Label:
 def read_labels(connection: sqlite3.Connection) -> dict[str, tuple[Label, ...]]:
     """Return what is known about every labelled view, in the order of the findings' names."""
     known: dict[str, list[Label]] = {}
+    made: dict[tuple[Any, ...], Label] = {}  # millions of rows say a few different things
     for digest, *row in connection.execute(f"SELECT l.digest, {LABEL_COLUMNS} {LABEL_TABLES} ORDER BY l.digest, l.finding"):
-        known.setdefault(digest, []).append(label_of(row))
+        content = tuple(row)
+        if content not in made:
+            made[content] = label_of(content)
+        known.setdefault(digest, []).append(made[content])
     return {digest: tuple(found) for digest, found in known.items()}
 
 

@@ -133,6 +133,12 @@ def _summarize(report: "IngestReport") -> None:
             markup=False,
             highlight=False,
         )
+    if report.burned_in:
+        people.print(
+            f"{report.burned_in} of the pictures read now seem to name their patient (`imaging.burned_in` is warn).",
+            style="yellow",
+            highlight=False,
+        )
     if report.unmatched:
         people.print(
             f"{report.unmatched} keys of the label file name no image of this silo.", style="yellow", highlight=False

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.catalogue import Catalogue, SiloKey
+from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.cli.edge import FormatOption, OutputFormat, emit
 from silo_app.config import CsvLabels, NoLabels, PresetLabels, SiloHome, TagLabels, load
 from silo_app.errors import ConfigInvalid
@@ -139,9 +139,9 @@ def _preset(preset: str, file: Path, images: Path | None, uncertain: Uncertain) 
 
 def _matched(home: SiloHome, table: "LabelTable") -> dict[str, int]:
     """Return how many of the silo's images the file names."""
-    key = SiloKey.load_or_create(home.key)
-    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
-        views = list(writer.identities())
+    key = SiloKey.load(home.key)
+    with Catalogue.open(home.catalogue, vault=Vault(key)) as catalogue:
+        views = catalogue.identities()
     labels, unmatched = table.matched(views, key.name)
     return {"views": len(views), "labelled": sum(bool(known) for known in labels.values()), "keys_without_image": unmatched}
 

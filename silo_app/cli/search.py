@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import load
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def search(
             help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
         ),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Find the most similar cases in all hospitals of the federation.
@@ -52,6 +55,8 @@ def search(
         silo search study/image.dcm --silo kits/st-anna --private
 
         silo search image.dcm --silo kits/st-anna -k 20 --purpose research --format json
+
+        silo search image.dcm --silo kits/st-anna --html similar.html
     """
     from silo_app.search.ask import search_file
 
@@ -65,7 +70,13 @@ def search(
         without_patient=without_patient,
         private=private,
     )
-    emit(result.model_dump(mode="json", exclude={"kind", "version"}), output, lambda _: _print(result))
+    data = result.model_dump(mode="json", exclude={"kind", "version"})
+    if html is not None:
+        from silo_app.pages.render import write_page
+        from silo_app.pages.search import search_page
+
+        people.print(f"wrote {write_page(html, search_page(data, private=private))}", highlight=False, markup=False)
+    emit(data, output, lambda _: _print(result))
     if not result.answered:
         raise typer.Exit(_NOBODY_ANSWERED)
 

@@ -5,9 +5,9 @@ can leave it out. NVFlare's cleansers come last, with the silo's numbers: they t
 """
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
-from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
@@ -25,7 +25,7 @@ from nvflare.app_common.workflows.statistics_controller import StatisticsControl
 
 from silo_app import config, durable
 from silo_app.errors import MessageInvalid, SiloscopeError
-from silo_app.flare import words
+from silo_app.flare.round_trip import Patience, ask
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
 from silo_app.privacy.questions import TABLES
 from silo_app.privacy.survey import Released, release
@@ -52,30 +52,28 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
         self._deadline_s = float(deadline_s)
         self._terms: dict[str, dict[str, Any]] = {}
         self._refused: dict[str, dict[str, str]] = {}
+        self._missing: dict[str, str] = {}
         self._asked: list[str] = []
 
-    def broadcast_and_wait(self, task: Task, fl_ctx: FLContext, abort_signal: Signal | None = None, **_: Any) -> None:
-        """Ask every silo (not the anchor) and wait for all of them, but not longer than the deadline."""
+    def broadcast_and_wait(self, task: Task, fl_ctx: FLContext, abort_signal: Signal, **_: Any) -> None:
+        """Ask every silo that has not refused (not the anchor); wait for those that live, no longer than the deadline.
+
+        NVFlare's own wait would stand still for a silo that is gone.
+        """
         self._asked = self._asked or silos_of(fl_ctx)
-        task.timeout = max(1, int(self._deadline_s))
-        super().broadcast_and_wait(
-            task=task,
-            fl_ctx=fl_ctx,
-            targets=self._asked,
-            min_responses=len(self._asked),
-            abort_signal=abort_signal,
-        )
+        silos = [silo for silo in self._asked if silo not in self._refused and silo not in self._missing]
+        patience = Patience(enough=len(silos), deadline_s=self._deadline_s, straggler_s=0)
+        answers = ask(self, task.name, task.data, silos, patience, fl_ctx, abort_signal)
+        self._refused |= answers.refused
+        self._missing |= answers.missing
+        for silo, reply in sorted(answers.accepted.items()):
+            client_task = SimpleNamespace(client=SimpleNamespace(name=silo), task=task, result=reply)
+            task.result_received_cb(client_task=client_task, fl_ctx=fl_ctx)
 
     def results_pre_run_cb(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Keep on which terms a silo answers, or why it does not."""
-        self._note(client_task.client, client_task.result)
+        """Keep on which terms a silo answers."""
+        self._terms[client_task.client.name] = dict(from_shareable(client_task.result).data)
         super().results_pre_run_cb(client_task, fl_ctx)
-
-    def results_cb(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Keep why a silo does not answer."""
-        if client_task.result.get_return_code() != ReturnCode.OK:
-            self._note(client_task.client, client_task.result)
-        super().results_cb(client_task, fl_ctx)
 
     def post_fn(self, task_name: str, fl_ctx: FLContext) -> None:
         """Write the record: what each silo told, and which did not."""
@@ -108,12 +106,6 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
             for silo, datasets in histograms.items()
             if datasets.get(DATASET)
         }
-
-    def _note(self, client: Client, result: Shareable) -> None:
-        if result.get_return_code() == ReturnCode.OK:
-            self._terms[client.name] = dict(from_shareable(result).data)
-        else:
-            self._refused[client.name] = dict(result.get(words.REFUSAL) or {"code": "internal", "public": ""})
 
 
 class SiloSurvey(StatisticsExecutor):  # type: ignore[misc]

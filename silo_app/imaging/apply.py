@@ -30,6 +30,8 @@ class Applier:
     added: int = 0
     same: int = 0
     replaced: int = 0
+    burned_in: int = 0
+    """Views that were read now and seem to name their patient, where the silo takes those."""
 
     @property
     def unmapped(self) -> Counter[str]:
@@ -95,6 +97,7 @@ class Applier:
             )
         )
         writer.remember(case, _identity(header))
+        self.burned_in += reply["burned_in"]
         self.added += holder is None
         self.same += holder is not None
         if self.vocabulary:

@@ -13,10 +13,14 @@ __all__ = ["brightness_of", "measure_missing"]
 _BATCH = 500
 
 
-def brightness_of(pixels: NDArray[np.float32]) -> bytes:
-    """Return how often each of 32 equal ranges of [0, 1] occurs in (H, W) pixels: uint32 (32,), little-endian."""
-    ranges = np.minimum((pixels * np.float32(BRIGHTNESS_RANGES)).astype(np.int64), BRIGHTNESS_RANGES - 1)
-    return np.bincount(ranges.ravel(), minlength=BRIGHTNESS_RANGES).astype("<u4").tobytes()
+_LEVELS = 256
+
+
+def brightness_of(stored: NDArray[np.uint8]) -> bytes:
+    """Return how often each of 32 equal ranges occurs in stored pixels (H, W): uint32 (32,), little-endian."""
+    levels = np.bincount(stored.ravel(), minlength=_LEVELS)
+    ranges: NDArray[np.uint32] = levels.reshape(BRIGHTNESS_RANGES, -1).sum(axis=1).astype("<u4")
+    return ranges.tobytes()
 
 
 def measure_missing(catalogue: Catalogue, cache: RadiographCache) -> int:
@@ -26,7 +30,7 @@ def measure_missing(catalogue: Catalogue, cache: RadiographCache) -> int:
         found: dict[str, bytes] = {}
         for digest in missing[start : start + _BATCH]:
             try:
-                found[digest] = brightness_of(cache.read(digest))
+                found[digest] = brightness_of(np.rint(cache.read(digest) * 255).astype(np.uint8))
             except NotReady:
                 continue
         with catalogue.writing() as writer:

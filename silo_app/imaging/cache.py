@@ -54,8 +54,8 @@ class RadiographCache:
         """Return whether there is a radiograph; `read` checks whether it is sound."""
         return self.path(digest).is_file()
 
-    def write(self, digest: str, radiograph: Radiograph) -> None:
-        """Store a radiograph; a reader sees all of it or none of it."""
+    def write(self, digest: str, radiograph: Radiograph) -> NDArray[np.uint8]:
+        """Store a radiograph and return what is stored, (H, W); a reader sees all of it or none of it."""
         path = self.path(digest)
         private_folder(path.parent)
         pixels = _quantized(radiograph)
@@ -70,6 +70,7 @@ class RadiographCache:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        return pixels
 
     def read(self, digest: str) -> NDArray[np.float32]:
         """Return the radiograph, float32 (H, W) in [0, 1].

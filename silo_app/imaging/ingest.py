@@ -25,6 +25,7 @@ from silo_app.errors import NotReady, SourceEmpty, SourceUnreachable
 from silo_app.imaging.apply import Applier
 from silo_app.imaging.arriving import arriving
 from silo_app.imaging.brightness import measure_missing
+from silo_app.imaging.burned_in import check_reader
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
 from silo_app.imaging.labelling import label_all
 from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
@@ -44,6 +45,7 @@ _KEPT = "sealed study"
 _PASSING = (RefusalReason.UNREADABLE, RefusalReason.NOT_RETRIEVED)
 """Refusals that may be over by the next ingest, although the file has not changed."""
 
+_FIRST_BATCH = 8
 _BATCH = 256
 _BATCH_SECONDS = 2.0
 
@@ -74,6 +76,8 @@ class IngestReport:
     """Local words that the configuration does not map to the shared vocabulary."""
     unmatched: int = 0
     """Keys of the label file that name no view."""
+    burned_in: int = 0
+    """Pictures read now that seem to name their patient, where `imaging.burned_in` lets them in."""
     seconds: float = 0.0
     """Wall clock."""
 
@@ -85,6 +89,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
     be written; `SourceUnreachable` if no source answers at all. What a file holds never raises.
     """
     start = time.monotonic()
+    check_reader(home.config.imaging)
     sources = _sources(home)
     table = _label_table(home)
     private_folder(home.root)
@@ -118,6 +123,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             unlabelled=counts.unlabelled,
             unmapped=as_reported(table.unmapped if table else run.applier.unmapped),
             unmatched=unmatched,
+            burned_in=run.applier.burned_in,
             seconds=time.monotonic() - start,
         )
 
@@ -219,6 +225,8 @@ class _Run:
             known=known.digest or "" if known and known.recipe == self.applier.recipe else "",
             label_keyword=tag.keyword if tag else "",
             separator=tag.separator if tag else "|",
+            burned_in=self.home.config.imaging.burned_in,
+            ocr=self.home.config.imaging.ocr,
         )
 
     def _tell(self, more: int) -> None:
@@ -263,7 +271,10 @@ def _applier(home: SiloHome, key: SiloKey) -> Applier:
     labels = home.config.labels
     tag = labels if isinstance(labels, TagLabels) else None
     # Whatever changes the outcome of reading a file belongs to the recipe.
-    recipe = hashlib.sha256(f"{_KEPT}\n{PREPROCESSING}\n{tag.model_dump_json() if tag else ''}".encode()).hexdigest()[:16]
+    imaging = home.config.imaging.model_dump_json()
+    recipe = hashlib.sha256(
+        f"{_KEPT}\n{imaging}\n{PREPROCESSING}\n{tag.model_dump_json() if tag else ''}".encode()
+    ).hexdigest()[:16]
     return Applier(
         key=key,
         held_out_share=home.config.held_out_share,
@@ -273,14 +284,17 @@ def _applier(home: SiloHome, key: SiloKey) -> Applier:
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Group items into batches of at most 256 or two seconds: one transaction each."""
+    """Group items into batches, one transaction each: of 8, 16, ... at most 256, or of two seconds.
+
+    The first ones are small, so that a run that is killed early has not been for nothing.
+    """
     batch: list[Any] = []
-    since = time.monotonic()
+    since, size = time.monotonic(), _FIRST_BATCH
     for item in items:
         batch.append(item)
-        if len(batch) >= _BATCH or time.monotonic() - since > _BATCH_SECONDS:
+        if len(batch) >= size or time.monotonic() - since > _BATCH_SECONDS:
             yield batch
-            batch, since = [], time.monotonic()
+            batch, since, size = [], time.monotonic(), min(2 * size, _BATCH)
     if batch:
         yield batch
 

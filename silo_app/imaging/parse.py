@@ -44,7 +44,7 @@ _IMAGE_KEYWORDS = (
 _HEADER_KEYWORDS = (
     "SOPInstanceUID StudyInstanceUID SeriesInstanceUID AccessionNumber PatientID IssuerOfPatientID PatientSex "
     "PatientAge PatientBirthDate StudyDate AcquisitionDate ContentDate ViewPosition ViewCodeSequence Manufacturer "
-    "ManufacturerModelName BodyPartExamined"
+    "ManufacturerModelName BodyPartExamined BurnedInAnnotation RecognizableVisualFeatures ImageType"
 )
 
 LOOKED_AT = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian})
@@ -53,6 +53,7 @@ _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _LONG = 1 << 20
 """Bytes; only pixels are longer."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010) in little and in big endian
 
 # pydicom and its decoders quote values of a broken file in warnings and logs: identifiers. Nothing of it reaches ours.
@@ -169,10 +170,15 @@ def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
 
 def _check_whole(ds: Dataset, content: bytes) -> None:
     for element in ds._dict.values():  # noqa: SLF001  (the raw elements, before pydicom converts them)
-        length = getattr(element, "length", _UNDEFINED_LENGTH)
+        length = getattr(element, "length", None)
         value = getattr(element, "value", None)
+        if length is None:
+            continue
         if length != _UNDEFINED_LENGTH and isinstance(value, bytes | memoryview) and len(value) < length:
             raise refusal(RefusalReason.TRUNCATED, f"{element.tag} holds {len(value)} of {length} bytes")
+        # pydicom takes a sequence of frames that ends within its delimiter (PS3.5 A.4).
+        if length == _UNDEFINED_LENGTH and element.tag == _PIXEL_DATA and content.rfind(_DELIMITER) < 0:
+            raise refusal(RefusalReason.TRUNCATED, "the file ends within its pixel data")
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir()) and any(
         tag in content for tag in _PIXEL_TAGS
     ):

@@ -18,7 +18,7 @@ from silo_app.imaging.grayscale import display_curve, padding_values, stored_for
 from silo_app.imaging.occurring import Occurring
 from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
 from silo_app.imaging.refusal import RefusalReason, refusal
-from silo_app.imaging.resample import area_mean, ramp_of, target_shape
+from silo_app.imaging.resample import MAX_SIDE, area_mean, ramp_of, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
@@ -61,8 +61,8 @@ def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
 
 
 @quiet()
-def radiograph_of(ds: Dataset) -> Radiograph:
-    """Turn a parsed dataset into a radiograph; pure."""
+def radiograph_of(ds: Dataset, *, max_side: int = MAX_SIDE) -> Radiograph:
+    """Turn a parsed dataset into a radiograph of at most `max_side` pixels a side; pure."""
     check_acceptable(ds)
     stored = stored_format(ds)
     index = stored_pixels(ds, stored)  # uint16 (rows, columns): position of the stored value in stored.values
@@ -70,7 +70,7 @@ def radiograph_of(ds: Dataset) -> Radiograph:
     occurring = Occurring(index, stored.bits, padding)
     curve = display_curve(ds, stored, occurring)
     aspect = pixel_aspect(ds)
-    height, width, step = target_shape(*index.shape, aspect=aspect)
+    height, width, step = target_shape(*index.shape, aspect=aspect, max_side=max_side)
     pixels = _reduced(curve, index, occurring, height, width)
     spacing = pixel_width_mm(ds)
     return Radiograph(pixels=pixels, spacing_mm=None if spacing is None else spacing * step)

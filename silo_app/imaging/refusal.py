@@ -28,6 +28,7 @@ class RefusalReason(StrEnum):
     DUPLICATE_INSTANCE = "duplicate-instance"
     NOT_RETRIEVED = "not-retrieved"
     RECALLED = "recalled"
+    BURNED_IN = "burned-in-annotation"
 
 
 _FETCH_AGAIN = "Fetch the image again from the archive."
@@ -48,6 +49,7 @@ _REMEDIES = {
     RefusalReason.BLANK: "There is nothing to see in it; " + _FETCH_AGAIN.lower(),
     RefusalReason.DECODE_FAILED: _FETCH_AGAIN,
     RefusalReason.UNREADABLE: "Let the account that runs Siloscope read the file.",
+    RefusalReason.BURNED_IN: "Have the text masked in the archive; or look at the picture and set `imaging` in silo.yaml.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
     RefusalReason.NOT_RETRIEVED: "The next ingest asks for it again; if it stays so, ask the archive's administrator.",
     RefusalReason.RECALLED: "`silo catalogue readmit` lets the study in again.",

@@ -31,8 +31,11 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
     """
     rows, columns = integer(ds, "Rows"), integer(ds, "Columns")
     if text(ds.file_meta, "TransferSyntaxUID") in LOOKED_AT and stored.allocated == 16:
-        _check_length(ds.PixelData, rows * columns * 2)
-        native = np.frombuffer(ds.PixelData, "<u2", rows * columns).reshape(rows, columns)
+        content = ds.get_item("PixelData").value  # as it lies in the file, whatever its VR would make of it
+        if not isinstance(content, bytes | memoryview) or not content:
+            raise refusal(RefusalReason.NO_PIXELS, "Pixel Data is empty")
+        _check_length(content, rows * columns * 2)
+        native = np.frombuffer(content, "<u2", rows * columns).reshape(rows, columns)
         return _unpacked(native, stored, shift=stored.high_bit - (stored.bits - 1))
     decoded = _decode(ds, rows, columns, stored)
     if decoded.shape != (rows, columns) or decoded.dtype.kind not in "iu":

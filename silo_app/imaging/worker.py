@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from silo_app.errors import ImageUnsupported
-from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["READY", "Request", "decode", "main"]
 
@@ -38,6 +38,9 @@ class Request:
     """The digest that the file had; if it still has it, it is not decoded again."""
     label_keyword: str = ""
     separator: str = "|"
+    burned_in: str = "off"
+    """What becomes of a picture that seems to name its patient (`config.ImagingSettings`)."""
+    ocr: bool = False
 
 
 def decode(request: Request) -> dict[str, Any]:
@@ -45,7 +48,8 @@ def decode(request: Request) -> dict[str, Any]:
     from pathlib import Path
 
     from silo_app.imaging.brightness import brightness_of
-    from silo_app.imaging.cache import RadiographCache, as_cached
+    from silo_app.imaging.burned_in import check_burned_in
+    from silo_app.imaging.cache import RadiographCache
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
     from silo_app.imaging.radiograph import radiograph_of, read_bytes
@@ -58,6 +62,9 @@ def decode(request: Request) -> dict[str, Any]:
             return {"digest": digest}
         ds = dataset_of(content, also=(request.label_keyword,) if request.label_keyword else ())
         radiograph = radiograph_of(ds)
+        named = check_burned_in(ds, ocr=request.ocr) if request.burned_in != "off" else ""
+        if named and request.burned_in == "refuse":
+            raise refusal(RefusalReason.BURNED_IN, named)
         header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
     except ImageUnsupported as error:
         return {"reason": error.reason, "detail": error.problem}
@@ -67,14 +74,14 @@ def decode(request: Request) -> dict[str, Any]:
             "detail": "decoding needs more memory than there is",
         }
     try:
-        cache.write(digest, radiograph)
+        stored = cache.write(digest, radiograph)
     except OSError as error:  # a full disk is no fault of the file
         return {"failed": error.strerror or type(error).__name__}
     height, width = radiograph.pixels.shape
     size = {"height": height, "width": width, "spacing_mm": radiograph.spacing_mm}
     size |= {"source_rows": int(ds.Rows), "source_columns": int(ds.Columns)}  # an image that was decoded has both
-    size |= {"brightness": brightness_of(as_cached(radiograph)).hex()}
-    return {"digest": digest, "header": asdict(header), "size": size}
+    size |= {"brightness": brightness_of(stored).hex()}
+    return {"digest": digest, "header": asdict(header), "size": size, "burned_in": bool(named)}
 
 
 def main() -> None:
@@ -85,6 +92,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels and identifiers
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom would import it, to fetch files that we never ask for
     import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
 
     print(READY, file=replies, flush=True)

@@ -48,7 +48,7 @@ def read_csv(layout: CsvLayout, path: Path, content: bytes, origin: Origin) -> L
     if not reading.said and not any(issue.fatal for issue in reading.issues):
         raise LabelsInvalid("the file has no line with a key", where=str(path), remedy="Give a CSV with labels.")
     source = f"{path.name}:{layout.words_column or 'columns'}"
-    keys = {key: _decided(reading, by_reader, source, origin) for key, by_reader in reading.said.items()}
+    keys = _decided(reading, source, origin)
     return LabelTable(
         path=path,
         origin=origin,
@@ -165,20 +165,30 @@ def _plain(statement: Statement) -> dict[Finding, Said]:
     return {finding: what for finding, (what, _) in statement.said.items()}
 
 
-def _decided(
-    reading: _Reading, by_reader: dict[str, list[tuple[int, Statement]]], source: str, origin: Origin
-) -> tuple[Label, ...]:
+def _decided(reading: _Reading, source: str, origin: Origin) -> dict[Key, tuple[Label, ...]]:
+    """Return the labels of every key; what is said alike is decided once, since most rows say one of a few things."""
     layout = reading.layout
-    readers = [united(statement for _, statement in lines) for lines in by_reader.values()]
-    whole = agreed(readers, layout.scope) if layout.reader_column else readers[0]
-    return labels_of(
-        whole,
-        scope=layout.scope,
-        normal_scope=layout.normal_scope,
-        uncertain=layout.uncertain,
-        source=source,
-        origin=origin,
-    )
+    known: dict[tuple[frozenset[tuple[Finding, tuple[Said, str]]], bool], tuple[Label, ...]] = {}
+    keys = {}
+    for key, by_reader in reading.said.items():
+        readers = [_one_reader([statement for _, statement in lines]) for lines in by_reader.values()]
+        whole = agreed(readers, layout.scope) if layout.reader_column else readers[0]
+        content = (frozenset(whole.said.items()), whole.silent)
+        if content not in known:
+            known[content] = labels_of(
+                whole,
+                scope=layout.scope,
+                normal_scope=layout.normal_scope,
+                uncertain=layout.uncertain,
+                source=source,
+                origin=origin,
+            )
+        keys[key] = known[content]
+    return keys
+
+
+def _one_reader(statements: list[Statement]) -> Statement:
+    return statements[0] if len(statements) == 1 else united(statements)
 
 
 def _decoded(path: Path, content: bytes, encoding: str) -> str:

@@ -1,0 +1,60 @@
+"""The page of one search: who answered, what the neighbours have, and the cases."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from silo_app.pages.render import render
+
+__all__ = ["search_page"]
+
+_WORDS = {
+    "late": "did not answer in time",
+    "busy": "has too many queries",
+    "denied": "does not answer this",
+    "unreachable": "is not connected",
+    "other-encoder": "has indexed with another encoder",
+    "not-ready": "has no index at the moment",
+    "error": "failed to answer",
+}
+
+
+def search_page(data: Mapping[str, Any], *, private: bool) -> str:
+    """Return the page of what `silo search` prints as JSON."""
+    silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
+    silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
+    facts = {
+        "silos": silos,
+        "silent": silent,
+        "answered": len(silos) - len(silent),
+        "asked": len(silos),
+        "hits": [{**hit, "findings": _findings(hit["card"])} for hit in data["hits"]],
+        "findings": _neighbours(data["hits"]),
+        "private": private,
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "took_ms": data["took_us"] / 1000,
+    }
+    return render("search.html.j2", {**data, **facts})
+
+
+def _said(silo: Mapping[str, Any]) -> str:
+    if silo["state"] == "answered":
+        return f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
+    return str(silo["public"] or f"This silo {_WORDS.get(silo['state'], silo['state'])}.")
+
+
+def _findings(card: Mapping[str, Any]) -> str:
+    present = [name for name, is_present in card["findings"].items() if is_present]
+    return ", ".join(present) or ("none of those looked for" if card["findings"] else "not told")
+
+
+def _neighbours(hits: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return by finding in how many of the cases it is present, and of how many it is told; most frequent first."""
+    present: Counter[str] = Counter()
+    told: Counter[str] = Counter()
+    for hit in hits:
+        for name, is_present in hit["card"]["findings"].items():
+            told[name] += 1
+            present[name] += is_present
+    return [{"name": name, "present": count, "told": told[name]} for name, count in present.most_common() if count]

@@ -1,0 +1,108 @@
+"""The pages in a real browser: nothing sticks out on a phone, in light and in dark, and they are not blank.
+
+Needs Debian's chromium (.ci/packages.txt); skipped where it is not installed.
+"""
+
+import html
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from silo_app.cli.survey import as_data
+from silo_app.pages.catalogue import catalogue_page
+from silo_app.pages.survey import survey_page
+from silo_app.privacy.questions import TABLES
+from silo_app.privacy.result import Answer, SurveyResult
+from tests.provisioning.report.test_on_screen import BROWSER, browse
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed (see .ci/packages.txt)")
+
+LONG = "A Manufacturer With A Very Long Name And A Model"
+
+
+def catalogue():
+    return catalogue_page(
+        {
+            "silo": "hospital-with-a-long-name",
+            "patients": 1234,
+            "cases": 2345,
+            "series": 3456,
+            "views": 4567,
+            "unlabelled": 17,
+            "splits": {"held-out": 900, "train": 3667},
+            "positions": {"PA": 4000, "UNKNOWN": 567},
+            "sexes": {"F": 2000, "M": 2567},
+            "age_bands": {f"{low}-{low + 9}": 400 + low for low in range(0, 90, 10)},
+            "study_years": {str(year): 900 for year in range(2019, 2025)},
+            "devices": {LONG: 4000, "unknown": 567},
+            "sizes": {"2048-3071": 4567},
+            "brightness": [1 / 32] * 32,
+            "findings": {t.title: {"present": 50, "absent": 4000, "unknown": 517} for t in TABLES if ":" in t.name},
+            "refused": {"not-dicom": 3},
+            "origins": [{"source": "labels.csv", "read_as": "csv", "sha256": "a" * 64, "since": "2026", "views": 9}],
+        }
+    )
+
+
+def survey():
+    def answer(scale):
+        counts = {t.name: [(place % 5 + 1) * scale * t.parts for place in range(len(t.labels))] for t in TABLES}
+        return Answer(counts=counts, min_count=11, epsilon=5.0, spent=10.0, day="2026-11-23")
+
+    silos = {f"hospital-{letter}": answer(50 + 30 * number) for number, letter in enumerate("abcde")}
+    return survey_page(as_data(SurveyResult(silos=silos, refused={"hospital-f": "No."}, missing=["hospital-g"])))
+
+
+PAGES = {"catalogue": catalogue, "survey": survey}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_part_of_a_page_is_wider_than_a_phone(tmp_path, name):
+    measure = """onload = () => { document.title = [...document.querySelectorAll("iframe")].map(frame => {
+        const page = frame.contentDocument.documentElement;
+        return frame.width + ":" + (page.scrollWidth - page.clientWidth) + ":" + (page.scrollHeight > 1500);
+    }).join(" ") }"""
+    frames = "".join(
+        f'<iframe width="{width}" height="800" frameborder="0" srcdoc="{html.escape(PAGES[name]())}"></iframe>'
+        for width in (360, 1280)
+    )
+    dom = browse(tmp_path, f"<!doctype html><title>-</title>{frames}<script>{measure}</script>", "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", dom)
+    assert title is not None
+    assert title[1] == "360:0:true 1280:0:true"
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("options", [(), ("--force-dark-mode",)], ids=["light", "dark"])
+def test_a_screenshot_shows_ink_on_paper(tmp_path, name, options):
+    shot = tmp_path / "shot.png"
+    browse(tmp_path, PAGES[name](), f"--screenshot={shot}", "--window-size=900,1200", "--hide-scrollbars", *options)
+    with Image.open(shot) as image:
+        brightness = np.asarray(image.convert("L"), np.float32)
+    assert brightness.std() > 10
+    assert bool(brightness.mean() > 128) == (not options)
+
+
+def luminance(colour):
+    """Relative luminance, WCAG 2.2."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_words_and_lines_have_the_contrast_that_wcag_asks_for():
+    """4.5 for text, 3 for what a chart's lines and bars must be told by (WCAG 2.2, 1.4.3 and 1.4.11), in both schemes."""
+    page = catalogue()
+    schemes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    ]
+    assert len(schemes) == 2
+    for scheme in schemes:
+        for name, least in {"ink": 4.5, "muted": 4.5, "accent": 3, **{f"silo-{n}": 3 for n in range(8)}}.items():
+            for ground in ("card", "paper"):
+                lights = sorted([luminance(scheme[name]), luminance(scheme[ground])])
+                assert (lights[1] + 0.05) / (lights[0] + 0.05) >= least, (name, ground)
+        lights = sorted([luminance(scheme["warn"]), luminance(scheme["warn-soft"])])
+        assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5

@@ -1,0 +1,72 @@
+"""The page of a search says who answered before it shows anything, and nothing that was not released."""
+
+import re
+
+import pytest
+
+from silo_app.pages.search import search_page
+
+
+def hit(number, silo="st-anna", findings=None):
+    card = {"position": "PA", "sex": None, "age_band": "40-49", "study_year": None, "findings": findings or {}}
+    return {"silo": silo, "case": f"{number:032x}", "score": 0.9, "card": card}
+
+
+def report(silo, state="answered", public=""):
+    return {"silo": silo, "state": state, "code": "", "public": public, "took_ms": 12.0, "indexed": 20, "released": 2}
+
+
+def page(hits=(), silos=(), *, private=False):
+    data = {
+        "hits": list(hits),
+        "silos": list(silos),
+        "encoder_version": "ab" * 20,
+        "k": 10,
+        "took_us": 1,
+        "query_id": "0" * 32,
+    }
+    return search_page(data, private=private)
+
+
+def words(html):
+    return " ".join(re.sub(r"<[^>]*>", " ", html.partition("</style>")[2]).split())
+
+
+def test_hospitals_that_did_not_answer_are_named_first():
+    text = words(
+        page([hit(1)], [report("north"), report("west", "late"), report("south", "denied", "Not for this purpose.")])
+    )
+    assert "1 of 3 hospitals answered" in text
+    assert "Not in this list: what west, south hold. There may be more similar cases there." in text
+    assert text.index("Not in this list") < text.index("Cases")
+    assert "south denied Not for this purpose." in text
+    assert "west late This silo did not answer in time." in text
+
+
+def test_nothing_warns_when_all_answered():
+    assert "Not in this list" not in page([hit(1)], [report("north")])
+
+
+def test_findings_of_the_neighbours_count_only_those_that_tell():
+    hits = [hit(1, findings={"Mass": True}), hit(2, findings={"Mass": False}), hit(3)]
+    text = words(page(hits, [report("north")]))
+    assert "Mass 1 50 % of 2" in text
+    assert "none of those looked for" in text
+    assert "not told" in text
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_private_search_says_so(private):
+    assert ("no other hospital could read it" in page([], [report("north")], private=private)) is private
+
+
+def test_no_case_is_said_in_words():
+    assert "No hospital released a case." in page([], [report("north", "unreachable")])
+
+
+def test_what_a_silo_says_is_escaped():
+    assert "<script>" not in page([], [report("north", "denied", "<script>alert(1)</script>")])
+
+
+def test_the_page_loads_nothing():
+    assert not re.search(r"(src|href)=|url\(|@import", page([hit(1)], [report("north")]))
