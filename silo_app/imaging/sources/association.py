@@ -108,10 +108,8 @@ class Archive:
             # One context for each syntax: the archive then sends what it holds, instead of converting to its first choice.
             for sop_class in ASKED_CLASSES:
                 roles.append(library.build_role(sop_class, scp_role=True))
-                ae.requested_contexts = [
-                    *ae.requested_contexts,
-                    *(library.build_context(sop_class, syntax) for syntax in TRANSFER_SYNTAXES),
-                ]
+                for syntax in TRANSFER_SYNTAXES:
+                    ae.add_requested_context(sop_class, syntax)
         handlers = [(library.evt.EVT_C_STORE, store_in(self._spool))] if self._spool else []
         association = ae.associate(
             settings.host,

@@ -81,8 +81,10 @@ class DicomWebFiles:
         yield lambda file: archive.fetch(instance_of(file.name), spool / secrets.token_hex(16))
 
     def _open(self) -> "_Archive":
+        import requests
+
         library, settings, home = dicomweb_library(), self.settings, self.home
-        session = library.session_utils.create_session()
+        session = requests.Session()
         session.trust_env = False  # no password from ~/.netrc, no proxy that nobody named here
         if settings.password_file:
             user, _, password = read_private_text(home.resolve(settings.password_file)).strip().partition(":")
