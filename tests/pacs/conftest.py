@@ -175,7 +175,7 @@ def orthanc(run_orthanc):
 @pytest.fixture
 def images(make_dicom, make_picture):
     """Five radiographs of three studies of two patients, and a CT and a secondary capture that nobody asks for."""
-    made = [
+    return [
         make_dicom(
             make_picture(40, 32, seed=n),
             StudyInstanceUID=f"1.2.3.{study}",
@@ -189,7 +189,6 @@ def images(make_dicom, make_picture):
         )
         for n, study in enumerate((1, 1, 2, 3, 3))
     ]
-    return made
 
 
 @pytest.fixture

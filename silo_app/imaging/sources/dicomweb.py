@@ -84,7 +84,7 @@ class DicomWebFiles:
         import requests
 
         library, settings, home = dicomweb_library(), self.settings, self.home
-        session = requests.Session()
+        session: Any = requests.Session()
         session.trust_env = False  # no password from ~/.netrc, no proxy that nobody named here
         if settings.password_file:
             user, _, password = read_private_text(home.resolve(settings.password_file)).strip().partition(":")
@@ -95,7 +95,7 @@ class DicomWebFiles:
         if settings.tls:
             session.verify = str(home.resolve(settings.tls.ca_file))
             if ours := certificate(home, settings.tls):
-                session.cert = tuple(map(str, ours))
+                session.cert = (str(ours[0]), str(ours[1]))
         session.request = _with_timeout(session.request, settings.timeout_s)
         client = library.DICOMwebClient(url=settings.url, session=session)
         client.set_http_retry_params(retry=False)
