@@ -60,6 +60,8 @@ REMEDIES = {
     "server's log: either the server or the silo that signed the other set does not follow the protocol.",
     "siloscope": "Read the message: it says what to do.",
     "source-empty": "Name the folder that holds the DICOM files, in `silo.yaml` or with `--source`.",
+    "source-unreachable": "Nothing was removed, and what was read stays. Mend what the message names and run `silo ingest` again: it "
+    "goes on from there.",
     "state": "Mend what the message names on this machine.",
     "sum-rejected": "The encoder became much worse on this silo's held-out patients. The silo takes part again when a later sum "
     "passes; look at `training.acceptance` in silo.yaml, and ask the others whether theirs became worse too.",
@@ -170,7 +172,11 @@ def settings_page() -> str:
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "Top": config.SiloConfig,
-    "`sources`, each": config.FolderSource,
+    "`sources` of kind `folder`": config.FolderSource,
+    "`sources` of kind `dicomweb`": config.DicomWebSource,
+    "`sources` of kind `dimse`": config.DimseSource,
+    "`sources` of kind `listen`": config.ListenSource,
+    "`tls` of a source": config.TlsSettings,
     "`labels` of kind `csv`": config.CsvLabels,
     "`labels` of kind `preset`": config.PresetLabels,
     "`labels` of kind `fhir`": config.FhirLabels,

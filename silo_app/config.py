@@ -28,15 +28,27 @@ from silo_app.settings.labels import (
     Uncertain,
 )
 from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
+from silo_app.settings.sources import (
+    DicomWebSource,
+    DimseSource,
+    FolderSource,
+    ListenSource,
+    SourceSettings,
+    TlsSettings,
+    require_distinct,
+)
 
 __all__ = [
     "AcceptanceSettings",
     "CsvLabels",
+    "DicomWebSource",
+    "DimseSource",
     "FhirLabels",
     "FolderSource",
     "ImagingSettings",
     "IndexSettings",
     "Labels",
+    "ListenSource",
     "MilvusSettings",
     "NoLabels",
     "PresetLabels",
@@ -44,9 +56,11 @@ __all__ = [
     "ReleaseSettings",
     "SiloConfig",
     "SiloHome",
+    "SourceSettings",
     "SrLabels",
     "SurveySettings",
     "TagLabels",
+    "TlsSettings",
     "TrainingSettings",
     "Uncertain",
     "load",
@@ -55,14 +69,6 @@ __all__ = [
 ]
 
 CONFIG_NAME = "silo.yaml"
-
-
-class FolderSource(Settings):
-    """A folder of DICOM files, read recursively; a relative path is relative to the kit."""
-
-    kind: Literal["folder"] = "folder"
-    path: Path
-    """The folder."""
 
 
 class ReleaseSettings(Settings):
@@ -138,8 +144,8 @@ class SiloConfig(Settings):
     """The name that people read."""
     home: Path = Path("silo")
     """Where everything lies that the silo makes: catalogue, cache, encoders, index, audit."""
-    sources: tuple[FolderSource, ...] = ()
-    """Where images come from; see below."""
+    sources: tuple[SourceSettings, ...] = ()
+    """Where images come from: `kind` is folder (the default), dicomweb, dimse or listen; see below."""
     labels: Labels = NoLabels()
     """Where findings come from: `kind` is csv, preset, fhir, sr, tag or none; see below."""
     held_out_share: float = Field(default=0.2, ge=0.0, le=0.9)
@@ -154,6 +160,11 @@ class SiloConfig(Settings):
     """What is told to surveys; see below."""
     index: IndexSettings = IndexSettings()
     """How vectors are held; see below."""
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Self:
+        require_distinct(self.sources)
+        return self
 
 
 class SiloHome(Settings):
@@ -176,6 +187,16 @@ class SiloHome(Settings):
     def cache(self) -> Path:
         """The folder of decoded radiographs."""
         return self.root / "cache"
+
+    @property
+    def inbox(self) -> Path:
+        """The folder of files that an archive sent to us."""
+        return self.root / "inbox"
+
+    @property
+    def spool(self) -> Path:
+        """Files on their way from an archive into the cache; empty between ingests."""
+        return self.root / "spool"
 
     @property
     def key(self) -> Path:

@@ -30,6 +30,7 @@
     │   ├── PortTaken             port-taken
     │   ├── ProcessFailed         process-failed
     │   └── ServerUnreachable     server-unreachable
+    ├── SourceUnreachable     source-unreachable: an archive does not answer, or does not let us in
     └── ReleaseRefused        release-refused: the silo's policy does not let this out
 
 Across the border of a silo only `code` and `public` travel: an exception's own text may name files or values.
@@ -65,6 +66,7 @@ __all__ = [
     "SignatureInvalid",
     "SiloscopeError",
     "SourceEmpty",
+    "SourceUnreachable",
     "StateError",
     "SumRejected",
     "SurvivorsDisputed",
@@ -304,3 +306,10 @@ class ReleaseRefused(SiloscopeError):
 
     code = "release-refused"
     public = "The silo's policy does not allow this."
+
+
+class SourceUnreachable(SiloscopeError):
+    """An archive that a silo ingests from does not answer, does not let us in, or ends in the middle."""
+
+    code = "source-unreachable"
+    public = "An archive does not answer."

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import CsvLabels, FolderSource, NoLabels, SiloHome, TagLabels, load
+from silo_app.errors import ConfigInvalid, SourceUnreachable
 
 if TYPE_CHECKING:
     from silo_app.imaging.ingest import IngestReport
@@ -28,6 +29,9 @@ def ingest(
         list[Path] | None,
         typer.Option(help="A folder of DICOM files, instead of those in silo.yaml; may be given again."),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="The name of a source in silo.yaml, instead of all; may be given again.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="A label file, read as `labels` in silo.yaml says.", show_default=False)
     ] = None,
@@ -37,22 +41,41 @@ def ingest(
     """Read DICOM files into the silo: usable images into the catalogue, every other file listed with its reason.
 
     Run it again at any time: only what is new or has changed is read, and a run that was cut off goes on.
-    The exit status is 2 if there is no usable image.
+    A source that does not answer loses nothing; the exit status is then 1. It is 2 if there is no usable image.
 
     Examples:
         silo ingest --silo kits/st-anna
+
+        silo ingest --silo kits/st-anna --only pacs
 
         silo ingest --silo kits/st-anna --source /data/dicom --labels /data/labels.csv
     """
     from silo_app.imaging.ingest import ingest as run
 
-    home = _with_options(load(silo), source or [], labels)
+    home = _with_options(_with_only(load(silo), only or []), source or [], labels)
     with _progress() as tell:
         report = run(home, workers=workers, progress=tell)
     _summarize(report)
     emit(dataclasses.asdict(report), output, _print_refused)
+    if report.unreachable:
+        raise typer.Exit(SourceUnreachable.exit_status)
     if report.added + report.unchanged == 0:
         raise typer.Exit(_NOTHING_USABLE)
+
+
+def _with_only(home: SiloHome, names: list[str]) -> SiloHome:
+    """Return the silo with the named sources alone. Raises `ConfigInvalid` for a name that no source has."""
+    if not names:
+        return home
+    known = [source.name for source in home.config.sources if source.name]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigInvalid(
+            f"no source is called {', '.join(unknown)}; there are: {', '.join(known) or 'none with a name'}",
+            where="--only",
+            remedy="Name a source by its `name` in local/silo.yaml.",
+        )
+    chosen = tuple(source for source in home.config.sources if source.name in names)
+    return home.model_copy(update={"config": home.config.model_copy(update={"sources": chosen})})
 
 
 def _with_options(home: SiloHome, sources: list[Path], labels: Path | None) -> SiloHome:
@@ -93,6 +116,13 @@ def _summarize(report: "IngestReport") -> None:
         f"{report.unlabelled} of them without a label.",
         highlight=False,
     )
+    for name, problem in report.unreachable.items():
+        people.print(
+            f"{name} could not be read to its end: {problem}. Nothing of it was removed; the next ingest goes on.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
     if report.unmapped:
         words = list(report.unmapped.items())
         shown = ", ".join(f"{word[:40]} ({count})" for word, count in words[:_SHOWN_WORDS])

@@ -13,6 +13,7 @@ from silo_app.cli import (
     init,
     job,
     labels,
+    listen,
     model,
     sample,
     search,
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
+app.command("listen")(listen.listen)
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
 app.command("deid")(deid.deid)

@@ -10,7 +10,7 @@ from silo_app.errors import NotReady
 from silo_app.imaging.header import Header
 from silo_app.imaging.labels import Vocabulary
 from silo_app.imaging.refusal import RefusalReason
-from silo_app.imaging.source import SourceFile
+from silo_app.imaging.sources import SourceFile
 
 __all__ = ["Applier", "keys_of"]
 

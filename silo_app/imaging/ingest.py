@@ -2,7 +2,8 @@
 
 Idempotent: what has not changed (path, size, time) is not read again; what was read again and has the same content is
 the same view. Resumable: files are taken in a fixed order and written down in transactions, so that a run that was
-killed is finished by the next one with the same outcome. What has left a source leaves catalogue and cache.
+killed is finished by the next one with the same outcome. What has left a source leaves catalogue and cache; a source that
+does not answer loses nothing.
 """
 
 import fcntl
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey, Vault
+from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.config import NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
-from silo_app.errors import NotReady, SourceEmpty
+from silo_app.errors import NotReady, SourceEmpty, SourceUnreachable
 from silo_app.imaging.apply import Applier
+from silo_app.imaging.arriving import arriving
 from silo_app.imaging.brightness import measure_missing
 from silo_app.imaging.burned_in import check_reader
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
@@ -27,7 +31,7 @@ from silo_app.imaging.labelling import label_all
 from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
-from silo_app.imaging.source import Source, SourceFile, open_folder
+from silo_app.imaging.sources import Source, SourceFile, open_source
 from silo_app.imaging.worker import Request
 
 __all__ = ["IngestReport", "ingest"]
@@ -37,6 +41,9 @@ SECONDS_PER_FILE = 60
 
 _KEPT = "sealed study"
 """What the catalogue keeps of a file since a version; a file of an earlier one is read again."""
+
+_PASSING = (RefusalReason.UNREADABLE, RefusalReason.NOT_RETRIEVED)
+"""Refusals that may be over by the next ingest, although the file has not changed."""
 
 _FIRST_BATCH = 8
 _BATCH = 256
@@ -61,6 +68,8 @@ class IngestReport:
     """Every file of these sources that is no view, whether refused now or earlier."""
     views: int
     """Usable images in the catalogue."""
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    """Sources that could not be read, or not to their end, and why; nothing of them was removed."""
     unlabelled: int
     """Views of which no finding is known."""
     unmapped: Mapping[str, int] = field(default_factory=dict)
@@ -77,7 +86,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
     """Bring catalogue and cache up to date with the silo's sources; `progress(done, total)` counts files.
 
     Raises `SourceEmpty`, `LabelsInvalid`, `CatalogueDamaged`, or `NotReady` if another ingest runs or the cache cannot
-    be written. What a file holds never raises.
+    be written; `SourceUnreachable` if no source answers at all. What a file holds never raises.
     """
     start = time.monotonic()
     check_reader(home.config.imaging)
@@ -95,7 +104,9 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             writer.bind_key(key.check)
         catalogue.seal_names()
         run = _Run(home=home, catalogue=catalogue, cache=cache, applier=_applier(home, key), progress=progress)
-        run.take([(source, list(source.files())) for source in sources], workers)
+        listings, unreachable = _listed(sources)
+        run.unreachable |= unreachable
+        run.take(listings, workers)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
         measure_missing(catalogue, cache)
@@ -108,6 +119,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             removed=run.removed + run.applier.replaced,
             refused=tuple(refusal for refusal in catalogue.refusals() if refusal.source in names),
             views=counts.views,
+            unreachable={name: error.problem for name, error in run.unreachable.items()},
             unlabelled=counts.unlabelled,
             unmapped=as_reported(table.unmapped if table else run.applier.unmapped),
             unmatched=unmatched,
@@ -127,51 +139,87 @@ class _Run:
     unchanged: int = 0
     removed: int = 0
     done: int = 0
+    unreachable: dict[str, SourceUnreachable] = field(default_factory=dict)
 
     def take(self, listings: list[tuple[Source, list[SourceFile]]], workers: int | None) -> None:
         """Forget what has gone, then read what is new or changed."""
         self.total = sum(len(files) for _, files in listings)
-        todo: list[tuple[str, SourceFile, FileRecord | None]] = []
+        todo: list[tuple[Source, SourceFile, FileRecord | None]] = []
         for source, files in listings:
-            todo += self._pending(source.name, files)
+            todo += self._pending(source, files)
         self.unchanged = self.total - len(todo)
         self._tell(self.unchanged)
-        requests = [self._request(file, known) for _, file, known in todo]
-        for batch in _batches(zip(todo, decode_all(requests, workers=workers), strict=True)):
-            with self.catalogue.writing() as writer:
-                for (source, file, known), reply in batch:
-                    self.applier.apply(writer, source, file, known, reply)
-            self._tell(len(batch))
+        with arriving(
+            [(source, file) for source, file, _ in todo],
+            lambda index, path: self._request(path, todo[index][2]),
+            self.home.spool,
+        ) as requests:
+            for batch in _batches(enumerate(decode_all(requests, workers=workers))):
+                with self.catalogue.writing() as writer:
+                    for index, reply in batch:
+                        source, file, known = todo[index]
+                        self._apply(writer, source, file, known, requests.settled(index, reply))
+                self._tell(len(batch))
+            self.unreachable |= requests.unreachable
 
-    def _pending(self, source: str, files: list[SourceFile]) -> list[tuple[str, SourceFile, FileRecord | None]]:
+    def _apply(
+        self,
+        writer: CatalogueWriter,
+        source: Source,
+        file: SourceFile,
+        known: FileRecord | None,
+        reply: dict[str, Any] | None,
+    ) -> None:
+        """Write down what a file is; one that could not be had stays what it was."""
+        kept = known is not None and known.digest is not None
+        if reply is None or (kept and reply.get("reason") == RefusalReason.NOT_RETRIEVED):
+            self.unchanged += kept
+        else:
+            self.applier.apply(writer, source.name, file, known, reply)
+
+    def _pending(self, source: Source, files: list[SourceFile]) -> list[tuple[Source, SourceFile, FileRecord | None]]:
         """Forget files that are gone; return those to be read: changed ones first, then the others in order."""
         with self.catalogue.writing() as writer:
-            known = writer.files(source)
-            gone = sorted(set(known) - {file.name for file in files})
-            writer.forget_files(source, gone)
+            known = writer.files(source.name)
+        gone = self._gone(source, files, set(known))
+        with self.catalogue.writing() as writer:
+            writer.forget_files(source.name, gone)
             self.removed += len(writer.drop_orphans())
         changed = [file for file in files if file.name in known and not self._is_current(file, known[file.name])]
+        taken = {file.name for file in changed}
         again = bool(gone or changed)
         others = [
             file
             for file in files
             if file.name not in known
-            or (again and known[file.name].reason == RefusalReason.DUPLICATE_INSTANCE and file not in changed)
+            or (again and known[file.name].reason == RefusalReason.DUPLICATE_INSTANCE and file.name not in taken)
         ]
         return [(source, file, known.get(file.name)) for file in [*changed, *others]]
+
+    def _gone(self, source: Source, files: list[SourceFile], known: set[str]) -> list[str]:
+        """Return what the source does not hold any more: not listed, not below what could not be listed, and confirmed."""
+        unlisted = tuple(file.name for file in files if not file.whole)
+        missing = sorted(known - {file.name for file in files})
+        below = tuple(end for name in unlisted for end in (f"{name}/", f"{name}!/"))
+        missing = [name for name in missing if "." not in unlisted and not name.startswith(below)]
+        try:
+            return source.confirm_gone(missing) if missing else []
+        except SourceUnreachable as error:
+            self.unreachable[source.name] = error
+            return []
 
     def _is_current(self, file: SourceFile, known: FileRecord) -> bool:
         time_ns = self.catalogue.stamp(file.mtime_ns)
         same = (known.size, known.mtime_ns, known.recipe) == (file.size, time_ns, self.applier.recipe)
         if known.digest is None:  # a crash or a lack of permission may be over
-            return same and known.detail != LOST["detail"] and known.reason != RefusalReason.UNREADABLE
+            return same and known.detail != LOST["detail"] and known.reason not in _PASSING
         return same and known.digest in self.cache
 
-    def _request(self, file: SourceFile, known: FileRecord | None) -> Request:
+    def _request(self, path: Path, known: FileRecord | None) -> Request:
         labels = self.home.config.labels
         tag = labels if isinstance(labels, TagLabels) else None
         return Request(
-            path=str(file.path),
+            path=str(path),
             cache=str(self.cache.root),
             seconds=SECONDS_PER_FILE,
             known=known.digest or "" if known and known.recipe == self.applier.recipe else "",
@@ -194,7 +242,21 @@ def _sources(home: SiloHome) -> list[Source]:
             where=str(home.kit / "local" / "silo.yaml"),
             remedy="Name the folder of your DICOM files with --source, or under `sources` in local/silo.yaml.",
         )
-    return [open_folder(home.resolve(source.path)) for source in home.config.sources]
+    return [open_source(home, source) for source in home.config.sources]
+
+
+def _listed(sources: list[Source]) -> tuple[list[tuple[Source, list[SourceFile]]], dict[str, SourceUnreachable]]:
+    """Return what each source holds, and the sources that do not tell. Raises `SourceUnreachable` if none does."""
+    listings: list[tuple[Source, list[SourceFile]]] = []
+    unreachable: dict[str, SourceUnreachable] = {}
+    for source in sources:
+        try:
+            listings.append((source, list(source.files())))
+        except SourceUnreachable as error:
+            unreachable[source.name] = error
+    if unreachable and not listings:
+        raise next(iter(unreachable.values()))
+    return listings, unreachable
 
 
 def _label_table(home: SiloHome) -> LabelTable | None:

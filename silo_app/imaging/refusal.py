@@ -26,6 +26,8 @@ class RefusalReason(StrEnum):
     DECODE_FAILED = "decode-failed"
     UNREADABLE = "unreadable"
     DUPLICATE_INSTANCE = "duplicate-instance"
+    NOT_RETRIEVED = "not-retrieved"
+    RECALLED = "recalled"
     BURNED_IN = "burned-in-annotation"
 
 
@@ -49,6 +51,8 @@ _REMEDIES = {
     RefusalReason.UNREADABLE: "Let the account that runs Siloscope read the file.",
     RefusalReason.BURNED_IN: "Have the text masked in the archive; or look at the picture and set `imaging` in silo.yaml.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
+    RefusalReason.NOT_RETRIEVED: "The next ingest asks for it again; if it stays so, ask the archive's administrator.",
+    RefusalReason.RECALLED: "`silo catalogue readmit` lets the study in again.",
 }
 
 

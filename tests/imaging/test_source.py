@@ -5,7 +5,7 @@ import os
 import pytest
 
 from silo_app.errors import SourceEmpty
-from silo_app.imaging.source import open_folder
+from silo_app.imaging.sources import open_folder
 
 
 def names(path):

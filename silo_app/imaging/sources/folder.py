@@ -1,43 +1,16 @@
-"""Where images come from: today a folder; a PACS later, behind the same protocol."""
+"""A folder of DICOM files: everything below it, members of zip files, and what a DICOMDIR promises."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from silo_app.errors import SourceEmpty
+from silo_app.imaging.sources.source import Fetch, SourceFile
+from silo_app.imaging.sources.zips import extract, is_zip, zip_members
 
-__all__ = ["FolderFiles", "Source", "SourceFile", "open_folder"]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SourceFile:
-    """One file of a source and what tells cheaply whether it has changed."""
-
-    name: str
-    """Relative to the source, with forward slashes; stable from run to run."""
-    path: Path
-    size: int
-    """Bytes."""
-    mtime_ns: int
-
-
-class Source(Protocol):
-    """What a silo ingests from.
-
-    `files` yields everything that there is, images or not, in the same order every time; nothing is left out silently.
-    It raises `SourceEmpty` if there is nothing.
-    """
-
-    @property
-    def name(self) -> str:
-        """What the catalogue calls this source; stable from run to run."""
-        ...
-
-    def files(self) -> Iterator[SourceFile]:
-        """Yield every file, in a fixed order."""
-        ...
+__all__ = ["FolderFiles", "open_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +24,28 @@ class FolderFiles:
         """The folder's absolute path."""
         return str(self.root)
 
-    def files(self) -> Iterator[SourceFile]:
-        """Yield every file, ordered by its path."""
-        found = False
-        for file in _walk(self.root, "", set()):
-            found = True
-            yield file
-        if not found:
+    def files(self) -> list[SourceFile]:
+        """Return every file, ordered by its path. Raises `SourceEmpty` if there is none: a disk that is not mounted."""
+        files = [file for found in _walk(self.root, "", set()) for file in _opened(found)]
+        if not files:
             raise SourceEmpty(
                 "the folder holds no file", where=self.name, remedy="Name the folder of your DICOM files with --source."
             )
+        return files
+
+    def confirm_gone(self, names: Sequence[str]) -> list[str]:
+        """Return the names: a listing of a folder is the folder."""
+        return list(names)
+
+    @contextmanager
+    def fetching(self, spool: Path) -> Iterator[Fetch]:
+        """Give files where they lie, and members of zip files unpacked."""
+
+        def fetch(file: SourceFile) -> Path:
+            member = file.name.removeprefix(file.path.relative_to(self.root).as_posix() + "!/")
+            return extract(file.path, member, spool) if member != file.name else file.path
+
+        yield fetch
 
 
 def open_folder(path: Path) -> FolderFiles:
@@ -80,7 +65,7 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Sou
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         # The folder itself is listed, so that it is refused as unreadable instead of being passed over.
-        yield SourceFile(name=prefix.rstrip("/") or ".", path=folder, size=0, mtime_ns=0)
+        yield SourceFile(name=prefix.rstrip("/") or ".", path=folder, size=0, mtime_ns=0, whole=False)
         return
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -91,6 +76,11 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Sou
             yield from _walk(path, f"{name}/", seen)
         else:
             yield _file(path, name)
+
+
+def _opened(file: SourceFile) -> list[SourceFile]:
+    """Return the members of a zip file, or the file itself."""
+    return zip_members(file) if is_zip(file.path) else [file]
 
 
 def _text(name: str) -> str:
