@@ -19,7 +19,7 @@ from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["RoundOutcome", "learning_rate_at", "train_round"]
+__all__ = ["Beginning", "RoundOutcome", "learning_rate_at", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
