@@ -34,6 +34,7 @@ TARGETS = (
     Target("upload_ratio_12_bits", 0.52),
     Target("download_ratio_12_bits", 1.02),
     Target("codec_cpu_s_12_bits", 1.2),
+    Target("silo_peak_ratio_12_bits", 2.5),
     Target("server_peak_mb_12_bits", 500),
 )
 
@@ -125,25 +126,37 @@ def one_round(
     """Run a round; return one silo's update and the sum, as they travel."""
     total = RoundSum(JOB, number)
     names = [session.silo for session in sessions]
+    begin(sessions, number, watch)
     for session in sessions:
         update = random.normal(0.0, 1e-3, session.layout.size).astype(np.float32)
         with watch.on("encrypt"):
-            message = session.encrypt_update(number, update, names)
+            message = session.encrypt_update(number, update)
         with watch.on("add"):
             total.add(message)
     with watch.on("result"):
         result = total.result()
+    with watch.on("agree"):
+        signatures = {session.silo: session.sign_survivors(number, names) for session in sessions}
+        reveals = {session.silo: session.reveal(number, signatures) for session in sessions}
     for session in sessions:
         with watch.on("open"):
-            session.open_sum(number, result, total.contributors)
+            session.open_sum(number, result, total.contributors, reveals)
     return message, result
+
+
+def begin(sessions: list[SiloSession], number: int, watch: Stopwatch) -> None:
+    """Let all silos deal and exchange their masks."""
+    with watch.on("share"):
+        bundles = {session.silo: session.share_secrets(number) for session in sessions}
+        for session in sessions:
+            session.begin_round(number, bundles)
 
 
 def server_peak(sessions: list[SiloSession], number: int, random: np.random.Generator) -> float:
     """Return the server's peak memory in a round, in MB, beyond the one message that arrives."""
-    names = [session.silo for session in sessions]
+    begin(sessions, number, Stopwatch())
     updates = random.normal(0.0, 1e-3, sessions[0].layout.size).astype(np.float32)
-    messages = [session.encrypt_update(number, updates, names) for session in sessions]
+    messages = [session.encrypt_update(number, updates) for session in sessions]
     tracemalloc.start()
     total = RoundSum(JOB, number)
     for message in messages:
@@ -152,6 +165,30 @@ def server_peak(sessions: list[SiloSession], number: int, random: np.random.Gene
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return (peak + messages[0].nbytes) / 1e6
+
+
+def silo_peak(sessions: list[SiloSession], number: int, random: np.random.Generator) -> float:
+    """Return how much memory a silo needs to encrypt and to open, in MB, beyond the update and the messages."""
+    names = [session.silo for session in sessions]
+    begin(sessions, number, Stopwatch())
+    update = random.normal(0.0, 1e-3, sessions[0].layout.size).astype(np.float32)
+    messages = [session.encrypt_update(number, update) for session in sessions[1:]]
+    tracemalloc.start()
+    messages.append(sessions[0].encrypt_update(number, update))
+    peaks = [tracemalloc.get_traced_memory()[1]]
+    tracemalloc.stop()
+    total = RoundSum(JOB, number)
+    for message in messages:
+        total.add(message)
+    signatures = {session.silo: session.sign_survivors(number, names) for session in sessions}
+    reveals = {session.silo: session.reveal(number, signatures) for session in sessions}
+    result = total.result()
+    tracemalloc.start()
+    for session in sessions:
+        session.open_sum(number, result, names, reveals)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    return max(peaks[:2]) / 1e6
 
 
 def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
@@ -170,9 +207,11 @@ def figures_of(layout: Layout, bits: int, rounds: int) -> list[Figure]:
         Figure(f"download_ratio_{bits}_bits", result.nbytes / plain, "x float32"),
         Figure(f"encrypt_cpu_s_{bits}_bits", seconds["encrypt"], "s"),
         Figure(f"open_cpu_s_{bits}_bits", seconds["open"], "s"),
+        Figure(f"masks_agree_cpu_s_{bits}_bits", (seconds["share"] + seconds["agree"]) / len(sessions), "s"),
         Figure(f"codec_cpu_s_{bits}_bits", seconds["encrypt"] + seconds["open"], "s"),
         Figure(f"server_add_cpu_s_{bits}_bits", seconds["add"], "s"),
-        Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 1, random), "MB"),
+        Figure(f"silo_peak_ratio_{bits}_bits", silo_peak(sessions, rounds + 1, random) * 1e6 / plain, "x float32"),
+        Figure(f"server_peak_mb_{bits}_bits", server_peak(sessions, rounds + 2, random), "MB"),
     ]
 
 

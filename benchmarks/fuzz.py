@@ -14,14 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.ingest import SYNTAXES, dicom, picture
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
-from silo_app.imaging.worker import Request
+from silo_app.imaging.worker import UNEXPECTED, Request
 
-TARGETS = [Target("crashes and hangs", 0), Target("unknown reasons", 0)]
+TARGETS = [Target("crashes and hangs", 0), Target("unforeseen errors", 0), Target("unknown reasons", 0)]
+FAULTS = ("crash", "unforeseen")
 BATCH = 512
 SECONDS_PER_FILE = 20
 
@@ -85,6 +87,12 @@ def damaged(seed: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
+def _outcome(reply: dict[str, Any]) -> str:
+    if reply == LOST:
+        return "crash"
+    return "unforeseen" if reply.get("detail", "").startswith(UNEXPECTED) else str(reply.get("reason", "read"))
+
+
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Fuzz for the time that was asked for."""
     chance = random.Random(arguments.seed)
@@ -101,15 +109,17 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
                 path.write_bytes(content)
             requests = [Request(path=str(path), cache=str(folder / "cache"), seconds=SECONDS_PER_FILE) for path in paths]
             for content, reply in zip(files, decode_all(requests, workers=1), strict=True):
-                outcomes["crash" if reply == LOST else reply.get("reason", "read")] += 1
-                if reply == LOST and arguments.keep:
+                outcome = _outcome(reply)
+                outcomes[outcome] += 1
+                if outcome in FAULTS and arguments.keep:
                     arguments.keep.mkdir(parents=True, exist_ok=True)
-                    (arguments.keep / f"{outcomes['crash']}.dcm").write_bytes(content)
+                    (arguments.keep / f"{outcome}-{outcomes[outcome]}.dcm").write_bytes(content)
             executions += len(files)
-    known = {"crash", "read", *RefusalReason}
+    known = {*FAULTS, "read", *RefusalReason}
     return [
         Figure("executions", executions, "files"),
         Figure("crashes and hangs", outcomes["crash"], "files"),
+        Figure("unforeseen errors", outcomes["unforeseen"], "files"),
         Figure("unknown reasons", sum(count for reason, count in outcomes.items() if reason not in known), "files"),
         *(Figure(f"outcome: {reason}", count, "files") for reason, count in outcomes.most_common()),
     ]

@@ -56,9 +56,13 @@ REMEDIES = {
     "sample-invalid": "Correct the set of images as the message says; `silo sample import --help` lists the column options.",
     "server-unreachable": "Check that the server runs and that its one port can be reached from here.",
     "signature-invalid": "Nothing was used. Tell the operator: a participant's certificate is not of this federation.",
+    "survivors-disputed": "Nothing was revealed, and the round is void. Compare the two sets of silos that the message names with the "
+    "server's log: either the server or the silo that signed the other set does not follow the protocol.",
     "siloscope": "Read the message: it says what to do.",
     "source-empty": "Name the folder that holds the DICOM files, in `silo.yaml` or with `--source`.",
     "state": "Mend what the message names on this machine.",
+    "sum-rejected": "The encoder became much worse on this silo's held-out patients. The silo takes part again when a later sum "
+    "passes; look at `training.acceptance` in silo.yaml, and ask the others whether theirs became worse too.",
     "update-refused": "Nothing was used. Bring all silos to the same versions, or lower the learning rate if the loss was "
     "not finite.",
 }
@@ -179,6 +183,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
+    "`training.acceptance`": config.AcceptanceSettings,
     "`survey`": config.SurveySettings,
 }
 

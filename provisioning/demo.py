@@ -177,7 +177,8 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
             bars.update(rounds, completed=len(record["rounds"]))
         for silo, version in record["finish"]["encoder_versions"].items():
             steps.screen.print(f"  {silo} keeps encoder {version}")
-    return {"job": job, "record": record, "scores": _scores_by_round(federation, job, settings.rounds)}
+    own = {silo: _own(federation, silo, job) for silo in federation.silos}
+    return {"job": job, "record": record, "scores": _scores_by_round(federation, job, settings.rounds), "own": own}
 
 
 def _train_alone(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
@@ -269,6 +270,16 @@ def _held_out(federation: Federation, silo: str, job: str) -> list[dict[str, Any
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
+
+
+def _own(federation: Federation, silo: str, job: str) -> dict[int, dict[str, float]]:
+    """Return how a silo trained, by round, as it wrote down for itself: on this one machine the report may read it."""
+    file = federation.kit(silo) / "silo" / "jobs" / job / "rounds.jsonl"
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return {}
+    return {line["round"]: line["own"] for line in lines if "own" in line}
 
 
 def _scores_by_round(federation: Federation, job: str, rounds: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ and build only classes of the installed `silo_app.flare`.
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CLASS_ALLOW_LIST", "GATEWAY", "MAX_JOBS", "authorization", "server_resources", "site_resources"]
+__all__ = ["CLASS_ALLOW_LIST", "GATEWAY", "LAUNCHER", "MAX_JOBS", "authorization", "server_resources", "site_resources"]
 
 CLASS_ALLOW_LIST = ("silo_app.flare.",)
 """What a job's configuration may name. An entry with a final dot allows everything below it, one without allows that
@@ -16,6 +16,9 @@ path and what is below (nvflare/app_common/widgets/component_path_authorizer.py)
 
 GATEWAY = {"id": "silo_gateway", "path": "silo_app.flare.gateway.SiloGateway", "args": {}}
 """Our component in each silo's NVFlare process: it carries search messages between the server and the index process."""
+
+LAUNCHER = {"id": "process_launcher", "path": "silo_app.flare.launcher.SiloJobLauncher", "args": {}}
+"""In place of NVFlare's own launcher: a job process that is killed must not end the job for everybody."""
 
 MAX_JOBS = 8
 """Jobs that the server runs beside each other; the search broker holds one for good."""
@@ -27,7 +30,7 @@ Settings = dict[str, Any]
 
 def site_resources(default: Settings, *, gateway: bool) -> Settings:
     """Return a site's `local/resources.json`, made from NVFlare's default."""
-    components = _without_log_streams(default)
+    components = [LAUNCHER if one["id"] == LAUNCHER["id"] else one for one in _without_log_streams(default)]
     return default | {
         "class_list_enforcement_mode": "enforce",
         "class_allow_list": list(CLASS_ALLOW_LIST),

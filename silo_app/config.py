@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from silo_app.errors import ConfigInvalid, NotReady
+from silo_app.settings.acceptance import AcceptanceSettings
 from silo_app.settings.base import Settings
 from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
@@ -29,6 +30,7 @@ from silo_app.settings.labels import (
 from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
 
 __all__ = [
+    "AcceptanceSettings",
     "CsvLabels",
     "FhirLabels",
     "FolderSource",
@@ -98,6 +100,8 @@ class TrainingSettings(Settings):
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
+    acceptance: AcceptanceSettings = AcceptanceSettings()
+    """When a sum is rejected; see below."""
 
 
 class SurveySettings(Settings):

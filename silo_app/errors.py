@@ -21,6 +21,8 @@
     │   ├── MessageInvalid        message-invalid
     │   ├── RoundRefused          round-refused
     │   ├── SignatureInvalid      signature-invalid
+    │   ├── SumRejected           sum-rejected
+    │   ├── SurvivorsDisputed     survivors-disputed
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
     │   ├── BrokerUnreachable     broker-unreachable
@@ -64,6 +66,8 @@ __all__ = [
     "SiloscopeError",
     "SourceEmpty",
     "StateError",
+    "SumRejected",
+    "SurvivorsDisputed",
     "UpdateRefused",
 ]
 
@@ -230,6 +234,20 @@ class SignatureInvalid(ProtocolError):
 
     code = "signature-invalid"
     public = "The signature does not verify."
+
+
+class SumRejected(ProtocolError):
+    """A sum after which the encoder fails the silo's own test on its held-out patients."""
+
+    code = "sum-rejected"
+    public = "The sum failed this silo's own test."
+
+
+class SurvivorsDisputed(ProtocolError):
+    """Two silos were told different things about whose updates arrived: evidence of a server that lies."""
+
+    code = "survivors-disputed"
+    public = "The silos were told different things about who took part in a round."
 
 
 class UpdateRefused(ProtocolError):

@@ -59,7 +59,7 @@ def facts_of(raw: Raw, *, command: str, machine: Machine, pictures: Pictures, pl
         run=_run(raw, command, machine),
         silos=tuple(_silo(one, raw, pictures) for one in raw.get("silos", ())),
         learning=learning,
-        traffic=_of(raw, ("training",), lambda: _traffic(raw["training"]["record"], plain_bytes)),
+        traffic=_of(raw, ("training",), lambda: _traffic(raw["training"], plain_bytes)),
         searches=_of(raw, ("search",), lambda: _searches(raw, pictures)),
         retrieval=retrieval,
         encoder=_of(raw, ("evaluation",), lambda: _encoder(raw["evaluation"])),
@@ -152,18 +152,26 @@ def _held_out_patients(raw: Raw) -> int | None:
     return sum(silo["held_out_patients"] for silo in silos.values()) if silos else None
 
 
-def _traffic(record: Raw, plain_bytes: int | None) -> Traffic:
+def _traffic(training: Raw, plain_bytes: int | None) -> Traffic:
+    record, own = training["record"], training.get("own", {})
     return Traffic(
         encryption=record["plan"]["encryption"],
         plain_bytes=plain_bytes,
-        rounds=tuple(_round(each) for each in record["rounds"]),
+        rounds=tuple(
+            _round(each, {silo: numbers.get(each["round"], {}) for silo, numbers in own.items()})
+            for each in record["rounds"]
+        ),
     )
 
 
-def _round(each: Raw) -> Round:
-    silos = {silo: _share(each, silo) for silo in each["accepted"]}
-    silos |= {silo: SiloRound(state=f"refused: {why.get('public', '')}") for silo, why in each["refused"].items()}
-    silos |= {silo: SiloRound(state=str(why)) for silo, why in each["missing"].items()}
+def _round(each: Raw, own: Mapping[str, Raw]) -> Round:
+    """Return a round; how long a silo trained only its own record says (`own`, by silo)."""
+    silos = {silo: _share(each, silo, own.get(silo, {})) for silo in each["accepted"]}
+    silos |= {
+        silo: SiloRound(state=f"{why['code']}: {why['public']}")
+        for silo, why in each["quarantined"].items()
+        if silo not in silos
+    }
     return Round(
         number=each["round"],
         seconds=each["seconds"],
@@ -172,8 +180,7 @@ def _round(each: Raw) -> Round:
     )
 
 
-def _share(each: Raw, silo: str) -> SiloRound:
-    report = each.get("reports", {}).get(silo, {})
+def _share(each: Raw, silo: str, report: Raw) -> SiloRound:
     return SiloRound(
         upload_bytes=each.get("upload_bytes", {}).get(silo),
         train_seconds=report.get("train_seconds"),

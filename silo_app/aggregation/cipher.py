@@ -12,7 +12,7 @@ send and from what is secret:
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
@@ -108,37 +108,32 @@ class Cipher:
         """Refuse to be copied or pickled."""
         raise TypeError("a Cipher holds a key and is not serialized")
 
-    def encrypt(self, slots: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        """Encrypt slots, uint64 (blocks, DEGREE) below t.
+    def encrypt(self, rows: Iterable[NDArray[np.uint64]]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8]]]:
+        """Encrypt rows of slots, each uint64 (DEGREE,) below t, one at a time.
 
-        Return c0, uint64 (blocks, DEGREE) below Q, and the seeds of c1, uint8 (blocks, SEED_BYTES).
+        Yield c0, uint64 (DEGREE,) below Q, and the seed of c1, uint8 (SEED_BYTES,), of each.
         """
-        words = np.empty(slots.shape, dtype=np.uint64)
-        seeds = np.empty((len(slots), SEED_BYTES), dtype=np.uint8)
         plain = seal.Plaintext()
         with _memory_file() as (descriptor, path):
-            for block, values in enumerate(slots):
-                self._encoder.encode(values.tolist(), plain)
-                words[block], seeds[block] = self._encrypt_block(plain, descriptor, path)
-        return words, seeds
+            for row in rows:
+                self._encoder.encode(row.tolist(), plain)
+                yield self._encrypt_block(plain, descriptor, path)
 
-    def decrypt(self, words: NDArray[np.uint64], seeds: NDArray[np.uint8]) -> NDArray[np.uint64]:
-        """Decrypt a sum: c0 summed, uint64 (blocks, DEGREE), and the seeds of n silos, uint8 (n, blocks, SEED_BYTES).
+    def decrypt(self, rows: Iterable[NDArray[np.uint64]], seeds: NDArray[np.uint8]) -> Iterator[NDArray[np.uint64]]:
+        """Decrypt a sum: rows of c0 summed, uint64 (DEGREE,), and the seeds of n silos, uint8 (n, blocks, SEED_BYTES).
 
-        Return the slots of the sum, uint64 (blocks, DEGREE) below t.
+        Yield the slots of the sum, uint64 (DEGREE,) below t, row by row.
         """
-        slots = np.empty(words.shape, dtype=np.uint64)
         zeros = np.zeros(DEGREE, dtype=np.uint64)
         total, other, plain = seal.Ciphertext(), seal.Ciphertext(), seal.Plaintext()
         with _memory_file() as (descriptor, path):
-            for block, c0 in enumerate(words):
+            for block, c0 in enumerate(rows):
                 self._load(total, c0, seeds[0, block], descriptor, path)
                 for seed in seeds[1:, block]:
                     self._load(other, zeros, seed, descriptor, path)
                     self._evaluator.add_inplace(total, other)
                 self._decryptor.decrypt(total, plain)
-                slots[block] = self._encoder.decode_uint64(plain)
-        return slots
+                yield np.array(self._encoder.decode_uint64(plain), dtype=np.uint64)
 
     def _learn_frame(self, descriptor: int, path: str) -> tuple[bytes, bytes]:
         """Return the constant bytes that SEAL writes before c0 and between c0 and the seed."""

@@ -7,6 +7,7 @@ feedback; Karimireddy et al. 2019, arXiv:1901.09847).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from silo_app.aggregation.ring import DEGREE, PLAIN_BITS
 __all__ = ["WIDTHS", "FieldPlan", "dequantise", "next_scales", "quantise"]
 
 WIDTHS = (10, 12, 16, 25)
-CHUNK = 1 << 18
+FLOAT32_QUOTA = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +50,55 @@ class FieldPlan:
         return 1 + int(weight * self.levels(silos))
 
     def pack(self, values: NDArray[np.int32], modulus: int) -> NDArray[np.uint64]:
-        """Return slots, uint64 (blocks, DEGREE) below `modulus`, of values within `limit`, int32 (P,)."""
-        blocks = self.blocks(len(values))
-        slots = np.empty((blocks, DEGREE), dtype=np.uint64)
-        for block, fields in enumerate(self._rows(values, blocks)):
-            packed = fields[-1].astype(np.int64)
-            for field in fields[-2::-1]:
-                packed = (packed << self.bits) + field
-            slots[block] = np.where(packed < 0, packed + modulus, packed)
-        return slots
+        """Return a row of slots, uint64 (DEGREE,) below `modulus`, of a block's values within `limit`, int32 (V,)."""
+        fields = values.reshape(self.fields, DEGREE) if len(values) == self.fields * DEGREE else self._padded(values)
+        packed: NDArray[np.int64] = fields[-1].astype(np.int64)
+        for field in fields[-2::-1]:
+            packed <<= self.bits
+            packed += field
+        packed += (packed >> 63) & modulus
+        return packed.view(np.uint64)
 
-    def unpack(self, slots: NDArray[np.uint64], modulus: int) -> NDArray[np.int32]:
-        """Undo `pack` on a sum of slots: return all fields, int32 (blocks * fields * DEGREE,); after P come zeros."""
-        values = np.empty((len(slots), self.fields, DEGREE), dtype=np.int32)
+    def unpack(self, row: NDArray[np.uint64], modulus: int) -> NDArray[np.int32]:
+        """Undo `pack` on a sum of rows: return all fields, int32 (fields * DEGREE,); after V come zeros."""
+        values = np.empty((self.fields, DEGREE), dtype=np.int32)
         half = 1 << (self.bits - 1)
-        mask = (1 << self.bits) - 1
-        for block, row in enumerate(slots):
-            packed = row.astype(np.int64)
-            packed[packed > modulus // 2] -= modulus
-            for field in range(self.fields - 1):
-                low = ((packed + half) & mask) - half  # the field with its sign; the rest pays the borrow back
-                values[block, field] = low
-                packed = (packed - low) >> self.bits
-            values[block, -1] = packed
+        packed = row.astype(np.int64)
+        packed -= (packed > modulus // 2) * np.int64(modulus)
+        for field in range(self.fields - 1):
+            packed += half  # the field with its sign; the rest pays the borrow back
+            np.bitwise_and(packed, (1 << self.bits) - 1, out=values[field], casting="unsafe")
+            packed >>= self.bits
+        values[:-1] -= half
+        values[-1] = packed
         return values.reshape(-1)
 
-    def _rows(self, values: NDArray[np.int32], blocks: int) -> NDArray[np.int32]:
-        """Return `values` as int32 (blocks, fields, DEGREE), zeros at the end."""
-        padded = np.zeros(blocks * self.fields * DEGREE, dtype=np.int32)
+    def _padded(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return `values` as int32 (fields, DEGREE), zeros at the end."""
+        padded = np.zeros(self.fields * DEGREE, dtype=np.int32)
         padded[: len(values)] = values
-        return padded.reshape(blocks, self.fields, DEGREE)
+        return padded.reshape(self.fields, DEGREE)
 
 
 def quantise(
-    values: NDArray[np.float32], steps: NDArray[np.float32], weight: float, quota: int, random: np.random.Generator
+    values: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    weight: float,
+    quota: int,
+    random: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """Return `values * weight / steps` as integers, rounded at random without bias, clipped to `quota`; all (P,)."""
-    integers = np.empty(len(values), dtype=np.int32)
-    for start in range(0, len(values), CHUNK):
-        part = slice(start, start + CHUNK)
-        scaled = values[part] * weight / steps[part].astype(np.float64)
-        scaled += random.random(len(scaled))
-        np.floor(scaled, out=scaled)
-        integers[part] = np.clip(scaled, -quota, quota, out=scaled)
-    return integers
+    """Return `values * weight / steps` as integers, rounded at random without bias, clipped to `quota`; all (V,).
+
+    Integers below 2^12 leave float32 eleven bits to round by; larger ones are computed in float64.
+    """
+    kind: Any = np.float32 if quota < FLOAT32_QUOTA else np.float64
+    scaled: NDArray[np.floating[Any]] = values.astype(kind)
+    with np.errstate(over="ignore"):  # infinite is clipped like anything too large
+        np.multiply(scaled, kind(weight), out=scaled)
+        np.divide(scaled, steps, out=scaled)
+    np.add(scaled, random.random(len(scaled), dtype=kind), out=scaled)
+    np.floor(scaled, out=scaled)
+    return np.clip(scaled, -quota, quota, out=scaled).astype(np.int32)
 
 
 def dequantise(integers: NDArray[np.int32], steps: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
@@ -122,5 +128,6 @@ def next_scales(
     starts = np.concatenate([[0], np.cumsum(layout.sizes)[:-1]])
     filled = layout.sizes > 0
     largest = np.zeros(len(layout.sizes))
-    largest[filled] = np.maximum.reduceat(np.abs(update), starts[filled])
+    places = starts[filled]
+    largest[filled] = np.maximum(np.maximum.reduceat(update, places), -np.minimum.reduceat(update, places))
     return np.maximum(np.maximum(headroom * np.maximum(largest, resolution), kept), floor)

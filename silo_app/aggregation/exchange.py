@@ -11,6 +11,7 @@ from silo_app.aggregation.cipher import Cipher, new_secret
 from silo_app.aggregation.keys import Announcement, Roster
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.settings import AggregationSettings
+from silo_app.aggregation.wire import NAME_LIMIT
 from silo_app.errors import KeyRefused, UpdateRefused
 from silo_app.identity import Identity
 
@@ -28,12 +29,15 @@ class KeyExchange:
     identity: Identity
     layout: Layout
     initial: bytes
-    samples: int
+    first_job: str
+    next_round: int
+    basis: bytes
     settings: AggregationSettings
     min_silos: int
     roster: Roster | None = field(init=False, default=None)
     cipher: Cipher | None = field(init=False, repr=False, default=None)
-    _private: X25519PrivateKey = field(init=False, repr=False, default_factory=X25519PrivateKey.generate)
+    secret: bytes = field(init=False, repr=False, default=b"")
+    private: X25519PrivateKey = field(init=False, repr=False, default_factory=X25519PrivateKey.generate)
     _announced: bytes = field(init=False, repr=False, default=b"")
 
     def announce(self) -> bytes:
@@ -58,14 +62,14 @@ class KeyExchange:
         """Take the key that the first silo made."""
         if self.settings.encryption == "none" or self.cipher is not None:
             raise self._refused("this silo expects no key now", "Nothing was changed; tell the server's operator.")
-        secret, key_id = keys.unwrap(wrapped, self.require_roster(), self._private, self.identity)
+        secret, key_id = keys.unwrap(wrapped, self.require_roster(), self.private, self.identity)
         received = Cipher(secret)
         if received.key_id != key_id:
             raise self._refused(
                 "the key is another one here than at its sender",
                 "Install the same tenseal (constraints.txt) at all silos.",
             )
-        self.cipher = received
+        self.cipher, self.secret = received, secret
 
     def require_roster(self) -> Roster:
         """Return the roster, or say what is missing."""
@@ -86,23 +90,25 @@ class KeyExchange:
         return Announcement(
             job=self.job,
             silo=self.identity.name,
-            public=self._private.public_key().public_bytes(*RAW),
+            public=self.private.public_key().public_bytes(*RAW),
             layout=self.layout.digest,
             initial=self.initial,
             settings=self.settings.digest,
-            samples=self.samples,
+            first_job=self.first_job,
+            next_round=self.next_round,
+            basis=self.basis,
         )
 
     def _make_key(self, roster: Roster) -> dict[str, bytes]:
         secret = new_secret()
-        self.cipher = Cipher(secret)
+        self.cipher, self.secret = Cipher(secret), secret
         return {
             name: keys.wrap(
                 secret,
                 self.cipher.key_id,
                 roster=roster,
                 receiver=name,
-                private=self._private,
+                private=self.private,
                 own=self.identity,
             )
             for name in roster.announcements
@@ -121,8 +127,28 @@ class KeyExchange:
         publics = [announcement.public for announcement in read.values()]
         for name, announcement in read.items():
             self._require_alike(name, announcement)
+        self._require_one_history(read)
+        for name, announcement in read.items():
             if publics.count(announcement.public) > 1 or not keys.is_usable(announcement.public):
                 raise self._refused("its X25519 key is of another silo, or none", "Nothing was used.", name)
+
+    def _require_one_history(self, read: Mapping[str, Announcement]) -> None:
+        """Refuse silos that say of the same rounds that they were different; one that missed rounds may catch up."""
+        bases: dict[int, str] = {self.next_round: self.identity.name}
+        for name, announcement in read.items():
+            if announcement.first_job != self.first_job:
+                raise UpdateRefused(
+                    f"its rounds began in job {announcement.first_job[:NAME_LIMIT]}, this silo's in job {self.first_job}",
+                    where=name,
+                    remedy="Only silos that were in the job may resume it; run it without the others.",
+                )
+            like = bases.setdefault(announcement.next_round, name)
+            if announcement.basis != (self.basis if like == self.identity.name else read[like].basis):
+                raise UpdateRefused(
+                    f"its rounds before round {announcement.next_round} are not those of {like}",
+                    where=name,
+                    remedy="Resume the job without this silo, or start it anew.",
+                )
 
     def _require_alike(self, name: str, announcement: Announcement) -> None:
         if announcement.job != self.job:
@@ -135,8 +161,6 @@ class KeyExchange:
                     where=name,
                     remedy="All silos train the same encoder with the same job settings; compare the versions.",
                 )
-        if announcement.samples < 1:
-            raise UpdateRefused("it has no images to train on", where=name, remedy="Run the job without this silo.")
 
     def _refused(self, problem: str, remedy: str, where: str = "") -> KeyRefused:
         return KeyRefused(problem, where=where or f"{self.identity.name}, job {self.job}", remedy=remedy)

@@ -6,7 +6,7 @@ other silo under their pairwise secret (RFC 7748, RFC 5869, AES-256-GCM). Nothin
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Self
@@ -24,7 +24,7 @@ from silo_app.identity import Identity, Trust
 
 __all__ = ["Announcement", "Roster", "WrappedKey", "announce", "is_usable", "read_announcement", "unwrap", "wrap"]
 
-ANNOUNCEMENT = b"siloscope/announcement/1"
+ANNOUNCEMENT = b"siloscope/announcement/2"
 KEY_WRAP = b"siloscope/key-wrap/1"
 NONCE_BYTES = 12
 
@@ -42,8 +42,12 @@ class Announcement:
     """Digest of the weights from which this silo starts."""
     settings: bytes
     """Digest of the job's aggregation settings."""
-    samples: int
-    """How many images this silo trains on: its weight in every round."""
+    first_job: str
+    """The job in which the rounds began: this one, or the first of those that it resumes."""
+    next_round: int
+    """The round that this silo answers next: 0, or in a resumed job what it had reached."""
+    basis: bytes
+    """Digest of the rounds before `next_round`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,6 @@ class Roster:
     def first(self) -> str:
         """The silo that makes the key."""
         return min(self.announcements)
-
-    def weights(self, participants: Collection[str]) -> dict[str, float]:
-        """Return each participant's weight n_i / sum n, from the sample counts that they signed."""
-        total = sum(self.announcements[name].samples for name in participants)
-        return {name: self.announcements[name].samples / total for name in sorted(participants)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +105,10 @@ def read_announcement(name: str, signed: bytes, trust: Trust) -> Announcement:
             where=name,
             remedy="Nothing was used. Only silos share the key; ask the operator why this participant is in the job.",
         )
-    types = {"job": str, "silo": str, "public": bytes, "layout": bytes, "initial": bytes, "settings": bytes}
+    types: dict[str, type] = {"job": str, "silo": str, "first_job": str, "next_round": int}
+    types |= dict.fromkeys(("public", "layout", "initial", "settings", "basis"), bytes)
     what = f"the announcement of {name}"
-    announcement = Announcement(**parse_map(verified.payload, {**types, "samples": int}, refuse=KeyRefused, what=what))
+    announcement = Announcement(**parse_map(verified.payload, types, refuse=KeyRefused, what=what))
     if not verified.name == announcement.silo == name:
         raise SignatureInvalid(
             f"it is signed by {verified.name} and speaks of {announcement.silo[:NAME_LIMIT]}",

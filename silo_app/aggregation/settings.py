@@ -9,7 +9,16 @@ import msgpack
 from silo_app.aggregation.codec import WIDTHS
 from silo_app.errors import ConfigInvalid
 
-__all__ = ["AggregationSettings"]
+__all__ = ["AggregationSettings", "threshold"]
+
+
+def threshold(silos: int, min_silos: int) -> int:
+    """Return T: how many of a job's `silos` must sign who arrived, and how many shares make a secret.
+
+    T is at least `min_silos` = k. With T > (n + c) / 2 no two survivor sets find T signatures each, even if c = k - 2 silos
+    sign both (Bonawitz et al. 2017, section 6.3).
+    """
+    return min(silos, max(min_silos, (silos + min_silos - 2) // 2 + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,10 @@ class AggregationSettings:
     """What share of a tensor's scale outlasts a round whose sum was small: silos' updates may cancel in the sum."""
     min_scale: float = 1e-6
     """No tensor's scale falls below this change of a weight."""
+    norm_growth: float = 30.0
+    """A sum whose norm is so many times that of all before it is refused as an outlier."""
+    norm_limit: float = 0.0
+    """The largest norm of a sum, from the first round on; 0 sets none."""
 
     def __post_init__(self) -> None:
         """Refuse values that no silo can work with, all at once."""
@@ -48,6 +61,8 @@ class AggregationSettings:
                 ("headroom", self.headroom, 1.0, 1e3),
                 ("persistence", self.persistence, 0.0, 1.0),
                 ("min_scale", self.min_scale, 1e-12, 1.0),
+                ("norm_growth", self.norm_growth, 1.0, 1e6),
+                ("norm_limit", self.norm_limit, 0.0, 1e9),
             )
             if not low <= value <= high
         ]
@@ -59,6 +74,6 @@ class AggregationSettings:
         """SHA-256 over all of it, for silos to compare."""
         return sha256(msgpack.packb(sorted(asdict(self).items()))).digest()
 
-    def width(self, round_number: int) -> int:
-        """Return the bits of a field in a round."""
-        return self.first_bits if round_number == 0 else self.bits
+    def width(self, *, measured: bool) -> int:
+        """Return the bits of a field; `measured` says whether a sum has shown yet how large updates are."""
+        return self.bits if measured else self.first_bits

@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.aggregation import ring
+from silo_app.aggregation import ring, tallies
 from silo_app.aggregation.codec import WIDTHS, FieldPlan
 from silo_app.aggregation.wire import KINDS, Header, body_digest, join, split
 from silo_app.errors import RoundRefused, UpdateRefused
 
-__all__ = ["RoundSum"]
+__all__ = ["RoundSum", "blocks_of"]
 
 REMEDY = "Nothing of it was used; the round goes on without it."
 
@@ -27,6 +27,7 @@ class RoundSum:
         self.min_silos = min_silos
         self.header = expected
         self._total: NDArray[np.uint64] | NDArray[np.float32] | None = None
+        self._numbers: NDArray[np.uint64] | None = None
         self._seeds: dict[str, NDArray[np.uint8]] = {}
 
     @property
@@ -62,7 +63,8 @@ class RoundSum:
             seeds = [self._seeds[name].reshape(-1) for name in self.contributors]
             body = np.concatenate([ring.to_wire(self._total.view(np.uint64)), *seeds])
         else:
-            body = self._total.astype("<f4").view(np.uint8)
+            parts = self._total.astype("<f4"), np.asarray(self._numbers).astype("<u8")
+            body = np.concatenate([part.view(np.uint8) for part in parts])
         agreed = {slot: getattr(self.header, slot) for slot in Header.__slots__}
         own = {"kind": "sum", "silos": self.contributors, "body": body_digest(body)}
         return join(Header(**{**agreed, **own}), body)
@@ -91,7 +93,7 @@ class RoundSum:
             )
 
     def _add_encrypted(self, name: str, header: Header, body: NDArray[np.uint8]) -> None:
-        blocks = FieldPlan(header.bits).blocks(header.size) if header.bits in WIDTHS else 0
+        blocks = blocks_of(header)
         words_bytes = ring.wire_bytes(blocks)
         if not blocks or len(body) != words_bytes + blocks * ring.SEED_BYTES:
             raise UpdateRefused(
@@ -109,13 +111,24 @@ class RoundSum:
         self._seeds[name] = body[words_bytes:].reshape(blocks, ring.SEED_BYTES).copy()
 
     def _add_plain(self, name: str, header: Header, body: NDArray[np.uint8]) -> None:
-        if len(body) != 4 * header.size:
+        if len(body) != 4 * header.size + 8 * tallies.slots(len(header.numbers)):
             raise UpdateRefused(f"{len(body)} bytes for {header.size} plain values", where=name, remedy=REMEDY)
-        values = np.frombuffer(body.tobytes(), dtype="<f4")
+        values = np.frombuffer(body[: 4 * header.size].tobytes(), dtype="<f4").astype(np.float32)
+        numbers = np.frombuffer(body[4 * header.size :].tobytes(), dtype="<u8").astype(np.uint64)
         if not np.isfinite(values).all():
             raise UpdateRefused("it has values that are not finite", where=name, remedy=REMEDY)
-        self._total = values.astype(np.float32) if self._total is None else self._total + values
+        if self._total is None or self._numbers is None:
+            self._total, self._numbers = values, numbers
+        else:
+            self._total, self._numbers = self._total + values, self._numbers + numbers  # the numbers modulo 2^64
         self._seeds[name] = np.empty((0, ring.SEED_BYTES), dtype=np.uint8)
+
+
+def blocks_of(header: Header) -> int:
+    """Return how many blocks an encrypted message of `header` has; 0 for a header that no silo writes."""
+    if not header.size:
+        return 0 if header.bits else 1
+    return FieldPlan(header.bits).blocks(header.size) + 1 if header.bits in WIDTHS else 0
 
 
 def _differences(header: Header, other: Header) -> list[str]:

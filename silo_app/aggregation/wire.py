@@ -2,8 +2,9 @@
 
     b"SILO"  version uint16  header length uint32  BLAKE2b-256 of header  header (msgpack map)  body    (little-endian)
 
-The body of an encrypted update is c0 of all blocks (`ring.to_wire`) and one seed a block; a sum has the seeds of every
-contributor, in the order of its header. A plain body is float32.
+The body of an encrypted message is c0 of all blocks (`ring.to_wire`) and one seed a block; a sum has the seeds of every
+contributor, in the order of its header. The last block holds the numbers (`tallies`), those before it the update. A plain
+body is the update, float32, and the numbers, uint64.
 """
 
 import struct
@@ -21,13 +22,15 @@ from silo_app.errors import ProtocolError, UpdateRefused
 __all__ = ["Header", "join", "parse_map", "split"]
 
 MAGIC = b"SILO"
-VERSION = 1
+VERSION = 2
 PREFIX = struct.Struct("<4sHI32s")
 HEADER_LIMIT = 64 * 1024
 NAME_LIMIT = 128
 DIGEST_BYTES = 32
 KINDS = {"update": "an update", "sum": "a sum"}
 ENCRYPTIONS = ("bfv", "none")
+CONTENTS = ("update", "statistics", "numbers")
+NUMBERS_LIMIT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +41,21 @@ class Header:
     """"update" of one silo, or "sum" of several."""
     encryption: str
     """"bfv", or "none" for plain numbers."""
+    content: str
+    """"update" (with numbers), or numbers alone: "statistics", from which weights come, or other "numbers"."""
     job: str
     round_number: int
     key: bytes
     """Id of the BFV key; empty when plain."""
     layout: bytes
     size: int
-    """P, the values of the layout."""
+    """P, the values of the layout; 0 for numbers alone."""
     bits: int
-    """Width of a field; 32 when plain."""
+    """Width of a field; 32 when plain, 0 for numbers alone."""
+    numbers: tuple[str, ...]
+    """Names of the numbers that are summed beside the update, sorted."""
+    masks: bytes
+    """Digest of the participants' mask bundles; empty when plain."""
     basis: bytes
     """Digest of all that the sums before this round were, on which scales and weights rest."""
     participants: tuple[str, ...]
@@ -75,12 +84,15 @@ class Header:
 TYPES: dict[str, type] = {
     "kind": str,
     "encryption": str,
+    "content": str,
     "job": str,
     "round_number": int,
     "key": bytes,
     "layout": bytes,
     "size": int,
     "bits": int,
+    "numbers": list,
+    "masks": bytes,
     "basis": bytes,
     "participants": list,
     "silos": list,
@@ -130,9 +142,9 @@ def _octets(message: NDArray[np.uint8] | bytes) -> NDArray[np.uint8]:
 
 def _header(packed: bytes) -> Header:
     content = parse_map(packed, TYPES, refuse=UpdateRefused, what="the header of a round's message")
-    for key in ("participants", "silos"):
+    for key in ("participants", "silos", "numbers"):
         names = content[key]
-        if not names or any(not isinstance(name, str) or len(name) > NAME_LIMIT for name in names):
+        if not 0 < len(names) <= NUMBERS_LIMIT or any(not isinstance(name, str) or len(name) > NAME_LIMIT for name in names):
             raise _refused(f"its {key} are not names")
         if names != sorted(set(names)):
             raise _refused(f"its {key} are not sorted, or name one twice")
@@ -140,8 +152,10 @@ def _header(packed: bytes) -> Header:
     header = Header(**content)
     if header.kind not in KINDS or header.encryption not in ENCRYPTIONS:
         raise _refused(f"its kind is {header.kind[:20]!r}, its encryption {header.encryption[:20]!r}")
-    if header.round_number < 0 or header.size < 1 or not set(header.silos) <= set(header.participants):
-        raise _refused(f"its round is {header.round_number}, its size {header.size}, or it names silos beside the round")
+    if header.content not in CONTENTS or header.size < 0 or (header.size > 0) != (header.content == "update"):
+        raise _refused(f"its content is {header.content[:20]!r}, its size {header.size}")
+    if header.round_number < 0 or not set(header.silos) <= set(header.participants):
+        raise _refused(f"its round is {header.round_number}, or it names silos beside the round")
     return header
 
 

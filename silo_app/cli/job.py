@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console as Screen
 
-from silo_app.cli.edge import FormatOption, OutputFormat, emit
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
 from silo_app.errors import ConfigInvalid
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
@@ -26,6 +26,10 @@ def submit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE into the job's plan; may be given again.")
     ] = None,
+    job: Annotated[str | None, typer.Argument(help="With --resume: which job, instead of the newest.")] = None,
+    resume: Annotated[  # noqa: FBT002
+        bool, typer.Option("--resume", help="Go on where a training job ended that did not finish, with its settings.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is over.")] = False,  # noqa: FBT002
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
     output: FormatOption = OutputFormat.TABLE,
@@ -36,18 +40,52 @@ def submit(
         silo job submit jobs/train --admin consortium/lead@example.org
 
         silo job submit jobs/train --set rounds=4 --set training.batch_size=16 --wait
+
+        silo job submit jobs/train --resume
     """
     from silo_app.flare.console import Console, stage_job
 
-    with stage_job(folder, parse_settings(settings or [])) as staged, Console.open(admin) as console:
-        job = console.submit(staged)
-        _people.print(f"submitted {folder} as {job}")
+    given = parse_settings(settings or [])
+    if (resume and given) or (job and not resume):
+        raise ConfigInvalid(
+            "a job is resumed with the settings that it began with" if resume else f"{job!r} is given without --resume",
+            where="silo job submit",
+            remedy="Leave out --set to resume, or leave out --resume to begin anew.",
+        )
+    with Console.open(admin) as console:
+        if resume:
+            given = {"resume": console.unfinished(folder.name, job)}
+            _people.print(f"resuming {given['resume']}")
+        with stage_job(folder, given) as staged:
+            submitted = console.submit(staged)
+        _people.print(f"submitted {folder} as {submitted}")
         status = "SUBMITTED"
         if wait:
             with _people.status(f"{folder.name}: waiting") as line:
-                state = console.wait(job, timeout_s=timeout, tell=lambda s: line.update(f"{s.name}: {s.status}"))
+                state = console.wait(submitted, timeout_s=timeout, tell=lambda s: line.update(f"{s.name}: {s.status}"))
             status = state.status
-    emit({"job": job, "status": status}, output, lambda data: print(data["job"]))  # noqa: T201  (data on stdout)
+    emit({"job": submitted, "status": status}, output, lambda data: print(data["job"]))  # noqa: T201  (data on stdout)
+
+
+@app.command()
+def forget(
+    silo: SiloOption,
+    job: Annotated[str | None, typer.Argument(help="The job's id; without it, all that is kept.")] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Give up what this silo keeps of training jobs that did not finish: their keys and weights so far.
+
+    A silo that has forgotten a job cannot take part when it is resumed. A finished job leaves nothing to forget.
+
+    Example:
+        silo job forget --silo consortium/hospital-a
+    """
+    from silo_app import config
+    from silo_app.encoder import job_state
+
+    jobs = config.load(silo).root / "jobs"
+    forgotten = job_state.forget_all(jobs) if job is None else [job] * job_state.forget(jobs, job)
+    emit({"forgotten": forgotten}, output, lambda data: print(*data["forgotten"], sep="\n"))  # noqa: T201  (data on stdout)
 
 
 @app.command("list")

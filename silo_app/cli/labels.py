@@ -103,6 +103,7 @@ def as_data(table: "LabelTable") -> dict[str, Any]:
         "findings": counted(table.keys),
         "unmapped": as_reported(table.unmapped),
         "no_shared_name": as_reported(table.outside),
+        "issue_count": max(table.issue_count, len(table.issues)),
         "issues": [
             {"line": issue.line, "column": issue.column, "problem": issue.problem, "fatal": issue.fatal}
             for issue in table.issues
@@ -173,7 +174,7 @@ def _print(data: dict[str, Any]) -> None:
         (str(issue["line"] or ""), issue["column"], ("WRONG: " if issue["fatal"] else "") + issue["problem"])
         for issue in issues[:_SHOWN]
     ]
-    _print_table(screen, ("line", "column", f"what is odd ({len(issues)} in all)"), lines)
+    _print_table(screen, ("line", "column", f"what is odd ({data['issue_count']} in all)"), lines)
 
 
 def _print_table(screen: Console, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -2,7 +2,23 @@
 
 import typer
 
-from silo_app.cli import catalogue, edge, evaluate, index, ingest, init, job, labels, model, sample, search, serve, survey
+from silo_app.cli import (
+    catalogue,
+    deid,
+    doctor,
+    edge,
+    evaluate,
+    index,
+    ingest,
+    init,
+    job,
+    labels,
+    model,
+    sample,
+    search,
+    serve,
+    survey,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -10,10 +26,13 @@ app = typer.Typer(
     help="Siloscope inside a hospital: hold, train, index and search X-rays that never leave.",
     pretty_exceptions_enable=False,
 )
+app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(labels.app, name="labels")
+app.command("deid")(deid.deid)
+app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
 app.command("serve")(serve.serve)

@@ -158,15 +158,21 @@ def _cell(counts: list[int], place: int, parts: int) -> str:
 
 
 def _print_distances(screen: Console, data: dict[str, Any]) -> None:
+    """Print the distances that chance does not explain, the largest first, and how many others there are."""
     rows = [(pair, table["title"]) for table in data["tables"] for pair in table["distances"]]
-    if not rows:
-        return
-    shown = Table("how unlike", "silos", "distance", "by chance", "", box=None, pad_edge=False)
-    for pair, title in sorted(rows, key=lambda row: -row[0]["distance"]):
-        verdict = "clear" if pair["clear"] else "may be chance"
-        shown.add_row(title, " and ".join(pair["silos"]), f"{pair['distance']:.2f}", f"{pair['by_chance']:.2f}", verdict)
-    screen.print()
-    screen.print(shown, markup=False, highlight=False)
+    clear = sorted((row for row in rows if row[0]["clear"]), key=lambda row: -row[0]["distance"])
+    if clear:
+        shown = Table("how unlike", "silos", "distance", "by chance", box=None, pad_edge=False)
+        for pair, title in clear:
+            shown.add_row(title, " and ".join(pair["silos"]), f"{pair['distance']:.2f}", f"{pair['by_chance']:.2f}")
+        screen.print()
+        screen.print(shown, markup=False, highlight=False)
+    if rows:
+        screen.print()
+        screen.print(
+            f"{len(rows) - len(clear)} of {len(rows)} distances are such as chance and noise give (--format json has all)",
+            highlight=False,
+        )
 
 
 def _print_status(data: dict[str, Any]) -> None:

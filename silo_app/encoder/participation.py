@@ -1,10 +1,10 @@
 """One silo's part in one training job, without NVFlare: join, agree on a key, train rounds, keep the encoder.
 
 The global weights live here as one flat vector; the trainer's child process gets them by file and returns new ones. What
-goes out is an encrypted update; what comes in is a sum that only the silos can open.
+goes out is an encrypted update; what comes in is a sum that only the silos can open. After every sum and every update the
+silo keeps its state (`job_state`), so that the job can be resumed when the server was killed.
 """
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -21,127 +21,223 @@ from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.settings import AggregationSettings
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
+from silo_app.encoder import job_state
+from silo_app.encoder.acceptance import why_rejected
+from silo_app.encoder.job_state import JobState
+from silo_app.encoder.journal import Journal
+from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, ProcessFailed, RoundRefused
+from silo_app.errors import NotReady, ProcessFailed, RoundRefused, SumRejected
 from silo_app.identity import Identity
 
-__all__ = ["Contribution", "Participation", "RoundOrder", "SumMessage"]
+__all__ = ["Participation", "RoundOrder"]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SumMessage:
-    """The encrypted sum of round `number`: uint8 (bytes,), and whose updates are in it."""
-
-    number: int
-    message: NDArray[np.uint8]
-    contributors: Sequence[str]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RoundOrder:
-    """What the server asks for in one round; `last` is the sum to open first (none in round 0)."""
+    """What the server asks for in one round."""
 
     number: int
-    participants: Sequence[str]
+    """Of the masked rounds of the job."""
+    content: str
+    """"statistics": numbers alone; "update": train."""
+    training_round: int | None
+    """Which round of the training this is, from 0; None for the statistics."""
+    participants: Mapping[str, bytes]
+    """The mask bundle of every silo that takes part; empty bytes without encryption."""
     wrapped_key: bytes | None
-    last: SumMessage | None
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """An encrypted update, uint8 (bytes,), and numbers about how it was made (seconds, steps; no metrics)."""
-
-    message: NDArray[np.uint8]
-    report: dict[str, float]
+    last: ClosedRound | None
+    """The round before, to open first; none in round 0."""
 
 
 class Participation:
     """The state of one silo in one job; `folder` is private to the job and removed from secrets at its end."""
 
-    def __init__(self, home: SiloHome, *, job: str, folder: Path) -> None:
+    def __init__(self, home: SiloHome, *, job: str, folder: Path, trainer: Trainer | None = None) -> None:
         self._home = home
         self._job = job
         self._folder = durable.private_folder(folder)
         self._identity = Identity.load(home.kit)
-        self._trainer = Trainer.start(home.kit, self._folder, threads=home.config.training.threads)
-        self._next_round = 0
+        self._trainer = trainer or Trainer.start(home.kit, self._folder, threads=home.config.training.threads)
+        self._jobs = durable.private_folder(home.root / "jobs")
+        self._journal = Journal(self._jobs / job)
+        self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._trained = 0
+        self._before: dict[str, Any] = {}
+        self._noted = -1
+        self._keyed = self._agreed = False
+        self._answered: tuple[int, NDArray[np.uint8]] | None = None
+        self._session: SiloSession | None = None
+        self._rounding = np.random.Generator(np.random.PCG64())
+
+    @property
+    def next_round(self) -> int:
+        """The round that this silo closes next; 0 before it has joined."""
+        return self._session.next_round if self._session is not None else 0
 
     def close(self) -> None:
         """End the trainer and everything that it runs."""
         self._trainer.close()
 
+    def restore(self, plan: TrainingPlan, jobs: Sequence[str]) -> None:
+        """Take up what this silo kept of the resumed training, whose jobs so far are `jobs`. Raises `NotReady`."""
+        state = job_state.newest_of(self._jobs, jobs)
+        if state.plan != _settings(plan):
+            raise NotReady("the resumed job has other settings than before", remedy="Submit it without --resume.")
+        self._begin(plan, state)
+
     def join(self, plan: TrainingPlan) -> bytes:
         """Open the data and the start weights; return the signed announcement. Raises `NotReady` without images."""
-        if not self._home.config.training.join:
-            raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
-        self._plan = plan
-        opened = self._opened(plan)
-        if not opened["train_views"]:
-            raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
-        self._counts = {name: opened[name] for name in ("train_views", "held_out_views", "train_patients")}
-        names, shapes = zip(*opened["layout"], strict=True)
-        layout = Layout(tuple(names), tuple(tuple(shape) for shape in shapes))
-        self._weights = read_vector(Path(opened["weights"]))
-        self._session = SiloSession(
-            self._job,
-            self._identity,
-            layout,
-            initial=digest_of(self._weights),
-            samples=opened["train_views"],
-            settings=AggregationSettings(encryption=plan.encryption, bits=plan.field_bits),
-            min_silos=max(plan.min_silos, self._home.config.training.min_silos),
-        )
-        return self._session.announce()
+        if plan.resume is None:
+            self._begin(plan, None)
+        session = self._joined()
+        if plan.resume is not None:  # once more: the announcement says which rounds are closed by now
+            self._session = self._new_session(session.export_state())
+        return self._joined().announce()
 
-    def agree(self, announcements: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Verify everybody's announcement; return the wrapped keys if this silo is the one to make the job's key."""
-        return dict(self._session.receive_roster(announcements))
+    def agree(self, announcements: Mapping[str, bytes], bundle_round: int) -> tuple[dict[str, bytes], bytes]:
+        """Verify everybody's announcement; return the wrapped keys if this silo makes the job's key, and its first masks."""
+        wrapped = self._joined().receive_roster(announcements)
+        self._agreed = True
+        return dict(wrapped), self._joined().share_secrets(bundle_round)
 
-    def round(self, order: RoundOrder) -> Contribution:
-        """Open the last sum, train one round from it, and return the encrypted update."""
+    def round(self, order: RoundOrder) -> NDArray[np.uint8]:
+        """Open the last sum, train one round from it, and return the encrypted update, uint8 (n,).
+
+        Asked again for a round that it has answered (a lost connection), it returns the same bytes.
+        """
+        if self._answered is not None and self._answered[0] == order.number:
+            return self._answered[1]
+        session = self._joined()
         if order.wrapped_key is not None:
-            self._session.receive_key(order.wrapped_key)
+            self.take_key(order.wrapped_key)
         start = time.monotonic()
         if order.last is not None:
-            self._open(order.last)
+            self.close_round(order.last)
         opened_s = time.monotonic() - start
-        self._require_current(order.number)
-        self._note_progress(order.number)
-        trained = self._train(order.number)
-        start = time.monotonic()
-        message = self._session.encrypt_update(order.number, trained["vector"] - self._weights, order.participants)
-        return Contribution(
-            message=message,
-            report={
-                "train_seconds": trained["seconds"],
-                "encrypt_seconds": round(time.monotonic() - start, 3),
-                "open_seconds": round(opened_s, 3),
-                "steps": trained["steps"],
-                "samples": trained["samples"],
-            },
-        )
+        self._require_current(order)
+        session.begin_round(order.number, order.participants)
+        if order.content == "statistics":
+            message = session.encrypt_statistics(order.number, {})
+        else:
+            self._test_weights()
+            trained = self._train(order.training_round or 0)
+            start = time.monotonic()
+            self._reseed(order.training_round or 0)
+            update = trained.pop("vector") - self._weights
+            message = session.encrypt_update(order.number, update, _numbers(trained, self._before))
+            self._journal.trained(
+                self._trained,
+                {
+                    "train_seconds": trained["seconds"],
+                    "encrypt_seconds": round(time.monotonic() - start, 3),
+                    "open_seconds": round(opened_s, 3),
+                    "steps": trained["steps"],
+                    "samples": trained["samples"],
+                },
+            )
+        self._answered = order.number, message
+        self._keep()
+        return message
 
-    def finish(self, last: SumMessage) -> EncoderVersion:
-        """Open the last sum and keep the result as this silo's current encoder."""
-        self._open(last)
-        self._note_progress(self._next_round)
+    def sign(self, number: int, survivors: Sequence[str]) -> bytes:
+        """Return the signature under who arrived."""
+        return self._joined().sign_survivors(number, survivors)
+
+    def reveal(self, number: int, signatures: Mapping[str, bytes]) -> bytes:
+        """Return what takes masks off the sum of those whom enough silos signed."""
+        return self._joined().reveal(number, signatures)
+
+    def share(self, number: int) -> bytes:
+        """Return this silo's mask bundle for a coming round."""
+        return self._joined().share_secrets(number)
+
+    def introduce(self, announcements: Mapping[str, bytes], wrapped_key: bytes | None) -> None:
+        """Take roster and key late: this silo was away when the others agreed."""
+        if not self._agreed:
+            self._joined().receive_roster(announcements)
+            self._agreed = True
+        if wrapped_key is not None:
+            self.take_key(wrapped_key)
+
+    def take_key(self, wrapped: bytes) -> None:
+        """Take the job's key; once is enough."""
+        if not self._keyed:
+            self._joined().receive_key(wrapped)
+            self._keyed = True
+
+    def close_round(self, last: ClosedRound) -> None:
+        """Open a closed round's sum, or close it as void; one that is closed already changes nothing."""
+        session = self._joined()
+        if last.number < session.next_round:
+            return  # the server repeats the sum when it asks again
+        if last.message is None:
+            session.void_round(last.number)
+        else:
+            opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
+            if opened.update is not None:
+                self._weights = self._weights + opened.update
+                self._trained += 1
+            self._journal.opened(self._trained, last.number, opened.silos, opened.numbers)
+        self._keep()
+
+    def finish(self, last: ClosedRound) -> EncoderVersion:
+        """Open the last sum and keep the result as this silo's current encoder. Raises `SumRejected`."""
+        self.close_round(last)
+        self._test_weights()
         card = {
             "job": self._job,
             "kind": "federated",
-            "round": self._next_round,
+            "round": self._trained,
             "rounds": self._plan.rounds,
-            "silos": self._session.samples_by_silo(),
+            "silos": list(self._joined().silos),
             "encryption": self._plan.encryption,
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
         }
         saved = self._trainer.request("save", weights=str(self._write("final")), card=card, current=True)
         self.close()
+        job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
+
+    def _begin(self, plan: TrainingPlan, state: JobState | None) -> None:
+        if not self._home.config.training.join:
+            raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
+        job_state.forget_all(self._jobs, older_than_days=job_state.KEEP_DAYS)
+        self._plan = plan
+        opened = self._opened(plan)
+        if not opened["train_views"]:
+            raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
+        self._samples = int(opened["train_views"])
+        names, shapes = zip(*opened["layout"], strict=True)
+        self._layout = Layout(tuple(names), tuple(tuple(shape) for shape in shapes))
+        self._weights = read_vector(Path(opened["weights"]))
+        self._initial = digest_of(self._weights)
+        self._session = self._new_session(state.session if state else None)
+        if state is not None:
+            self._weights, self._trained, self._before = state.weights, state.trained, state.before
+
+    def _new_session(self, state: bytes | None) -> SiloSession:
+        return SiloSession(
+            self._job,
+            self._identity,
+            self._layout,
+            initial=self._initial,
+            samples=self._samples,
+            settings=AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits),
+            min_silos=max(self._plan.min_silos, self._home.config.training.min_silos),
+            random=self._rounding,
+            state=state,
+        )
+
+    def _joined(self) -> SiloSession:
+        if self._session is None:
+            raise NotReady("this silo has not joined the job", remedy="It takes part again in the next job.")
+        return self._session
 
     def _opened(self, plan: TrainingPlan) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
@@ -152,46 +248,81 @@ class Participation:
             _log.warning("the trainer is started again: %s", error.problem)
             return self._trainer.request("open", **parameters)
 
-    def _train(self, number: int) -> dict[str, Any]:
+    def _train(self, training_round: int) -> dict[str, Any]:
         trained = self._trainer.request(
             "train",
             weights=str(self._write("global")),
             settings=self._plan.training.model_dump(mode="json"),
-            round=number,
+            round=training_round,
             rounds=self._plan.rounds,
             seed=self._plan.seed,
         )
         return trained | {"vector": read_vector(Path(trained["weights"]))}
 
-    def _open(self, last: SumMessage) -> None:
-        if last.number < self._next_round:
-            return  # opened already: the server repeats the sum when it asks again
-        if last.number > self._next_round:
-            raise RoundRefused(
-                f"this silo has weights of round {self._next_round}, the sum is of round {last.number}",
-                remedy="It missed a round; it takes part again in the next job.",
-            )
-        self._weights = self._weights + self._session.open_sum(last.number, last.message, last.contributors)
-        self._next_round = last.number + 1
+    def _reseed(self, training_round: int) -> None:
+        """Let a round's random rounding follow from the plan's seed: training it again gives the same bits.
 
-    def _require_current(self, number: int) -> None:
-        if number != self._next_round:
+        Masks hide what is rounded; the draw need not be secret.
+        """
+        seeds = [self._plan.seed, training_round, *self._identity.name.encode()]
+        self._rounding.bit_generator.state = np.random.PCG64(seeds).state
+
+    def _require_current(self, order: RoundOrder) -> None:
+        here = self.next_round, self._trained
+        asked = order.number, self._trained if order.training_round is None else order.training_round
+        if here != asked:
             raise RoundRefused(
-                f"asked to train round {number} with weights of round {self._next_round}",
-                remedy="The server must send the sum of the round before; submit the job again.",
+                f"asked for round {asked} with weights of round {here}",
+                remedy="The server sends what this silo missed; it takes part again in a later round.",
             )
 
-    def _note_progress(self, number: int) -> None:
-        """Append how well the weights before round `number` do on this silo's held-out patients; stays in the silo."""
-        result = self._trainer.request("evaluate", weights=str(self._write("global")))
-        folder = durable.private_folder(self._home.root / "jobs" / self._job)
-        line = json.dumps({"round": number, **{k: v for k, v in result.items() if k != "scores"}})
-        with (folder / "held-out.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if "scores" in result:
-            Path(result["scores"]).replace(folder / f"scores-{number:04d}.npz")
+    def _test_weights(self) -> None:
+        """Note how the weights do on the silo's held-out patients, and stand aside if they fail its acceptance test."""
+        if self._noted < self._trained:
+            result = self._trainer.request("evaluate", weights=str(self._write("global")))
+            self._journal.held_out(self._trained, result)
+            self._noted = self._trained
+            why = why_rejected(self._before, result, self._home.config.training.acceptance)
+            if why and self._trained:
+                self._joined().reject_sum(self.next_round - 1, why)
+            else:
+                self._before = {name: result.get(name) for name in ("loss", "auc", "views")}
+        if self._joined().rejected:
+            raise SumRejected(
+                f"this silo gives nothing to the next round: {self._joined().rejected}",
+                where=f"round {self._trained}",
+                remedy="It takes part again when a later sum passes. Look at silo.yaml's training.acceptance and the other "
+                "silos' data.",
+            )
+
+    def _keep(self) -> None:
+        """Keep what a resumed job needs; the state of the job that this one resumes has served then."""
+        JobState(
+            job=self._job,
+            weights=self._weights,
+            session=self._joined().export_state(),
+            trained=self._trained,
+            plan=_settings(self._plan),
+            before=self._before,
+        ).write(self._jobs)
 
     def _write(self, name: str) -> Path:
         path = self._folder / f"{name}.safetensors"
         write_vector(path, self._weights)
         return path
+
+
+def _settings(plan: TrainingPlan) -> dict[str, Any]:
+    return plan.model_dump(mode="json", exclude={"resume"})
+
+
+def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, float]:
+    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went."""
+    views, loss = float(held_out.get("views") or 0), held_out.get("loss")
+    return {
+        "steps": float(trained["steps"]),
+        "images": float(trained["samples"]),
+        "loss_steps": float(trained["loss"]) * trained["steps"],
+        "held_out_views": views,
+        "held_out_loss_views": views * float(loss) if loss is not None else 0.0,
+    }

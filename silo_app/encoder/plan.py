@@ -24,6 +24,10 @@ class TrainingPlan(BaseModel):
     min_silos: int = Field(default=2, ge=2, le=1000)
     round_deadline_s: float = Field(default=3600.0, gt=0, le=7 * 86_400)
     """A round that lasts longer ends with the silos that have answered."""
+    max_void_rounds: int = Field(default=3, ge=1, le=100)
+    """The job fails after so many rounds in a row without a sum: fewer than `min_silos` answered, or signed who did."""
+    resume: str | None = Field(default=None, max_length=64)
+    """The job whose last closed round this job goes on from; every other setting is then that job's."""
     straggler_wait_s: float = Field(default=1800.0, ge=0, le=86_400)
     """How much longer the others get once `min_silos` have answered: hospitals differ in size and hardware.
 

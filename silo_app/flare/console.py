@@ -91,6 +91,24 @@ class Console:
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(f"no state of job {job}: {error}", remedy="List the jobs with `silo job list`.") from None
 
+    def unfinished(self, name: str, job: str | None = None) -> str:
+        """Return the id of the job to resume: `job`, or the newest one called `name` that did not complete.
+
+        Raises `NotReady` if there is none, or if it still runs.
+        """
+        states = [self.state(job)] if job else [state for state in self.jobs(limit=100) if state.name == name]
+        if not states or states[0].status == _COMPLETED:
+            raise NotReady(
+                f"there is no job {job or name} to resume: the last one completed" if states else f"no job {name} ran yet",
+                remedy="Submit it without --resume, or name a job: silo job list.",
+            )
+        if not states[0].over:
+            raise NotReady(
+                f"job {states[0].job} is {states[0].status}",
+                remedy=f"Wait for its end, or end it: silo job abort {states[0].job}",
+            )
+        return states[0].job
+
     def wait(
         self, job: str, *, timeout_s: float, tell: Callable[[JobState], None] | None = None, poll_s: float = _POLL_S
     ) -> JobState:

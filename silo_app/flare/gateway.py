@@ -52,7 +52,13 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         self._home: SiloHome = config.load(kit_of(fl_ctx))
         self._core: Any = cells.core_of(fl_ctx.get_engine())
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="silo-gateway")
-        cells.listen(self._core, words.TOPIC_ALIVE, lambda _origin, _payload: b"ok", pool)
+        engine = fl_ctx.get_engine()
+
+        def alive(_origin: str, job: bytes) -> bytes:
+            """Say whether the process of a job runs here; without a job, whether this one does."""
+            return words.HERE if not job or job.decode() in engine.get_all_job_ids() else words.ENDED
+
+        cells.listen(self._core, words.TOPIC_ALIVE, alive, pool)
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
         self._server = FrameServer(self._home.gateway_socket, self._query)

@@ -1,4 +1,4 @@
-"""Which sites are there: asked of their gateways, because NVFlare itself misses a killed site for ten minutes.
+"""Which silos' job processes are there: asked of their gateways, as NVFlare itself misses a killed site for ten minutes.
 
 A hospital that holds many images must get its time, and nobody should wait for one whose process is gone. The connection
 of a killed process is closed at once, so a question to it fails within milliseconds.
@@ -20,17 +20,18 @@ _MISSES = 4
 
 
 class Presence:
-    """Asks every site every few seconds on a thread of its own, until it is closed."""
+    """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed."""
 
-    def __init__(self, core: Any, silos: Iterable[str], *, every_s: float = _EVERY_S) -> None:
+    def __init__(self, core: Any, silos: Iterable[str], job: str, *, every_s: float = _EVERY_S) -> None:
         self._core = core
+        self._job = job.encode()
         self._misses = dict.fromkeys(silos, 0)
         self._every_s = every_s
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="presence", daemon=True).start()
 
     def is_gone(self, silo: str) -> bool:
-        """Return whether the site's process has not been there for a while."""
+        """Return whether the silo's process has not been there for a while."""
         return self._misses.get(silo, 0) >= _MISSES
 
     def close(self) -> None:
@@ -46,9 +47,8 @@ class Presence:
 
     def _is_there(self, silo: str) -> bool:
         try:
-            cells.request(self._core, words.TOPIC_ALIVE, silo, b"", _TIMEOUT_S)
+            return cells.request(self._core, words.TOPIC_ALIVE, silo, self._job, _TIMEOUT_S) != words.ENDED
         except cells.CellUnreachable:
             return False
         except cells.CellTimeout:
             return True  # connected but busy: not gone
-        return True

@@ -53,10 +53,13 @@ def ask(
     abort: Signal,
     take: Callable[[str, Shareable], None] | None = None,
     is_gone: Callable[[str], bool] = lambda _: False,
+    meanwhile: Callable[[], None] = lambda: None,
+    heard: Callable[[str, Shareable], None] | None = None,
 ) -> Answers:
     """Send a task to `silos` and collect what comes back; `take` may consume a reply as it arrives.
 
-    Nobody waits for a silo of which `is_gone` or NVFlare says that its process is not there.
+    Nobody waits for a silo of which `is_gone` or NVFlare says that its process is not there; `meanwhile` is called again
+    and again while others are waited for; `heard` sees every reply first, refusals too.
 
     A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code.
     """
@@ -68,8 +71,10 @@ def ask(
     def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
         silo, reply = client_task.client.name, client_task.result
         client_task.result = None  # an update is tens of megabytes: NVFlare would keep each until the task is over
+        if heard is not None and reply is not None:
+            heard(silo, reply)
         if reply is None or reply.get_return_code() != ReturnCode.OK:
-            answers.refused[silo] = _why(reply)
+            answers.refused[silo] = why_refused(reply)
             return
         try:
             if take is not None:
@@ -86,7 +91,7 @@ def ask(
     def gone(silo: str) -> bool:
         return bool(controller.get_client_disconnect_time(silo)) or is_gone(silo)
 
-    _wait(controller, task, targets, answers, patience, abort, gone)
+    _wait(controller, task, targets, answers, patience, abort, gone, meanwhile)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
             answers.missing[silo] = "gone" if gone(silo) else "late"
@@ -101,6 +106,7 @@ def _wait(
     patience: Patience,
     abort: Signal,
     gone: Callable[[str], bool],
+    meanwhile: Callable[[], None],
 ) -> None:
     start = time.monotonic()
     enough_since: float | None = None
@@ -116,10 +122,34 @@ def _wait(
         if not living or out_of_time or patience_spent:
             controller.cancel_task(task, completion_status=TaskCompletionStatus.CANCELLED)
             return
+        meanwhile()
         time.sleep(_POLL_S)
 
 
-def _why(reply: Shareable | None) -> dict[str, str]:
+def post(
+    controller: Controller,
+    name: str,
+    data: Shareable,
+    silo: str,
+    fl_ctx: FLContext,
+    *,
+    deadline_s: float,
+    done: Callable[[Shareable | None], None],
+) -> Task:
+    """Send a task to one silo and wait for nothing; `done` gets the reply when it comes. It can be cancelled."""
+
+    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        reply, client_task.result = client_task.result, None
+        done(reply)
+
+    task = Task(name=name, data=data, timeout=int(deadline_s), result_received_cb=received)
+    controller.broadcast(task=task, fl_ctx=fl_ctx, targets=[silo], min_responses=1)
+    return task
+
+
+def why_refused(reply: Shareable | None) -> dict[str, str]:
+    """Return code and public sentence of a silo's refusal, bounded; what else it says is not believed."""
     given = reply.get(words.REFUSAL) if reply is not None else None
     if isinstance(given, dict) and isinstance(given.get("code"), str) and isinstance(given.get("public"), str):
         return {"code": given["code"][:64], "public": given["public"][:200]}

@@ -5,7 +5,7 @@ one round. NVFlare ends a whole job when one site's job process dies; this proce
 """
 
 import json
-from typing import Any
+from collections.abc import Callable
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -15,7 +15,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from silo_app import config
-from silo_app.encoder.participation import Participation, RoundOrder, SumMessage
+from silo_app.encoder.ledger import ClosedRound
+from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import NotReady, SiloscopeError
 from silo_app.flare import words
@@ -28,6 +29,16 @@ class SiloTraining(Executor):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._part: Participation | None = None
+        self._tasks: dict[str, Callable[[Shareable, Shareable, FLContext], None]] = {
+            words.TASK_RESTORE: self._restore,
+            words.TASK_JOIN: self._join,
+            words.TASK_AGREE: self._agree,
+            words.TASK_ROUND: self._round,
+            words.TASK_SIGN: self._sign,
+            words.TASK_REVEAL: self._reveal,
+            words.TASK_CATCH_UP: self._catch_up,
+            words.TASK_FINISH: self._finish,
+        }
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:  # noqa: ARG002  (NVFlare's signature)
         """End the trainer with the job, whatever ends the job."""
@@ -39,29 +50,77 @@ class SiloTraining(Executor):  # type: ignore[misc]
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Answer one task."""
         del abort_signal  # ABORT_TASK ends the trainer, which ends the call that waits for it
-        try:
-            return self._answer(task_name, shareable, fl_ctx)
-        except SiloscopeError as error:
-            return refusal(error)
-        except Exception:  # noqa: BLE001  (an exception here would end this process, and with it everybody's job)
-            return failure()
-
-    def _answer(self, task_name: str, task: Shareable, fl_ctx: FLContext) -> Shareable:
-        reply = make_reply(ReturnCode.OK)
-        if task_name == words.TASK_JOIN:
-            self._part = self._open(fl_ctx)
-            reply[words.ANNOUNCEMENT] = self._part.join(TrainingPlan.checked(json.loads(task[words.PLAN])))
-        elif task_name == words.TASK_AGREE:
-            reply[words.WRAPPED_KEYS] = self._joined().agree({str(k): bytes(v) for k, v in task[words.ROSTER].items()})
-        elif task_name == words.TASK_ROUND:
-            contribution = self._joined().round(_order(task, fl_ctx))
-            reply[words.UPDATE] = contribution.message
-            reply[words.REPORT] = contribution.report
-        elif task_name == words.TASK_FINISH:
-            reply[words.REPORT] = {"encoder_version": str(self._joined().finish(_last_sum(task)))}
-        else:
+        if task_name not in self._tasks:
             return make_reply(ReturnCode.TASK_UNKNOWN)
+        reply = make_reply(ReturnCode.OK)
+        try:
+            self._tasks[task_name](shareable, reply, fl_ctx)
+        except SiloscopeError as error:
+            reply = refusal(error)
+        except Exception:  # noqa: BLE001  (an exception here would end this process, and with it everybody's job)
+            reply = failure()
+        if self._part is not None:
+            reply[words.NEXT_ROUND] = self._part.next_round
         return reply
+
+    def _restore(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del reply
+        self._part = self._open(fl_ctx)
+        self._part.restore(_plan(task), [str(job) for job in task[words.JOBS]])
+
+    def _join(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        plan = _plan(task)
+        if plan.resume is None:
+            self._part = self._open(fl_ctx)
+        reply[words.ANNOUNCEMENT] = self._joined().join(plan)
+
+    def _agree(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        number = int(task[words.BUNDLE_ROUND])
+        reply[words.WRAPPED_KEYS], bundle = self._joined().agree(_bytes(task[words.ROSTER]), number)
+        reply[words.BUNDLE_ROUND], reply[words.BUNDLE] = number, bundle
+
+    def _round(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        training_round = task[words.TRAINING_ROUND]
+        order = RoundOrder(
+            number=int(task[words.ROUND]),
+            content=str(task[words.CONTENT]),
+            training_round=None if training_round is None else int(training_round),
+            participants={str(silo): b"" for silo in task[words.PARTICIPANTS]} | _bytes(task[words.BUNDLES]),
+            wrapped_key=_own(task, fl_ctx),
+            last=_closed(task),
+        )
+        reply[words.UPDATE] = self._joined().round(order)
+
+    def _sign(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        survivors = [str(silo) for silo in task[words.SURVIVORS]]
+        reply[words.SIGNATURE] = self._joined().sign(int(task[words.ROUND]), survivors)
+
+    def _reveal(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        reply[words.REVEAL] = self._joined().reveal(int(task[words.ROUND]), _bytes(task[words.SIGNATURES]))
+        self._share(task, reply)
+
+    def _catch_up(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        part = self._joined()
+        if words.ROSTER in task:
+            part.introduce(_bytes(task[words.ROSTER]), _own(task, fl_ctx))
+        if (closed := _closed(task)) is not None:
+            part.close_round(closed)
+        if words.BUNDLE_ROUND in task and part.next_round >= int(task[words.BUNDLE_ROUND]) - 1:
+            self._share(task, reply)
+
+    def _finish(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        closed = _closed(task)
+        if closed is None:
+            raise NotReady("the job has no closed round", remedy="Submit it again.")
+        reply[words.REPORT] = {"encoder_version": str(self._joined().finish(closed))}
+
+    def _share(self, task: Shareable, reply: Shareable) -> None:
+        number = int(task[words.BUNDLE_ROUND])
+        reply[words.BUNDLE], reply[words.BUNDLE_ROUND] = self._joined().share(number), number
 
     def _open(self, fl_ctx: FLContext) -> Participation:
         if self._part is not None:
@@ -79,19 +138,19 @@ class SiloTraining(Executor):  # type: ignore[misc]
         return self._part
 
 
-def _order(task: Shareable, fl_ctx: FLContext) -> RoundOrder:
-    wrapped = task.get(words.WRAPPED_KEYS) or {}
-    own = wrapped.get(fl_ctx.get_identity_name())
-    return RoundOrder(
-        number=int(task[words.ROUND]),
-        participants=[str(silo) for silo in task[words.PARTICIPANTS]],
-        wrapped_key=bytes(own) if own is not None else None,
-        last=_last_sum(task) if words.SUM in task else None,
-    )
+def _plan(task: Shareable) -> TrainingPlan:
+    return TrainingPlan.checked(json.loads(task[words.PLAN]))
 
 
-def _last_sum(task: Shareable) -> SumMessage:
-    message: Any = task[words.SUM]
-    return SumMessage(
-        number=int(task[words.SUM_ROUND]), message=message, contributors=[str(s) for s in task[words.CONTRIBUTORS]]
-    )
+def _bytes(content: dict[str, bytes]) -> dict[str, bytes]:
+    return {str(silo): bytes(value) for silo, value in content.items()}
+
+
+def _own(task: Shareable, fl_ctx: FLContext) -> bytes | None:
+    own = (task.get(words.WRAPPED_KEYS) or {}).get(fl_ctx.get_identity_name())
+    return bytes(own) if own is not None else None
+
+
+def _closed(task: Shareable) -> ClosedRound | None:
+    packed = task.get(words.CLOSED)
+    return None if packed is None else ClosedRound.unpacked(packed)

@@ -25,6 +25,11 @@ def job_folder(fl_ctx: FLContext) -> Path:
     return Path(workspace.get_run_dir(fl_ctx.get_job_id())).resolve()
 
 
+def rounds_folder(fl_ctx: FLContext) -> Path:
+    """Return where the server keeps the closed rounds of trainings; NVFlare moves a job's own folder away at its end."""
+    return kit_of(fl_ctx) / "store" / "rounds"
+
+
 def silos_of(fl_ctx: FLContext) -> list[str]:
     """Return the silos that take part in the running job: its sites without the anchor; for the server only."""
     members = read_members(kit_of(fl_ctx))

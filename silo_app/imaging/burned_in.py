@@ -30,6 +30,10 @@ SIDE = 1600
 
 _CONFIDENCE = 60.0
 """Tesseract's own, of 100; below it, noise of bones and tissue is read as letters."""
+_SURROUNDINGS = 0.03
+"""Of the picture's height: a little more than printed letters are high."""
+_FAINT = 20.0
+"""Of 255: contrast that tissue and noise have too."""
 _SPARSE = "11"  # page segmentation: find as much text as possible, in no order
 
 
@@ -58,19 +62,17 @@ def check_burned_in(ds: Dataset, *, ocr: bool) -> str:
 
 
 def hints(ds: Dataset) -> str:
-    """Return what the header itself says of text or of a face in the picture."""
+    """Return what the header itself says of text or of a face in the picture.
+
+    Conversion Type says nothing here: digitized film and converted images have it, and captures are refused before.
+    """
     for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
         if word(ds, keyword) == "YES":
             return f"{keyword} is YES"
-    if "SCREEN" in word_list(ds, "ImageType"):
-        return "ImageType names a screenshot"
-    return "ConversionType marks a capture" if word(ds, "ConversionType") in _CAPTURES else ""
+    return "ImageType names a screenshot" if "SCREEN" in _words_of(ds, "ImageType") else ""
 
 
-_CAPTURES = {"DF", "DI", "DRW", "DV", "SD", "SI", "SYN", "WSD"}  # PS3.3 C.8.6.1
-
-
-def word_list(ds: Dataset, keyword: str) -> str:
+def _words_of(ds: Dataset, keyword: str) -> str:
     """Return all values of an attribute in capitals, as one text."""
     try:
         return str(ds.get(keyword) or "").upper()
@@ -83,9 +85,22 @@ def read_text(pixels: NDArray[np.float32]) -> Reading:
 
     Raises `OSError` or `subprocess.SubprocessError` if Tesseract is missing, fails or takes too long.
     """
-    gray = np.rint(pixels * 255).astype(np.uint8)
-    words = {text for picture in (gray, 255 - gray) for text in _words(picture)}
+    words = {text for ink in (1, -1) for text in _words(_printed(pixels, ink))}
     return Reading(tuple(sorted(Counter(filter(None, map(kind_of, words))).items())))
+
+
+def _printed(pixels: NDArray[np.float32], ink: int) -> NDArray[np.uint8]:
+    """Return what stands out from its surroundings, brighter (`ink` 1) or darker (-1), as black on white.
+
+    Tesseract divides a picture by one threshold into ink and paper: text on tissue is lost to it.
+    """
+    from PIL import Image, ImageFilter
+
+    gray = np.rint(pixels * 255).astype(np.uint8)
+    around = Image.fromarray(gray).filter(ImageFilter.BoxBlur(max(2.0, len(gray) * _SURROUNDINGS)))
+    contrast = ink * (gray.astype(np.float32) - np.asarray(around, np.float32))
+    black: NDArray[np.uint8] = np.clip(255 - 3 * np.clip(contrast - _FAINT, 0, None), 0, 255).astype(np.uint8)
+    return black
 
 
 def _words(gray: NDArray[np.uint8]) -> list[str]:

@@ -77,20 +77,34 @@ class RadiographCache:
 
         Raises `NotReady` if it is missing or damaged; a damaged one is removed, so that `silo ingest` makes it anew.
         """
-        path = self.path(digest)
         try:
-            with path.open("rb") as file:
-                pixels = np.load(file, allow_pickle=False)
+            pixels = self._loaded(digest)
+        except FileNotFoundError:
+            raise _absent(digest, "missing") from None
+        if pixels is None:
+            self.path(digest).unlink(missing_ok=True)
+            raise _absent(digest, "damaged")
+        return _restored(pixels)
+
+    def is_sound(self, digest: str) -> bool:
+        """Return whether the radiograph is there and as it was written; changes nothing."""
+        try:
+            return self._loaded(digest) is not None
+        except FileNotFoundError:
+            return False
+
+    def _loaded(self, digest: str) -> NDArray[np.uint8] | None:
+        """Return the stored pixels (H, W), or None if they are damaged. Raises `FileNotFoundError`."""
+        try:
+            with self.path(digest).open("rb") as file:
+                pixels: NDArray[np.uint8] = np.load(file, allow_pickle=False)
                 checksum = int.from_bytes(file.read(_CHECKSUM_BYTES + 1), "little")
             sound = pixels.dtype == np.uint8 and pixels.ndim == 2 and checksum == zlib.crc32(pixels.tobytes())
         except FileNotFoundError:
-            raise _absent(digest, "missing") from None
+            raise
         except (OSError, ValueError, EOFError, MemoryError):
-            sound = False
-        if not sound:
-            path.unlink(missing_ok=True)
-            raise _absent(digest, "damaged")
-        return _restored(pixels)
+            return None
+        return pixels if sound else None
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every radiograph that is stored."""

@@ -11,6 +11,9 @@ from silo_app.imaging.refusal import RefusalReason, refusal
 __all__ = ["check_codestream", "codestream_size"]
 
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # SOF0-15 without tables; SOF55
+_START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
+_TRAILER = 64
+"""Bytes in which the end marker is looked for; writers pad to an even length, or more."""
 _STANDALONE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
 
@@ -22,6 +25,9 @@ def check_codestream(pixel_data: bytes, rows: int, columns: int) -> None:
         raise refusal(RefusalReason.TRUNCATED, f"the frame cannot be found ({type(error).__name__})") from None
     if not frame:
         raise refusal(RefusalReason.NO_PIXELS, "the frame is empty")
+    if frame[:2] == _START_OF_JPEG and _END_OF_JPEG not in frame[-_TRAILER:]:
+        # A decoder would make up the rest, or (CharLS) look for it for ever.
+        raise refusal(RefusalReason.TRUNCATED, "the compressed image does not end with its end marker")
     size = codestream_size(frame)
     if size is not None and size != (rows, columns):
         raise refusal(
@@ -32,7 +38,7 @@ def check_codestream(pixel_data: bytes, rows: int, columns: int) -> None:
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
     """Return (rows, columns) of a JPEG family stream, or None for another kind (RLE) or one without a header."""
-    if frame[:2] == b"\xff\xd8":
+    if frame[:2] == _START_OF_JPEG:
         return _jpeg_size(frame)
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000: SOC, SIZ; a JP2 box may come before
     if start < 0 or len(frame) < start + 24:

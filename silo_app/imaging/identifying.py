@@ -6,6 +6,7 @@ are in docs/explanation-deidentification.md.
 """
 
 import re
+from difflib import get_close_matches
 
 __all__ = ["MARKERS", "kind_of"]
 
@@ -26,6 +27,8 @@ _DATE = re.compile(
 _TIME = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
 _VOWELS = set("AEIOUYÄÖÜÉÈ")
 _DIGITS = 4
+_LIKE_A_MARKER = 0.8
+"""Similarity from which a word is a marker that was misread."""
 
 
 def kind_of(text: str) -> str:
@@ -43,4 +46,6 @@ def kind_of(text: str) -> str:
 
 def _is_name(word: str) -> bool:
     """Return whether a word could be a name: not a marker, and not the consonants that noise is read as."""
-    return word not in MARKERS and bool(set(word) & _VOWELS) and len(set(word)) > 2
+    if get_close_matches(word, MARKERS, n=1, cutoff=_LIKE_A_MARKER):
+        return False
+    return bool(set(word) & _VOWELS) and len(set(word)) > 2

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from silo_app.errors import ImageUnsupported
@@ -31,7 +32,9 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
     """
     rows, columns = integer(ds, "Rows"), integer(ds, "Columns")
     if text(ds.file_meta, "TransferSyntaxUID") in LOOKED_AT and stored.allocated == 16:
-        content = ds.get_item("PixelData").value  # as it lies in the file, whatever its VR would make of it
+        content = ds.get_item(
+            Tag("PixelData"), keep_deferred=True
+        ).value  # as it lies in the file, whatever its VR would make of it
         if not isinstance(content, bytes | memoryview) or not content:
             raise refusal(RefusalReason.NO_PIXELS, "Pixel Data is empty")
         _check_length(content, rows * columns * 2)

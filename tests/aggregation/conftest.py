@@ -64,6 +64,8 @@ class Federation:
     job: str = "job-1"
     messages: list[bytes] = field(default_factory=list)
     """Everything that the server saw."""
+    bundles: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    """The silos' mask bundles, by round."""
 
     def exchange(self):
         announcements = {name: session.announce() for name, session in self.sessions.items()}
@@ -75,17 +77,60 @@ class Federation:
         self.messages += [*announcements.values(), *wrapped.values()]
         return self
 
-    def sum(self, number, updates, contributors=None):
-        """Return the server's message and the contributors; every silo in `updates` encrypts."""
+    def begin(self, number, names=None):
+        """Let the silos `names` (by default all) deal and exchange their masks of a round."""
+        names = tuple(names or self.sessions)
+        bundles = {name: self.sessions[name].share_secrets(number) for name in names}
+        self.messages += bundles.values()
+        self.bundles[number] = bundles
+        for name in names:
+            self.sessions[name].begin_round(number, bundles)
+        return bundles
+
+    def encrypt(self, number, name, update, numbers=None):
+        """Return the message of one silo that began the round."""
+        message = self.sessions[name].encrypt_update(number, update, numbers)
+        self.messages.append(message.tobytes())
+        return message
+
+    def add(self, number, messages, contributors=None):
+        """Return the server's sum of the messages of `contributors`."""
         total = RoundSum(self.job, number)
-        for name, update in updates.items():
-            message = self.sessions[name].encrypt_update(number, update, tuple(self.sessions))
-            self.messages.append(message.tobytes())
+        for name, message in messages.items():
             if contributors is None or name in contributors:
                 total.add(message, silo=name)
         result = total.result()
         self.messages.append(result.tobytes())
         return result, total.contributors
+
+    def reveal(self, number, survivors, signers=None, revealers=None):
+        """Return what `revealers` reveal after `signers` signed who arrived; by default everybody who began."""
+        everyone = self.bundles[number]
+        signatures = {name: self.sessions[name].sign_survivors(number, survivors) for name in signers or everyone}
+        revealed = {name: self.sessions[name].reveal(number, signatures) for name in revealers or signers or everyone}
+        self.messages += [*signatures.values(), *revealed.values()]
+        return revealed
+
+    def sum(self, number, updates, contributors=None):
+        """Return what `open_sum` takes: message, contributors and reveals; every silo in `updates` encrypts."""
+        self.begin(number)
+        messages = {name: self.encrypt(number, name, update) for name, update in updates.items()}
+        result, names = self.add(number, messages, contributors)
+        return result, names, self.reveal(number, names)
+
+    def statistics(self, number=0):
+        """Run a round that tells everybody how many images there are."""
+        self.begin(number)
+        messages = {name: session.encrypt_statistics(number) for name, session in self.sessions.items()}
+        result, names = self.add(number, messages)
+        revealed = self.reveal(number, names)
+        opened = [session.open_sum(number, result, names, revealed) for session in self.sessions.values()]
+        return opened[0]
+
+    def ready(self):
+        """Exchange keys and run the statistics as round 0: rounds of updates begin with 1."""
+        self.exchange().statistics()
+        return self
 
     def updates(self, seed=0, spread=1e-3):
         """Return a random update for every silo, float32 (P,)."""
@@ -98,8 +143,12 @@ class Federation:
         return sum(updates[name].astype(np.float64) * count for name, count in counts.items()) / sum(counts.values())
 
     def round(self, number, updates, contributors=None):
-        message, names = self.sum(number, updates, contributors)
-        return {name: session.open_sum(number, message, names) for name, session in self.sessions.items()}
+        return {name: opened.update for name, opened in self.opened(number, updates, contributors).items()}
+
+    def opened(self, number, updates, contributors=None):
+        """Return what every silo opened."""
+        parts = self.sum(number, updates, contributors)
+        return {name: session.open_sum(number, *parts) for name, session in self.sessions.items()}
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +160,7 @@ def root():
 def make(root):
     """Return a function that makes a federation of silos a, b, c, ... with the given sample counts."""
 
-    def federation(samples=(10, 20, 30), *, layout=LAYOUT, job="job-1", min_silos=2, **settings):
+    def federation(samples=(10, 20, 30), *, layout=LAYOUT, job="job-1", min_silos=2, states=None, **settings):
         """Return sessions of silo-00, silo-01, ...; call `exchange` on it to give them their key."""
         names = [f"silo-{index:02}" for index in range(len(samples))]
         sessions = {
@@ -124,6 +173,7 @@ def make(root):
                 settings=AggregationSettings(**settings),
                 min_silos=min_silos,
                 random=np.random.default_rng(count),
+                state=states and states[name],
             )
             for name, count in zip(names, samples, strict=True)
         }

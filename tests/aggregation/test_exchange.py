@@ -11,7 +11,7 @@ from silo_app.aggregation import keys
 from silo_app.aggregation.layout import Layout, digest_of
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.settings import AggregationSettings
-from silo_app.errors import KeyRefused, MessageInvalid, ProtocolError, SignatureInvalid, UpdateRefused
+from silo_app.errors import KeyRefused, MessageInvalid, ProtocolError, RoundRefused, SignatureInvalid, UpdateRefused
 
 ONE, TWO = "silo-01", "silo-02"
 
@@ -28,7 +28,7 @@ def session_like(federation, name, *, identity=None, **changes):
         "identity": identity or like.identity,
         "layout": like.layout,
         "initial": like.initial,
-        "samples": like.samples,
+        "samples": federation.sessions[name].samples,
         "settings": like.settings,
         **changes,
     }
@@ -61,10 +61,14 @@ def test_a_session_says_what_it_lacks(make):
     session = federation.sessions[ONE]
     update = np.zeros(federation.layout.size, np.float32)
     with pytest.raises(KeyRefused, match="does not know the silos of the job"):
-        session.encrypt_update(0, update, tuple(federation.sessions))
-    session.receive_roster(announcements(federation))
+        session.share_secrets(0)
+    for one in federation.sessions.values():
+        one.receive_roster(announcements(federation))
+    with pytest.raises(RoundRefused, match="has not begun it"):
+        session.encrypt_update(0, update)
+    federation.begin(0)
     with pytest.raises(KeyRefused, match="does not have the job's key") as caught:
-        session.encrypt_update(0, update, tuple(federation.sessions))
+        session.encrypt_update(0, update)
     assert "Submit the job again" in caught.value.remedy
 
 
@@ -79,6 +83,11 @@ def test_the_silos_of_a_job_are_fixed_once(make):
     federation = make().exchange()
     with pytest.raises(KeyRefused, match="fixed before"):
         federation.sessions[ONE].receive_roster(announcements(federation))
+
+
+def test_announcements_do_not_say_how_many_images_a_silo_has(make):
+    few, many = (make((count, 5)).sessions["silo-00"]._exchange._announcement() for count in (3, 10**9))
+    assert replace(few, public=b"") == replace(many, public=b"")
 
 
 def test_a_silo_of_no_images_does_not_join(make):
@@ -145,7 +154,7 @@ ANNOUNCED = {
     "another network": (like(layout=Layout(("w",), ((142,),))), UpdateRefused, "other tensors"),
     "other weights": (like(initial=digest_of(np.ones(142, np.float32))), UpdateRefused, "other initial weights"),
     "other settings": (like(settings=AggregationSettings(bits=12)), UpdateRefused, "other aggregation settings"),
-    "no images": (announced(samples=0), UpdateRefused, "has no images"),
+    "another history": (announced(basis=bytes(32)), UpdateRefused, "its rounds before round 0 are not those of silo-00"),
     "short key": (announced(public=bytes(31)), KeyRefused, "X25519 key is of another silo, or none"),
     "another's key": (public_of_two, KeyRefused, "X25519 key is of another silo, or none"),
 }
@@ -207,7 +216,7 @@ def rewrapped(federation, receiver=ONE, signer="silo-00", **changes):
         bytes(16),
         roster=exchange.require_roster(),
         receiver=receiver,
-        private=exchange._private,
+        private=exchange.private,
         own=exchange.identity,
     )
     payload = exchange.identity.trust.verify(signed, context=keys.KEY_WRAP).payload

@@ -155,11 +155,34 @@ def test_the_glossary_has_the_words_of_the_code():
         assert f"**{word}**" in page
 
 
-def test_the_encryption_page_admits_what_does_not_hold_yet():
-    page = text_of("docs/explanation-encryption.md")
-    attack = text_of("tests/aggregation/test_attacks.py")
-    expected_to_fail = "xfail(strict=True" in attack
-    assert expected_to_fail == ("this attack works" in page), "masks were built: the page must say so"
+def test_what_the_encryption_page_says_of_attacks_is_what_the_tests_carry_out():
+    page, attacks = text_of("docs/explanation-encryption.md"), text_of("tests/aggregation/test_attacks.py")
+    assert "xfail" not in attacks
+    assert "docs/explanation-encryption.md#who-may-collude" in text_of("README.md")
+    said_to_succeed = {
+        "plain updates": "test_the_attack_succeeds_against_plain_updates",
+        "startup kit": "test_the_attack_succeeds_against_the_shared_key_of_stock_encryption",
+        "without masks": "test_the_attack_succeeds_against_a_shared_key_without_masks",
+        "With k = 2": "test_a_quorum_of_two_does_not_withstand_a_lying_server_with_an_accomplice",
+        "above the limits": "test_a_quorum_that_is_too_small_is_what_the_attack_needs",
+    }
+    for words, test in said_to_succeed.items():
+        assert words in page
+        assert re.search(rf"def {test}\(.*?(?:assert .*? > RECOVERED)", attacks, re.DOTALL)
+
+
+def test_the_encryption_page_has_the_thresholds_of_the_code():
+    from silo_app.aggregation.settings import threshold
+
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+).*? \| (\d+) \| (\d+) \|$",
+        text_of("docs/explanation-encryption.md"),
+        re.MULTILINE,
+    )
+    assert len(rows) >= 8
+    for silos, quorum, needed, passive, active, dropouts in (tuple(map(int, row)) for row in rows):
+        assert needed == threshold(silos, quorum)
+        assert (passive, active, dropouts) == (needed - 1, quorum - 2, silos - needed)
 
 
 def test_decisions_are_listed_and_say_what_was_rejected():

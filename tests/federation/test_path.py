@@ -1,5 +1,6 @@
 """From images to a search across hospitals, on real processes; then each part is killed in turn."""
 
+import json
 import os
 import shutil
 import signal
@@ -32,11 +33,21 @@ def test_training_leaves_one_encoder_in_every_silo(trained):
     assert [one["accepted"] for one in record["rounds"]] == [sorted(lab.federation.silos)] * 2
 
 
-def test_the_later_round_is_smaller_than_plain_float32(trained):
-    lab, _, record = trained
-    plain = 4 * len(checkpoint.load(*_current(lab, "hospital-a")).vector)
-    upload = record["rounds"][1]["upload_bytes"]["hospital-a"]
-    assert upload < plain
+def test_the_later_round_is_smaller_than_the_first(trained):
+    """Even of this small network, whose few blocks are not full; benchmarks/aggregation.py measures real ones."""
+    _, _, record = trained
+    first, later = (one["upload_bytes"]["hospital-a"] for one in record["rounds"])
+    assert later < first
+
+
+def test_the_servers_record_has_no_count_and_no_metric(trained):
+    lab, job, record = trained
+    assert record["state"] == "finished"
+    assert not {"samples", "steps_taken", "loss", "auc", "images", "reports"} & set(str(record).replace("'", " ").split())
+    lines = (lab.federation.kit("hospital-a") / "silo" / "jobs" / job / "rounds.jsonl").read_text().splitlines()
+    sums = [json.loads(line)["sums"] for line in lines if "sums" in line]
+    assert [one["samples"] for one in sums] == [sums[0]["samples"]] * 3
+    assert sums[-1]["steps"] > 0
 
 
 def test_held_out_scores_stay_in_the_silo(trained):
@@ -211,7 +222,7 @@ def test_a_site_killed_during_a_round_is_named_and_the_others_finish(searching):
     federation.stop("hospital-c", grace=0)
     record = searching.record(job, "rounds.json")
     assert record["rounds"][-1]["accepted"] == ["hospital-a", "hospital-b"]
-    assert "hospital-c" in record["rounds"][-1]["missing"] or len(record["rounds"][-1]["accepted"]) == 2
+    assert record["rounds"][-1]["quarantined"]["hospital-c"]["code"] == "gone"
     assert set(record["finish"]["encoder_versions"]) == {"hospital-a", "hospital-b"}
     federation.start("hospital-c")
 

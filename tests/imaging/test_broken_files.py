@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence
 
 from silo_app.imaging.pool import _start
 from silo_app.imaging.refusal import RefusalReason
+from silo_app.imaging.worker import UNEXPECTED
 
 SECONDS = 5.0
 """A broken file takes no longer, with room for a busy machine: the slowest of the corpus unfolds 256 MiB."""
@@ -77,6 +78,7 @@ def refuse(worker):
         assert time.monotonic() - before < SECONDS
         assert worker.peak_mb < PEAK_MB
         assert reply.get("detail") or "digest" in reply
+        assert not reply.get("detail", "").startswith(UNEXPECTED)
         return RefusalReason(reply["reason"]).value if "reason" in reply else "read"
 
     return reason
@@ -191,7 +193,9 @@ def test_absurd_numbers_are_refused(whole, refuse, attributes, reason, syntax):
     assert found == reason or (syntax and reason == "truncated" and found in {"bad-geometry", "decode-failed"})
 
 
-@pytest.mark.parametrize("keyword", [b"\x28\x00\x10\x00", b"\x28\x00\x00\x01", b"\x28\x00\x02\x00", b"\x08\x00\x60\x00"])
+@pytest.mark.parametrize(
+    "keyword", [b"\x28\x00\x10\x00", b"\x28\x00\x00\x01", b"\x28\x00\x02\x00", b"\x08\x00\x60\x00", b"\xe0\x7f\x10\x00"]
+)
 @pytest.mark.parametrize("vr", [b"AT", b"DS", b"FL", b"IS", b"LO", b"OB", b"PN", b"SQ", b"UI", b"UN", b"ZZ", b"\0\0"])
 def test_wrong_vr_ends_well(whole, refuse, keyword, vr):
     content = whole()

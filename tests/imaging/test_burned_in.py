@@ -65,7 +65,7 @@ def test_rule_of_what_identifies(text, kind):
         ({"RecognizableVisualFeatures": "YES"}, "RecognizableVisualFeatures is YES"),
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "ImageType names a screenshot"),
         ({"ImageType": ["DERIVED", "SECONDARY"]}, ""),
-        ({"ConversionType": "DV"}, "ConversionType marks a capture"),
+        ({"ConversionType": "DF"}, ""),
     ],
 )
 def test_hints(make_dataset, attributes, why):

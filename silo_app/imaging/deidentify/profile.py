@@ -53,6 +53,8 @@ def _treat(ds: Dataset, tag: BaseTag, names: Names, issuer: str, path: tuple[Bas
         values = list(element.value) if element.VM > 1 else [element.value]
         renamed = [named(str(value or "")) for value in values]
         element.value = renamed if element.VM > 1 else renamed[0]
+        if renamed == [str(value or "") for value in values]:
+            return Action.KEPT  # a UID of the standard
     elif action is Action.EMPTIED:
         element.value = Sequence()
     elif action is Action.ENTERED:

@@ -38,16 +38,10 @@ class Action(StrEnum):
     KEPT = "kept"
 
 
-_KEPT_TEXT = {
-    Tag("Manufacturer"),
-    Tag("ManufacturerModelName"),
-    Tag("SoftwareVersions"),
-    Tag("CodeValue"),
-    Tag("CodingSchemeDesignator"),
-    Tag("CodingSchemeVersion"),
-    Tag("CodeMeaning"),
-}
-"""Text outside the table that image users need; a privacy officer sees their values by `silo deid-check`."""
+_DEVICE = {Tag("Manufacturer"), Tag("ManufacturerModelName"), Tag("SoftwareVersions")}
+_SERIAL = re.compile(r"\d{5}")
+_CODES = {Tag("CodeValue"), Tag("CodingSchemeDesignator"), Tag("CodingSchemeVersion"), Tag("CodeMeaning")}
+"""Text outside the table that image users need; a privacy officer sees its shape by `silo deid-check`."""
 _KEPT_BYTES = {Tag("PixelData"), Tag("LUTData")}
 _NUMBERS = {"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"}
 _CODE = re.compile(r"[A-Z0-9 _]{0,16}")  # PS3.5 6.2: the repertoire of CS
@@ -88,4 +82,6 @@ def _is_harmless(element: DataElement) -> bool:
         values = element.value if element.VM > 1 else [element.value]
         pattern = _CHARACTER_SETS if element.tag == _CHARACTER_SET else _CODE
         return all(pattern.fullmatch(str(value or "")) for value in values)
-    return element.VR in _NUMBERS or element.tag in _KEPT_TEXT | _KEPT_BYTES
+    if element.tag in _DEVICE:
+        return not _SERIAL.search(str(element.value))
+    return element.VR in _NUMBERS or element.tag in _CODES | _KEPT_BYTES

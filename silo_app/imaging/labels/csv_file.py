@@ -11,7 +11,7 @@ from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
 from silo_app.errors import LabelsInvalid
 from silo_app.imaging.labels.layout import CsvLayout
-from silo_app.imaging.labels.statement import Statement, agreed, labels_of, united
+from silo_app.imaging.labels.statement import Statement, agreed, labels_of, stronger, united
 from silo_app.imaging.labels.table import Issue, Key, LabelTable, image_name
 from silo_app.imaging.labels.vocabulary import Terms, folded
 from silo_app.settings.labels import Said
@@ -31,10 +31,12 @@ class _Reading:
     said: dict[Key, dict[str, list[tuple[int, Statement]]]] = field(default_factory=lambda: defaultdict(dict))
     """By key and reader: lines and what they say."""
     issues: list[Issue] = field(default_factory=list)
+    issue_count: int = 0
     rows: int = 0
 
     def odd(self, line: int, column: str, problem: str, *, fatal: bool = False) -> None:
         """Write down an issue; fatal ones are never dropped for want of room."""
+        self.issue_count += 1
         if len(self.issues) < MAX_ISSUES or (fatal and not any(issue.fatal for issue in self.issues)):
             self.issues.append(Issue(line, column, problem, fatal))
 
@@ -59,6 +61,7 @@ def read_csv(layout: CsvLayout, path: Path, content: bytes, origin: Origin) -> L
         unmapped=reading.terms.unmapped,
         outside=reading.terms.outside,
         issues=tuple(sorted(reading.issues)),
+        issue_count=reading.issue_count,
     )
 
 
@@ -97,7 +100,7 @@ def _take(reading: _Reading, line: int, row: dict[str, str | None]) -> None:
     statement = _values(reading, line, row) if layout.value_columns else _words(reading, line, row)
     if statement.contradicts_itself:
         reading.odd(line, layout.words_column, '"No Finding" stands beside a finding, and counts for nothing')
-    reader = (row[layout.reader_column] or "").strip() if layout.reader_column else ""
+    reader = (row.get(layout.reader_column) or "").strip() if layout.reader_column else ""
     earlier = reading.said[key].setdefault(reader, [])
     _compare(reading, line, statement, earlier)
     earlier.append((line, statement))
@@ -127,6 +130,8 @@ def _values(reading: _Reading, line: int, row: dict[str, str | None]) -> Stateme
     layout = reading.layout
     said: dict[Finding, tuple[Said, str]] = {}
     for column, finding in layout.value_columns.items():
+        if column not in row:
+            continue
         value = (row[column] or "").strip()
         if value not in layout.values:
             reading.odd(line, column, "the value is none of " + ", ".join(repr(known) for known in layout.values))
@@ -134,7 +139,7 @@ def _values(reading: _Reading, line: int, row: dict[str, str | None]) -> Stateme
         if finding is None:
             reading.terms.outside[column] += what is Said.PRESENT
         elif what is not Said.UNKNOWN and not (finding is Finding.NO_FINDING and what is Said.ABSENT):
-            said[finding] = (what, column)
+            said[finding] = stronger(said.get(finding, (what, column)), (what, column))
     return _with_also(layout, said)
 
 

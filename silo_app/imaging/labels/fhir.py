@@ -86,6 +86,8 @@ def _reports(path: Path, content: bytes, issues: list[Issue]) -> Iterator[tuple[
 def _unusable(report: Resource, keys: list[Key]) -> str:
     if _text(report.get("status")) not in _VALID:
         return "the report is not final"
+    if report.get("modifierExtension"):
+        return "the report has a modifier extension, which may turn what it says into its opposite"
     return "" if keys else "the report names no study UID and no accession number"
 
 

@@ -33,6 +33,8 @@ class CsvLayout:
     mapping: Mapping[str, Finding | None] = field(default_factory=dict)
     """Local name: finding, or None for one that is known and has no shared name."""
     value_columns: Mapping[str, Finding | None] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    """Columns that not every edition of the file has."""
     values: Mapping[str, Said] = field(default_factory=dict)
     also: Mapping[Finding, tuple[Finding, ...]] = field(default_factory=dict)
     """What a finding says about others: a data set with one label for two names of the vocabulary."""
@@ -45,7 +47,8 @@ class CsvLayout:
     """What "No Finding" says to be absent, beyond the scope."""
     uncertain: Uncertain = Uncertain.IGNORE
     reader_column: str = ""
-    """Who read the image, where several people did; "" if one row, or one set of boxes, speaks for all."""
+    """Who read the image, where several people did; "" if one row, or one set of boxes, speaks for all. A file without
+    this column is one reader's, or a consensus."""
     many_rows: bool = False
     """Whether several rows of one key belong together (boxes); if not, they must say the same."""
     blank_speaks: bool = False
@@ -56,8 +59,8 @@ class CsvLayout:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that there must be."""
-        named = (self.key_column, self.words_column, self.reader_column, *self.value_columns)
-        return tuple(column for column in named if column)
+        named = (self.key_column, self.words_column, *self.value_columns)
+        return tuple(column for column in named if column and column not in self.optional)
 
 
 def layout_of(settings: CsvLabels) -> CsvLayout:

@@ -165,12 +165,19 @@ _VINDR_COLUMNS: dict[str, Finding | None] = {
     "Pneumothorax": Finding.PNEUMOTHORAX,
     "Pulmonary fibrosis": Finding.FIBROSIS,
     "No finding": Finding.NO_FINDING,
+    "Clavicle fracture": Finding.FRACTURE,
+    "Edema": Finding.EDEMA,
+    "Emphysema": Finding.EMPHYSEMA,
+    "Rib fracture": Finding.FRACTURE,
     "Aortic enlargement": None,
     "Calcification": None,
     "ILD": None,
     "Other lesion": None,
 }
-_VINDR_FINDINGS = tuple(f for f in _VINDR_COLUMNS.values() if f not in {None, Finding.NO_FINDING, Finding.PNEUMONIA})
+_VINDR_OPTIONAL = frozenset({"Clavicle fracture", "Edema", "Emphysema", "Rib fracture"})
+_VINDR_REPORTED = (Finding.EDEMA, Finding.EMPHYSEMA, Finding.FRACTURE, Finding.PNEUMONIA)
+"""Findings of the columns that no box is drawn for in the edition with 14 classes."""
+_VINDR_FINDINGS = tuple(f for f in _VINDR_COLUMNS.values() if f not in {None, Finding.NO_FINDING, *_VINDR_REPORTED})
 
 _VINDR = CsvLayout(
     name="vindr/1",
@@ -191,6 +198,7 @@ _VINDR_IMAGES = CsvLayout(
     key_kind="image",
     key_column="image_id",
     value_columns=_VINDR_COLUMNS,
+    optional=_VINDR_OPTIONAL,
     values=VALUES,
     reader_column="rad_id",
     many_rows=True,

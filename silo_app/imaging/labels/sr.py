@@ -77,7 +77,7 @@ def _report(path: Path) -> Dataset | None:
     try:
         if path.stat().st_size > _MAX_BYTES:
             return None
-        ds = pydicom.dcmread(path)
+        ds = pydicom.dcmread(path, stop_before_pixels=True)  # images may lie in the same folder
         return ds if word(ds, "Modality") == "SR" and "ContentSequence" in ds else None
     except Exception:  # noqa: BLE001  (a file of any kind: pydicom raises whatever a parser raises)
         return None

@@ -7,7 +7,7 @@ from silo_app.cases import Finding
 from silo_app.catalogue.records import Label, Origin
 from silo_app.settings.labels import Said, Uncertain
 
-__all__ = ["Statement", "agreed", "labels_of", "united"]
+__all__ = ["Statement", "agreed", "labels_of", "stronger", "united"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,20 @@ class Statement:
         return Finding.NO_FINDING in self.of(Said.PRESENT) and len(named) > 1
 
 
+def stronger(one: tuple[Said, str], other: tuple[Said, str]) -> tuple[Said, str]:
+    """Return what two columns or boxes say together of one finding: present before uncertain before absent."""
+    order = (Said.UNKNOWN, Said.ABSENT, Said.UNCERTAIN, Said.PRESENT)
+    return max(one, other, key=lambda each: order.index(each[0]))
+
+
 def united(statements: Iterable[Statement]) -> Statement:
     """Return what several rows of one labeller say together: boxes of one image, each with its finding."""
-    order = (Said.UNKNOWN, Said.ABSENT, Said.UNCERTAIN, Said.PRESENT)
     said: dict[Finding, tuple[Said, str]] = {}
     silent = True
     for statement in statements:
         silent = silent and statement.silent
         for finding, one in statement.said.items():
-            said[finding] = max(said.get(finding, one), one, key=lambda each: order.index(each[0]))
+            said[finding] = stronger(said.get(finding, one), one)
     return Statement(said, silent=silent)
 
 

@@ -55,6 +55,9 @@ class LabelTable:
     outside: Counter[str] = field(default_factory=Counter)
     """Words that are known, and have no name in the shared vocabulary."""
     issues: tuple[Issue, ...] = ()
+    """The first of them: of a file that is odd everywhere they tell enough."""
+    issue_count: int = 0
+    """How many there are, if not all of them are kept."""
 
     def matched(
         self, views: Iterable[Identity], name: Callable[[str, str], str]

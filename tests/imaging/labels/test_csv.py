@@ -160,6 +160,13 @@ def test_a_lenient_reader_lists_everything_that_is_wrong(read_own):
     assert [issue.fatal for issue in table.issues] == [True, True, False, False]
 
 
+def test_a_file_that_is_odd_everywhere_keeps_the_first_lines_and_the_count(read_own):
+    table = read_own("file,findings\n" + ",Mass\n" * 500 + "a,Mass\nb\n", lenient=True)
+    assert len(table.issues) == 201
+    assert table.issue_count == 501
+    assert [issue.line for issue in table.issues if issue.fatal] == [503]
+
+
 def test_missing_csv_is_refused(tmp_path):
     with pytest.raises(LabelsInvalid, match="No such file"):
         read_labels(CsvLabels(path=tmp_path / "no.csv"), tmp_path / "no.csv")

@@ -60,6 +60,10 @@ def test_the_scope_makes_absences_and_unknown_codes_are_counted(read):
     [
         (report(coded("36118008"), status="preliminary"), "the report is not final"),
         (report(coded("36118008"), status="entered-in-error"), "the report is not final"),
+        (
+            report(coded("36118008"), modifierExtension=[{"url": "http://hospital.example/negated"}]),
+            "the report has a modifier extension, which may turn what it says into its opposite",
+        ),
         (report(coded("36118008"), imagingStudy=[]), "the report names no study UID and no accession number"),
         (report(coded("123", "something else")), "no conclusion has a code or term that is known"),
         (report(conclusion="There is no pneumothorax."), "no conclusion has a code or term that is known"),

@@ -134,6 +134,15 @@ def test_vindr_with_a_column_for_each_finding(read_preset):
     assert known["Lung Lesion"] is False
 
 
+def test_vindr_without_readers_is_a_consensus(read_preset):
+    table = read_preset("vindr", "image_id,class_name,x_min\ni,Cardiomegaly,1\ni,Rib fracture,1\n")
+    assert present(said(table)["i"]) == {"Cardiomegaly", "Fracture"}
+    header = "image_id," + VINDR_COLUMNS + ",Rib fracture,Clavicle fracture\n"
+    table = read_preset("vindr-images", header + "i," + ",".join(["0"] * 16) + ",1,0\n")
+    assert said(table)["i"]["Fracture"] is True
+    assert "Edema" not in said(table)["i"]
+
+
 def test_rsna_boxes_say_pneumonia_and_opacity(read_preset):
     table = read_preset("rsna", RSNA + "a,1,2,3,4,1\na,5,6,7,8,1\nb,,,,,0\n")
     assert said(table) == {

@@ -14,7 +14,7 @@ from silo_app.config import PresetLabels
 from silo_app.imaging.labels import read_labels
 from silo_app.imaging.labels.read import counted
 
-pytestmark = pytest.mark.data
+pytestmark = pytest.mark.published
 
 SETS = {
     "nih": ("Data_Entry_2017_v2020.csv.gz", 112_120, {"Atelectasis": 11_559, "Hernia": 227, "No Finding": 60_361}),

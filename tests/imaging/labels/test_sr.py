@@ -136,3 +136,15 @@ def test_a_folder_without_a_report_is_refused(read, tmp_path):
         read()
     with pytest.raises(LabelsInvalid, match="no such folder"):
         read_labels(SrLabels(path=tmp_path / "no"), tmp_path / "no")
+
+
+def test_damaged_reports_are_no_crash(read, tmp_path):
+    good = sr(node("CODE", FINDING, PNEUMOTHORAX))
+    read(good)
+    content = (tmp_path / "sr" / "deep" / "0.dcm").read_bytes()
+    for length in range(0, len(content), 97):
+        (tmp_path / "sr" / f"cut{length}.dcm").write_bytes(content[:length])
+    for place in range(140, len(content), 61):
+        (tmp_path / "sr" / f"odd{place}.dcm").write_bytes(content[:place] + b"\xff\x00" + content[place + 2 :])
+    table = read()
+    assert said(table)["1.2.3"] == {"Pneumothorax": True}

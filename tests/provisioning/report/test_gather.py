@@ -9,6 +9,7 @@ from provisioning.report import facts as f
 from provisioning.report.page import render
 
 SILOS = ("hospital-a", "hospital-b")
+OWN = {"train_seconds": 9.0, "encrypt_seconds": 0.5, "open_seconds": 0.1}
 MACHINE = f.Machine(processor="p", cores=2, memory_bytes=1, system="s")
 
 
@@ -27,18 +28,20 @@ def catalogue() -> dict:
     }
 
 
+ABSENT = {
+    1: {"code": "not-ready", "public": "This silo is not ready for this.", "step": "update"},
+    2: {"code": "gone", "public": "Its job process was not there.", "step": "update"},
+}
+
+
 def round_record(number: int) -> dict:
     return {
         "round": number,
         "seconds": 12.5,
         "accepted": ["hospital-b"] if number else list(SILOS),
-        "refused": {"hospital-a": {"code": "not-ready", "public": "This silo is not ready for this."}}
-        if number == 1
-        else {},
-        "missing": {"hospital-a": "gone"} if number == 2 else {},
+        "quarantined": {"hospital-a": ABSENT[number]} if number else {},
         "upload_bytes": dict.fromkeys(SILOS, 900 - 100 * number),
         "download_bytes": 1800,
-        "reports": {silo: {"train_seconds": 9.0, "encrypt_seconds": 0.5, "open_seconds": 0.1} for silo in SILOS},
     }
 
 
@@ -59,6 +62,7 @@ def whole() -> dict:
         "training": {
             "job": "j",
             "scores": curve(0.9),
+            "own": {silo: dict.fromkeys(range(3), OWN) for silo in SILOS},
             "record": {
                 "plan": {"encryption": "bfv"},
                 "rounds": [round_record(n) for n in range(3)],
@@ -118,8 +122,8 @@ def test_what_the_commands_returned_is_in_the_facts():
 
 def test_a_silo_without_an_update_in_a_round_is_named_with_why():
     rounds = gathered(whole()).traffic.rounds
-    assert rounds[1].silos["hospital-a"].state == "refused: This silo is not ready for this."
-    assert rounds[2].silos["hospital-a"].state == "gone"
+    assert rounds[1].silos["hospital-a"].state == "not-ready: This silo is not ready for this."
+    assert rounds[2].silos["hospital-a"].state == "gone: Its job process was not there."
     assert rounds[2].silos["hospital-b"].state == "accepted"
 
 

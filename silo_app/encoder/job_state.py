@@ -1,0 +1,110 @@
+"""What a silo keeps of a training job that may be resumed: one private file, whole or refused, gone when the job is over.
+
+    <silo home>/jobs/<job>/state     safetensors (weights, session), its metadata, then SHA-256 over all of it
+
+The session's state holds the job's key, so the file is 0600 in a 0700 folder, and is removed at the job's true end, by
+`silo job forget`, when a newer training finishes, and after `KEEP_DAYS`.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from silo_app import durable
+from silo_app.errors import CheckpointInvalid, NotReady
+
+__all__ = ["JobState", "forget", "forget_all", "kept", "newest_of"]
+
+KEEP_DAYS = 60
+_NAME = "state"
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """Where a silo stands in a job, after a sum that it opened or an update that it sent."""
+
+    job: str
+    weights: NDArray[np.float32]
+    """The global weights, float32 (P,)."""
+    session: bytes
+    """`SiloSession.export_state`."""
+    trained: int
+    """How many sums of updates are in the weights."""
+    plan: dict[str, Any]
+    before: dict[str, Any]
+    """How the last accepted weights did on the silo's held-out patients."""
+
+    def write(self, jobs: Path) -> None:
+        """Keep the state durably in the folder of its job."""
+        about = {"job": self.job, "trained": self.trained, "plan": self.plan, "before": self.before}
+        tensors: dict[str, NDArray[Any]] = {"weights": self.weights, "session": np.frombuffer(self.session, dtype=np.uint8)}
+        content = save(tensors, metadata={"about": json.dumps(about)})
+        folder = durable.private_folder(jobs / self.job)
+        with durable.replacing(folder / _NAME) as file:
+            file.write(content)
+            file.write(sha256(content).digest())
+
+    @classmethod
+    def read(cls, file: Path) -> "JobState":
+        """Read a state. Raises `CheckpointInvalid` if anything of it is not as it was written."""
+        try:
+            octets = file.read_bytes()
+            content, digest = octets[:-_DIGEST_BYTES], octets[-_DIGEST_BYTES:]
+            if sha256(content).digest() != digest:
+                raise _invalid(file)
+            length = int.from_bytes(content[:8], "little")
+            about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["about"])
+            tensors = load(content)
+            return cls(weights=tensors["weights"], session=tensors["session"].tobytes(), **about)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            raise _invalid(file) from None
+
+
+def kept(jobs: Path) -> list[str]:
+    """Return the jobs of which the silo keeps a state, oldest first."""
+    files = sorted(jobs.glob(f"*/{_NAME}"), key=lambda file: file.stat().st_mtime)
+    return [file.parent.name for file in files]
+
+
+def newest_of(jobs: Path, names: Iterable[str]) -> JobState:
+    """Return the state of the last of `names` (oldest first) that the silo took part in. Raises `NotReady`."""
+    for name in reversed([name for name in names if name in kept(jobs)]):
+        return JobState.read(jobs / name / _NAME)
+    raise NotReady(
+        "this silo keeps nothing of the job that is resumed: it took no part in it, or has forgotten it",
+        remedy="It takes part again in the next job that is not a resumed one.",
+    )
+
+
+def forget(jobs: Path, job: str) -> bool:
+    """Remove what is kept of a job; return whether there was anything."""
+    if job not in kept(jobs):
+        return False
+    (jobs / job / _NAME).unlink()
+    durable.sync_folder(jobs / job)
+    return True
+
+
+def forget_all(jobs: Path, *, older_than_days: float = 0.0) -> list[str]:
+    """Remove what is kept of all jobs, or of those that did not go on for some days; return which."""
+    now = time.time()
+    old = [job for job in kept(jobs) if now - (jobs / job / _NAME).stat().st_mtime >= older_than_days * 86_400]
+    return [job for job in old if forget(jobs, job)]
+
+
+def _invalid(file: Path) -> CheckpointInvalid:
+    return CheckpointInvalid(
+        "what this silo kept of the job is damaged, or of another version of siloscope",
+        where=str(file),
+        remedy="The silo cannot take part in the resumed job. Remove it: silo job forget.",
+    )

@@ -1,0 +1,50 @@
+"""Who is where in a training, as the server knows it: the next round of every silo, and whose masks are here for which.
+
+A silo takes part in a round when it has opened all but the last sum before it and its bundle of mask secrets for that
+round has arrived. The others catch up beside the round, and are back in the one after.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+__all__ = ["Roll"]
+
+
+@dataclass
+class Roll:
+    """The silos of one job; `masked` says whether a round needs their bundles."""
+
+    members: tuple[str, ...] = ()
+    masked: bool = True
+    _next: dict[str, int] = field(default_factory=dict)
+    _bundles: dict[int, dict[str, bytes]] = field(default_factory=dict)
+
+    def enrol(self, silos: Iterable[str], next_round: int) -> None:
+        """Begin with the silos of the job's roster, all at the same round."""
+        self.members = tuple(sorted(silos))
+        self._next = dict.fromkeys(self.members, next_round)
+
+    def heard(self, silo: str, next_round: int | None, bundle: tuple[int, bytes] | None = None) -> None:
+        """Take note of where a silo says that it is, and of its bundle for a round."""
+        if silo not in self.members:
+            return
+        if next_round is not None:
+            self._next[silo] = next_round
+        if bundle is not None:
+            self._bundles.setdefault(bundle[0], {})[silo] = bundle[1]
+
+    def position(self, silo: str) -> int:
+        """Return the round that a silo closes next, as far as it said."""
+        return self._next[silo]
+
+    def participants(self, number: int) -> tuple[str, ...]:
+        """Return who can take part in round `number` when told of the sum of the round before with its order."""
+        here = self._bundles.get(number, {})
+        return tuple(
+            silo for silo in self.members if number - 1 <= self._next[silo] <= number and (silo in here or not self.masked)
+        )
+
+    def bundles(self, number: int) -> dict[str, bytes]:
+        """Return the bundles of the participants of round `number`; those of earlier rounds are forgotten."""
+        self._bundles = {each: bundles for each, bundles in self._bundles.items() if each >= number}
+        return {silo: self._bundles[number][silo] for silo in self.participants(number)} if self.masked else {}

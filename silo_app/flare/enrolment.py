@@ -1,0 +1,109 @@
+"""The beginning of a training job on the server: who takes part, and the key that they agree on without the server.
+
+A resumed job begins a step earlier: silos take up what they kept, and are sent the closed rounds that they missed.
+"""
+
+import json
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from silo_app.encoder.job_record import JobRecord
+from silo_app.encoder.ledger import Ledger
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import RoundRefused
+from silo_app.flare import words
+from silo_app.flare.catch_up import CatchUp
+from silo_app.flare.line import Line, quarantined
+from silo_app.flare.round_trip import Answers, Patience
+
+__all__ = ["Enrolment"]
+
+_DEADLINE_S = 600.0
+_STRAGGLER_S = 60.0
+_ATTEMPTS = 3
+"""If the silo that makes the key is gone before it has sent it, the others begin again without it."""
+_POLL_S = 0.1
+
+
+@dataclass
+class Enrolment:
+    """Fixes the silos of a job and gets them their key."""
+
+    line: Line
+    ledger: Ledger
+    plan: TrainingPlan
+    record: JobRecord
+    catch_up: CatchUp
+
+    def run(self, silos: list[str]) -> dict[str, bytes]:
+        """Return the wrapped key of every silo. Raises `RoundRefused` with fewer than `min_silos` silos."""
+        if self.plan.resume is not None:
+            silos = self._restored(silos)
+        for _ in range(_ATTEMPTS):
+            roster = self._join(silos)
+            answers = self._agree(roster)
+            wrapped: dict[str, bytes] = {}
+            for reply in answers.accepted.values():
+                wrapped |= {silo: bytes(key) for silo, key in reply[words.WRAPPED_KEYS].items()}
+            if wrapped or not self.line.roll.masked:
+                self._require(answers.accepted, "agreed on a key")
+                self.catch_up.introduction = {words.ROSTER: roster, words.WRAPPED_KEYS: wrapped}
+                return wrapped
+            silos = sorted(set(silos) - {min(roster)})
+        raise RoundRefused("no silo made the job's key", remedy="Look at the silos' logs, then submit the job again.")
+
+    def _restored(self, silos: list[str]) -> list[str]:
+        """Let silos take up what they kept, and bring them to the ledger's end."""
+        content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
+        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(), wait_for_gone=True)
+        self.line.roll.enrol(answers.accepted, 0)
+        for silo, reply in answers.accepted.items():
+            self.line.note(silo, reply)
+        self.record.step("restore", answers.accepted, quarantined(answers, "restore"))
+        self._require(answers.accepted, "kept their state of the job")
+        end = time.monotonic() + _DEADLINE_S
+        while time.monotonic() < end and not self.line.aborted and self._behind():
+            self.catch_up.bring(self._behind())
+            given_up = {silo for silo, count in self.catch_up.refusals.items() if count >= _ATTEMPTS}
+            if all(silo in given_up or self.line.is_gone(silo) for silo in self._behind()):
+                break
+            time.sleep(_POLL_S)
+        self.catch_up.close()
+        behind = self._behind()
+        return [silo for silo in self.line.roll.members if silo not in behind]
+
+    def _behind(self) -> list[str]:
+        roll = self.line.roll
+        return [silo for silo in roll.members if roll.position(silo) < self.ledger.next_round]
+
+    def _join(self, silos: list[str]) -> dict[str, bytes]:
+        content = {words.PLAN: self._plan_text()}
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), wait_for_gone=True)
+        roster = {silo: bytes(reply[words.ANNOUNCEMENT]) for silo, reply in answers.accepted.items()}
+        self.record.step("join", roster, quarantined(answers, "join"))
+        self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
+        self._require(roster, "joined the job")
+        return roster
+
+    def _agree(self, roster: dict[str, bytes]) -> Answers:
+        number = self.ledger.next_round
+        self.line.roll.enrol(roster, number)
+        content = {words.ROSTER: roster, words.BUNDLE_ROUND: number}
+        answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience())
+        self.record.step("agree", answers.accepted, quarantined(answers, "agree"))
+        return answers
+
+    def _plan_text(self) -> str:
+        return json.dumps(self.plan.model_dump(mode="json"))
+
+    def _patience(self) -> Patience:
+        return Patience(self.plan.min_silos, _DEADLINE_S, min(_STRAGGLER_S, max(self.plan.straggler_wait_s, 1.0)))
+
+    def _require(self, silos: Collection[Any], what: str) -> None:
+        if self.line.aborted or len(silos) < self.plan.min_silos:
+            raise RoundRefused(
+                f"only {len(silos)} silos {what}, {self.plan.min_silos} are needed",
+                remedy="Look at the silos named in rounds.json and their logs, then submit the job again.",
+            )

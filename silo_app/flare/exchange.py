@@ -1,0 +1,208 @@
+"""One round on the server: send the order, add what arrives, let the silos agree on who arrived, collect what unmasks it.
+
+Whatever happens the round ends: with a sum, or void. Who did not contribute is named with a code, and costs nobody else.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nvflare.apis.shareable import Shareable
+
+from silo_app.aggregation.settings import threshold
+from silo_app.aggregation.sums import RoundSum
+from silo_app.encoder.job_record import Quarantined, RoundRecord
+from silo_app.encoder.ledger import ClosedRound, Ledger
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import RoundRefused
+from silo_app.flare import words
+from silo_app.flare.catch_up import CatchUp
+from silo_app.flare.line import Line, quarantined
+from silo_app.flare.round_trip import Answers, Patience
+
+__all__ = ["Exchanges"]
+
+_SHORT_S = 120.0
+_SHORT_STRAGGLER_S = 15.0
+"""Signing and revealing take milliseconds; who is stopped there is not waited for as a trainer is."""
+_RETURN_S = 5.0
+"""How long a round waits with its start for silos that are just catching up."""
+_POLL_S = 0.1
+_UNOPENED = frozenset({"update-refused", "round-refused", "key-refused"})
+
+
+class _Void(Exception):
+    """No error: it ends a round, and says why."""
+
+
+@dataclass
+class Exchanges:
+    """The rounds of one job, one after the other."""
+
+    line: Line
+    ledger: Ledger
+    plan: TrainingPlan
+    catch_up: CatchUp
+    wrapped_keys: Mapping[str, bytes] = field(default_factory=dict)
+    """The job's key for every silo, sent with each order until a round has closed."""
+
+    @property
+    def needed(self) -> int:
+        """How many silos a round needs."""
+        return threshold(len(self.line.roll.members), self.plan.min_silos) if self._masked else self.plan.min_silos
+
+    @property
+    def _masked(self) -> bool:
+        return self.line.roll.masked
+
+    def run(self, content: str, training_round: int | None) -> RoundRecord:
+        """Run the next round and close it in the ledger. Raises `RoundRefused` when the job was aborted meanwhile."""
+        number = self.ledger.next_round
+        record = RoundRecord(number=number, content=content, round=training_round)
+        start = time.monotonic()
+        try:
+            closed = self._sum(record)
+        except _Void as why:
+            record.void, record.contributors = str(why), ()
+            closed = ClosedRound(number=number, job=self.line.job, content=content)
+            self._take_back(record)
+        if self.line.aborted:
+            raise RoundRefused("the job was aborted", remedy="Submit it again, or with --resume to go on from here.")
+        self.ledger.close(closed)
+        record.seconds = time.monotonic() - start
+        self.line.tell(record.sentence())
+        return record
+
+    def bring_up(self, number: int) -> None:
+        """Give silos that catch up a moment to do so, and wait longer only for those that the job cannot do without."""
+        roll, start = self.line.roll, time.monotonic()
+        while not self.line.aborted:
+            behind = [silo for silo in roll.members if roll.position(silo) < number - 1 and not self.line.is_gone(silo)]
+            self.catch_up.bring(behind, self.catch_up.introduction)
+            waited, there = time.monotonic() - start, len(roll.members) - len(behind)
+            if not behind or waited > (_RETURN_S if there >= self.plan.min_silos else self.plan.straggler_wait_s):
+                return
+            time.sleep(_POLL_S)
+
+    def last(self) -> dict[str, Any]:
+        """Return what an order says of the round before."""
+        number = self.ledger.next_round
+        return {words.CLOSED: self.ledger.read(number - 1).packed()} if number else {}
+
+    def _sum(self, record: RoundRecord) -> ClosedRound:
+        record.participants = self._gather(record)
+        total = self._collect(record)
+        try:
+            message = total.result()
+        except RoundRefused as error:
+            raise _Void(error.problem) from None
+        record.contributors = total.contributors
+        record.download_bytes = int(message.nbytes)
+        reveals = self._unmask(record) if self._masked else {}
+        return ClosedRound(
+            number=record.number,
+            job=self.line.job,
+            content=record.content,
+            message=message,
+            contributors=record.contributors,
+            reveals=reveals,
+            bundles=self.line.roll.bundles(record.number),
+        )
+
+    def _gather(self, record: RoundRecord) -> tuple[str, ...]:
+        """Wait until enough silos can take part; who catches up meanwhile gets a moment more."""
+        roll, number, start = self.line.roll, record.number, time.monotonic()
+        while not self.line.aborted:
+            self.catch_up.tend(number)
+            ready, waited = roll.participants(number), time.monotonic() - start
+            if len(ready) >= self.needed and (not self.catch_up.pending or waited > _RETURN_S):
+                break
+            if len(ready) < self.needed and waited > min(self.plan.straggler_wait_s, self.plan.round_deadline_s):
+                self._name_absent(record, ready)
+                raise _Void(f"{len(ready)} silos can take part, {self.needed} are needed")
+            time.sleep(_POLL_S)
+        self._name_absent(record, roll.participants(number))
+        return roll.participants(number)
+
+    def _name_absent(self, record: RoundRecord, ready: tuple[str, ...]) -> None:
+        absent = set(self.line.roll.members) - set(ready)
+        record.quarantine({s: Quarantined.absence("gone" if self.line.is_gone(s) else "behind", "order") for s in absent})
+
+    def _collect(self, record: RoundRecord) -> RoundSum:
+        roll, number = self.line.roll, record.number
+        total = RoundSum(self.line.job, number, min_silos=self.plan.min_silos)
+        order = {
+            words.ROUND: number,
+            words.CONTENT: record.content,
+            words.TRAINING_ROUND: record.round,
+            words.PARTICIPANTS: list(record.participants),
+            words.BUNDLES: roll.bundles(number),
+            words.WRAPPED_KEYS: dict(self.wrapped_keys),
+            **self.last(),
+        }
+
+        def take(silo: str, reply: Shareable) -> None:
+            update = reply.pop(words.UPDATE)
+            record.upload_bytes[silo] = int(update.nbytes)
+            total.add(update, silo=silo)
+
+        patience = Patience(self.needed, self.plan.round_deadline_s, self.plan.straggler_wait_s)
+        with _Timed(record, "update"):
+            answers = self.line.ask(
+                words.TASK_ROUND,
+                order,
+                record.participants,
+                patience,
+                take=take,
+                meanwhile=lambda: self.catch_up.tend(number + 1, busy=record.participants),
+            )
+        record.quarantine(quarantined(answers, "update"))
+        return total
+
+    def _take_back(self, record: RoundRecord) -> None:
+        """Void the round before too if every silo that answered says that it cannot open its sum."""
+        roll, before = self.line.roll, record.number - 1
+        refused = [silo for silo, why in record.quarantined.items() if why.step == "update" and why.code in _UNOPENED]
+        if len(refused) >= self.needed and all(roll.position(silo) == before for silo in roll.members if silo in refused):
+            self.ledger.void(before)
+            self.line.tell(f"exchange {before}: its sum is taken back, no silo can open it")
+
+    def _unmask(self, record: RoundRecord) -> dict[str, bytes]:
+        """Let the survivors agree on who they are; return what they reveal."""
+        survivors = list(record.contributors)
+        signed = self._short(
+            record, words.TASK_SIGN, {words.ROUND: record.number, words.SURVIVORS: survivors}, survivors, "sign"
+        )
+        signatures = {silo: bytes(reply[words.SIGNATURE]) for silo, reply in signed.accepted.items()}
+        self._require(signatures, "signed who arrived")
+        content = {words.ROUND: record.number, words.SIGNATURES: signatures, words.BUNDLE_ROUND: record.number + 1}
+        shown = self._short(record, words.TASK_REVEAL, content, signatures, "reveal")
+        reveals = {silo: bytes(reply[words.REVEAL]) for silo, reply in shown.accepted.items()}
+        self._require(reveals, "revealed their shares")
+        return reveals
+
+    def _short(self, record: RoundRecord, task: str, content: dict[str, Any], silos: Any, step: str) -> Answers:
+        patience = Patience(self.needed, _SHORT_S, min(_SHORT_STRAGGLER_S, self.plan.straggler_wait_s))
+        with _Timed(record, step):
+            answers = self.line.ask(task, content, silos, patience)
+        record.quarantine(quarantined(answers, step))
+        return answers
+
+    def _require(self, silos: Mapping[str, bytes], what: str) -> None:
+        if len(silos) < self.needed:
+            raise _Void(f"{len(silos)} silos {what}, {self.needed} are needed")
+
+
+class _Timed:
+    """Writes the seconds of a step into the record."""
+
+    def __init__(self, record: RoundRecord, step: str) -> None:
+        self._record, self._step = record, step
+        self._clock: Callable[[], float] = time.monotonic
+
+    def __enter__(self) -> None:
+        self._start = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self._record.steps[self._step] = self._clock() - self._start

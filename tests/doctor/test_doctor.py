@@ -1,0 +1,266 @@
+"""Each check of `silo doctor`, well and failing, and the command."""
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from silo_app.doctor import holdings, kit, machine
+from silo_app.doctor.checked import Outcome, guarded
+from silo_app.doctor.examination import examine
+from silo_app.errors import NotReady
+from silo_app.imaging.cache import RadiographCache
+from silo_app.imaging.ingest import ingest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stocked(make_silo, make_dicom, make_picture, tmp_path):
+    """A silo that has read three images."""
+    home = make_silo()
+    for number in range(3):
+        (tmp_path / "source" / f"{number}.dcm").write_bytes(make_dicom(make_picture(24, 20, seed=number)))
+    ingest(home, workers=1)
+    return home
+
+
+@pytest.fixture
+def certified(make_silo):
+    """Give a silo a kit whose certificate lives for some days."""
+
+    def make(days):
+        home = make_silo(name="north")
+        startup = home.kit / "startup"
+        startup.mkdir(exist_ok=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "north")])
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(1).not_valid_before(now - dt.timedelta(days=400))
+        certificate = builder.not_valid_after(now + dt.timedelta(days=days, hours=1)).sign(key, hashes.SHA256())
+        for file in ("rootCA.pem", "client.crt"):
+            (startup / file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        plain = serialization.NoEncryption()
+        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        (startup / "client.key").write_bytes(secret)
+        (startup / "client.key").chmod(0o600)
+        return home
+
+    return make
+
+
+def test_a_sound_silo_has_no_problem(stocked):
+    found = examine(stocked)
+    assert [checked for checked in found if checked.outcome is Outcome.PROBLEM] == []
+    assert {checked.name for checked in found} >= {"dependencies", "decoders", "disk", "clock", "catalogue", "cache"}
+
+
+def test_every_problem_and_warning_says_what_to_do(make_silo):
+    found = examine(make_silo())
+    assert all(checked.remedy for checked in found if checked.outcome is not Outcome.OK)
+    assert any(checked.outcome is not Outcome.OK for checked in found)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "seen"),
+    [
+        ("no-such-package>=1", "no-such-package is missing"),
+        ("numpy<2", "is not <2"),
+        ("pydicom[x]>=99,<100", "is not"),
+    ],
+)
+def test_packages_that_lack_or_do_not_fit_are_named(requirement, seen):
+    checked = machine.dependencies([requirement, "numpy>=2"])
+    assert checked.outcome is Outcome.PROBLEM
+    assert seen in checked.seen
+
+
+def test_all_dependencies_of_the_project_are_looked_at():
+    assert len(machine.required()) > 10
+    assert machine.dependencies().outcome is Outcome.OK
+
+
+def test_every_freely_licensed_decoder_is_here():
+    checked = machine.decoders()
+    assert checked.outcome is Outcome.OK
+    assert "JPEG Extended" in checked.seen
+
+
+def test_a_missing_decoder_is_named():
+    checked = machine.decoders({"RLE Lossless": True, "JPEG 2000 Image Compression": False})
+    assert checked.outcome is Outcome.PROBLEM
+    assert "JPEG 2000" in checked.seen
+
+
+@pytest.mark.parametrize(
+    ("free", "outcome"), [(1 << 30, Outcome.PROBLEM), (10 << 30, Outcome.WARNING), (100 << 30, Outcome.OK)]
+)
+def test_disk_is_full_scarce_or_fine(tmp_path, free, outcome):
+    assert machine.disk(tmp_path / "not" / "yet", free=free).outcome is outcome
+
+
+def test_graphics_processor(tmp_path):
+    driver = tmp_path / "version"
+    assert machine.gpu(driver).outcome is Outcome.OK
+    driver.write_text("driver")
+    assert machine.gpu(driver, usable=()).outcome is Outcome.WARNING
+    assert machine.gpu(driver, usable=("Big One",)).seen == "Big One"
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(300, Outcome.OK), (10, Outcome.WARNING), (-1, Outcome.PROBLEM)])
+def test_certificate_lives_ends_soon_or_is_over(certified, days, outcome):
+    home = certified(days)
+    assert guarded("certificates", lambda: kit.certificates(home)).outcome is outcome
+
+
+def test_missing_certificate_is_a_problem(certified):
+    home = certified(300)
+    (home.kit / "startup" / "client.crt").unlink()
+    checked = guarded("certificates", lambda: kit.certificates(home))
+    assert checked.outcome is Outcome.PROBLEM
+    assert "client.crt" in checked.seen
+
+
+def test_clock_that_lags_behind_the_silos_own_files(stocked):
+    assert kit.clock(stocked).outcome is Outcome.OK
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    assert kit.clock(stocked, now=past).outcome is Outcome.PROBLEM
+    assert kit.clock(stocked, now=dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).outcome is Outcome.PROBLEM
+
+
+@pytest.mark.parametrize("name", ["catalogue.db", "silo.key", "cache"])
+def test_open_files_of_the_silo_are_a_problem(stocked, name):
+    path = stocked.root / name
+    path.chmod(path.stat().st_mode | 0o044)
+    checked = kit.private_files(stocked)
+    assert checked.outcome is Outcome.PROBLEM
+    assert name in checked.seen
+
+
+def test_open_private_key_of_the_kit_is_a_problem(certified):
+    home = certified(300)
+    (home.kit / "startup" / "client.key").chmod(0o644)
+    assert "client.key" in kit.private_files(home).seen
+
+
+def test_open_secret_named_in_the_configuration_is_a_problem(make_silo):
+    home = make_silo(index={"milvus": {"uri": "https://milvus:19530", "token_file": "token"}})
+    (home.kit / "token").write_text("x")
+    (home.kit / "token").chmod(0o640)
+    assert "token" in kit.private_files(home).seen
+
+
+@pytest.fixture
+def policed(make_silo):
+    """Give a silo the site policy that provisioning makes, changed."""
+    sys.path.insert(0, str(ROOT))
+    from provisioning import site_policy
+
+    def make(resources=None, rights=None):
+        home = make_silo()
+        (home.kit / "startup").mkdir(exist_ok=True)
+        (home.kit / "startup" / "fed_client.json").write_text("{}")
+        made = site_policy.site_resources({"components": []}, gateway=True) | (resources or {})
+        (home.kit / "local" / "resources.json").write_text(json.dumps(made))
+        permissions = site_policy.authorization({"permissions": {"lead": {"view": "any"}, "project_admin": "any"}})
+        permissions["permissions"] |= rights or {}
+        (home.kit / "local" / "authorization.json").write_text(json.dumps(permissions))
+        return home
+
+    yield make
+    sys.path.remove(str(ROOT))
+
+
+def test_site_policy_as_provisioned_is_fine(policed):
+    assert kit.site_policy(policed()).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("resources", "rights", "seen"),
+    [
+        ({"class_allow_list": ["silo_app.flare.", "os."]}, None, "other classes"),
+        ({"class_list_enforcement_mode": "warn"}, None, "other classes"),
+        ({"allow_log_streaming": True}, None, "log"),
+        (None, {"lead": {"byoc": "any", "shell_commands": "none"}}, "lead may"),
+        (None, {"lead": "any"}, "lead may"),
+    ],
+)
+def test_loosened_site_policy_is_a_problem(policed, resources, rights, seen):
+    checked = kit.site_policy(policed(resources, rights))
+    assert checked.outcome is Outcome.PROBLEM
+    assert seen in checked.seen
+
+
+def test_lost_site_policy_is_a_problem(policed):
+    home = policed()
+    (home.kit / "local" / "resources.json").unlink()
+    assert kit.site_policy(home).outcome is Outcome.PROBLEM
+
+
+def test_catalogue_that_is_damaged_inside_is_a_problem(stocked):
+    content = bytearray(stocked.catalogue.read_bytes())
+    for at in range(4096, len(content), 4096):
+        content[at : at + 64] = b"\xff" * 64
+    stocked.catalogue.write_bytes(bytes(content))
+    checked = guarded("catalogue", lambda: holdings.catalogue(stocked))
+    assert checked.outcome is Outcome.PROBLEM
+    assert checked.remedy
+
+
+def test_radiographs_that_are_missing_or_damaged_are_counted_and_left(stocked):
+    one, two, _ = RadiographCache(stocked.cache).digests()
+    RadiographCache(stocked.cache).discard(one)
+    path = RadiographCache(stocked.cache).path(two)
+    path.write_bytes(path.read_bytes()[:-10])
+    checked = holdings.cache(stocked)
+    assert checked.outcome is Outcome.PROBLEM
+    assert "1 are missing, 1 of a sample damaged" in checked.seen
+    assert path.exists()
+
+
+def test_sources_that_are_gone_or_empty_are_problems(make_silo, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    home = make_silo(sources=[{"path": str(tmp_path / "gone")}, {"path": str(empty)}])
+    assert [checked.outcome for checked in holdings.sources(home)] == [Outcome.PROBLEM] * 2
+
+
+def test_archive_that_does_not_answer_is_a_problem_and_others_are_still_asked(make_silo):
+    home = make_silo()
+
+    def silent(_home, _source):
+        raise NotReady("the archive does not answer", remedy="Start it.")
+
+    (checked,) = holdings.sources(home, {"folder": silent})
+    assert (checked.outcome, checked.remedy) == (Outcome.PROBLEM, "Start it.")
+    (checked,) = holdings.sources(home, {})
+    assert checked.outcome is Outcome.WARNING
+
+
+def doctor(home, *options):
+    return subprocess.run(
+        [sys.executable, "-m", "silo_app.cli.main", "doctor", "--silo", home.kit, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_the_command_exits_with_1_for_a_problem_and_tells_programs(stocked):
+    done = doctor(stocked, "--format", "json")
+    data = json.loads(done.stdout)["data"]
+    assert (done.returncode, data["problems"]) == (0, 0)
+    shutil.rmtree(stocked.cache)
+    done = doctor(stocked)
+    assert done.returncode == 1
+    assert "silo ingest" in done.stdout

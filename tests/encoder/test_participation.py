@@ -1,0 +1,216 @@
+"""A silo's part in a job: rounds that are missed, voided, asked for twice, rejected, and resumed by a new process."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from silo_app.encoder import checkpoint, job_state
+from silo_app.encoder.ledger import Ledger
+from silo_app.encoder.participation import Participation
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import CheckpointInvalid, NotReady, RoundRefused, SumRejected
+from tests.encoder.simulated_job import InProcessTrainer, SimulatedJob
+
+SILOS = ("alpha", "beta", "gamma")
+PLAN = TrainingPlan.checked(
+    {
+        "rounds": 2,
+        "encoder": {"backbone": "densenet-small", "input_size": 32, "embedding_dim": 16, "findings": ["Pneumonia"]},
+        "training": {"steps": 2, "batch_size": 4, "precision": "float32"},
+    }
+)
+
+
+def certify(kit, name, root):
+    key = ec.generate_private_key(ec.SECP256R1())
+    root_key, root_name = root
+    now = datetime.now(UTC)
+    for subject, public, file in ((root_name, root_key, "rootCA.pem"), (_name(name), key, "client.crt")):
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(root_name)
+            .public_key(public.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(root_key, hashes.SHA256())
+        )
+        (kit / "startup").mkdir(exist_ok=True)
+        (kit / "startup" / file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (kit / "startup" / "client.key").write_bytes(secret)
+    (kit / "startup" / "client.key").chmod(0o600)
+
+
+def _name(common):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+@pytest.fixture
+def homes(fill_silo):
+    root = ec.generate_private_key(ec.SECP256R1()), _name("root")
+    made = {}
+    for seed, name in enumerate(SILOS):
+        made[name] = fill_silo(name, views=24, seed=seed)
+        certify(made[name].kit, name, root)
+    return made
+
+
+@pytest.fixture
+def begin(homes, tmp_path):
+    """A function that begins a job, or resumes one."""
+
+    def begin(job="job-1", plan=PLAN, resume=None, silos=SILOS):
+        parts = {}
+        for name in silos:
+            folder = homes[name].root / "work" / job
+            folder.mkdir(parents=True)
+            parts[name] = Participation(homes[name], job=job, folder=folder, trainer=InProcessTrainer(homes[name], folder))
+        root = tmp_path / "server"
+        if resume is None:
+            settings = plan.model_dump(mode="json", exclude={"resume"})
+            return SimulatedJob(parts, plan, Ledger.begin(root, job, settings), job).join().statistics()
+        ledger = Ledger.resume(root, resume, job)
+        plan = TrainingPlan.checked(ledger.plan | {"resume": resume})
+        return SimulatedJob(parts, plan, ledger, job).restore(list(ledger.jobs[:-1]))
+
+    return begin
+
+
+def test_a_job_leaves_one_encoder_and_nothing_to_resume(begin, homes):
+    job = begin()
+    job.round()
+    job.round()
+    assert len(set(job.finish().values())) == 1
+    assert all(job_state.kept(home.root / "jobs") == [] for home in homes.values())
+    lines = [json.loads(line) for line in (homes["alpha"].root / "jobs/job-1/rounds.jsonl").read_text().splitlines()]
+    sums = [line["sums"] for line in lines if "sums" in line]
+    assert [one["samples"] for one in sums] == [sums[0]["samples"]] * 3
+    assert sums[-1]["steps"] == 6
+    assert [line["round"] for line in lines if "own" in line] == [0, 1]
+
+
+def test_a_round_that_is_asked_for_again_gives_the_same_bytes(begin):
+    job = begin()
+    order = job.order("alpha")
+    first = job.parts["alpha"].round(order)
+    assert np.array_equal(job.parts["alpha"].round(order), first)
+
+
+def test_a_silo_that_was_away_catches_up_and_ends_with_the_same_encoder(begin):
+    job = begin()
+    job.round(participants=["alpha", "beta"])
+    with pytest.raises(RoundRefused, match="with weights of round"):
+        job.parts["gamma"].round(dataclasses.replace(job.order("alpha"), wrapped_key=None, last=None))
+    job.catch_up("gamma")  # its masks for the round come with it
+    assert job.round().contributors == SILOS
+    assert len(set(job.finish().values())) == 1
+
+
+def test_a_silo_that_drops_out_after_the_order_costs_its_own_update(begin):
+    job = begin()
+    assert job.round(arrived=["alpha", "gamma"]).contributors == ("alpha", "gamma")
+    job.catch_up("beta")
+    job.round()
+    assert len(set(job.finish().values())) == 1
+
+
+def test_a_void_round_costs_time_only(begin, homes):
+    harmed = begin()
+    harmed.void()
+    for silo in SILOS:
+        harmed.catch_up(silo)
+    harmed.round()
+    harmed.round()
+    voided = set(harmed.finish().values())
+    unharmed = begin("job-2")
+    unharmed.round()
+    unharmed.round()
+    assert set(unharmed.finish().values()) == voided
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_resumed_job_ends_as_if_nothing_had_happened(begin, homes, opened):
+    """The server is killed in the second round: some silos had opened the first sum, or none; one update was made."""
+    killed = begin()
+    killed.round()
+    if opened:
+        killed.parts["beta"].round(killed.order("beta"))
+    resumed = begin("job-2", resume="job-1")
+    assert resumed.parts["gamma"].next_round == 2
+    resumed.round()
+    ended = set(resumed.finish().values())
+    unharmed = begin("job-3")
+    unharmed.round()
+    unharmed.round()
+    assert set(unharmed.finish().values()) == ended
+    card = checkpoint.read_card(homes["alpha"].models, ended.pop())
+    assert card["round"] == 2
+
+
+def test_a_silo_that_missed_the_last_round_before_the_kill_catches_up_under_the_old_key(begin):
+    killed = begin()
+    killed.round(arrived=["alpha", "beta"])
+    resumed = begin("job-2", resume="job-1")
+    assert {part.next_round for part in resumed.parts.values()} == {2}
+    assert resumed.round().contributors == SILOS
+    assert len(set(resumed.finish().values())) == 1
+
+
+def test_a_silo_without_the_state_is_refused_and_the_others_go_on(begin, homes):
+    begin().round()
+    assert job_state.forget(homes["gamma"].root / "jobs", "job-1")
+    with pytest.raises(NotReady, match="keeps nothing of the job"):
+        begin("job-2", resume="job-1")
+    resumed = begin("job-3", resume="job-1", silos=("alpha", "beta"))
+    resumed.round()
+    assert len(set(resumed.finish().values())) == 1
+
+
+def test_a_damaged_state_is_refused(begin, homes):
+    begin().round()
+    file = homes["alpha"].root / "jobs" / "job-1" / "state"
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(CheckpointInvalid, match="is damaged"):
+        begin("job-2", resume="job-1")
+
+
+def test_a_resumed_job_has_the_settings_of_the_first(begin, homes):
+    job = begin()
+    with pytest.raises(NotReady, match="other settings"):
+        job.parts["alpha"].restore(PLAN.model_copy(update={"rounds": 3, "resume": "job-1"}), ["job-1"])
+
+
+def test_a_sum_that_fails_the_silos_own_test_is_rejected_and_the_silo_stands_aside(begin, homes, monkeypatch):
+    job = begin()
+    job.round()
+    worker = job.parts["beta"]._trainer.worker
+    real = worker.evaluate
+    monkeypatch.setattr(worker, "evaluate", lambda *a, **k: real(*a, **k) | {"loss": float("inf")})
+    with pytest.raises(SumRejected, match="not finite"):
+        job.parts["beta"].round(job.order("beta"))
+    closed = job.round(arrived=["alpha", "gamma"])
+    assert closed.contributors == ("alpha", "gamma")
+    monkeypatch.undo()
+    job.catch_up("beta")  # the next sum passes: the silo keeps the encoder
+    assert len(set(job.finish().values())) == 1
+
+
+def test_nothing_is_kept_of_jobs_that_nobody_resumed(tmp_path):
+    jobs = tmp_path / "jobs"
+    state = job_state.JobState(
+        job="j", weights=np.zeros(3, np.float32), session=b"s", trained=1, plan={}, before={"loss": 1.0}
+    )
+    state.write(jobs)
+    assert job_state.newest_of(jobs, ["x", "j"]).session == b"s"
+    assert job_state.forget_all(jobs, older_than_days=1) == []
+    assert job_state.forget_all(jobs) == ["j"]
