@@ -1,7 +1,7 @@
 """Hospitals in memory, from sets of images with a CSV: divided and split as the product does, without DICOM between."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from silo_app.imaging.samples.image_plan import limited, place
 from silo_app.imaging.samples.image_set import LARGEST_IMAGE, ImageSet, opened
 from silo_app.imaging.samples.records import Listing, Record, read_records
 
-__all__ = ["hospitals_of", "spec_of"]
+__all__ = ["hospitals_of", "spec_of", "unlike_hospitals"]
 
 HELD_OUT_SHARE = 0.2
 
@@ -33,7 +33,22 @@ def hospitals_of(
 ) -> list[SiloImages]:
     """Divide the sets' patients among hospitals (Dirichlet draw over findings), and hold a fifth of each one's out."""
     listings = [limited(_listing(path, number), limit, seed) for number, path in enumerate(data)]
-    places = place(listings, [hospitals], alpha, seed)
+    return _filled(data, listings, place(listings, [hospitals], alpha, seed), spec, seed)
+
+
+def unlike_hospitals(data: Sequence[Path], spec: EncoderSpec, *, seed: int, limit: int) -> list[SiloImages]:
+    """Return two hospitals with halves of the first set's patients, and one with the second set; `limit` images each."""
+    first, second = (_listing(path, number) for number, path in enumerate(data))
+    listings = [limited(first, 2 * limit, seed), limited(second, limit, seed)]
+    patients = [sorted({(one.set, one.patient) for one in listing.records}) for listing in listings]
+    order = np.random.default_rng([seed, 11]).permutation(len(patients[0]))
+    places = {patients[0][i]: int(n % 2) for n, i in enumerate(order)} | dict.fromkeys(patients[1], 2)
+    return _filled(data, listings, places, spec, seed)
+
+
+def _filled(
+    data: Sequence[Path], listings: Sequence[Listing], places: Mapping[tuple[int, str], int], spec: EncoderSpec, seed: int
+) -> list[SiloImages]:
     scope = set.intersection(*(set(listing.scope) for listing in listings))
     held_out = _held_out(sorted(places), seed)
     views: dict[int, list[View]] = defaultdict(list)

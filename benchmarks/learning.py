@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
+from silo_app.encoder.averaging import Momentum
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
 from silo_app.encoder.model import Encoder, build, load_vector, to_vector
@@ -51,17 +52,19 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> NDArray[np.float32]:
-    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017)."""
+def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan, *, keep: float = 0.0) -> NDArray[np.float32]:
+    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), with momentum `keep`."""
     shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
     weights = to_vector(model)
+    momentum = Momentum.none(len(weights))
     for number in range(plan.rounds):
         update = np.zeros(len(weights), np.float64)
         for images, share in zip(silos, shares, strict=True):
             load_vector(model, weights)
             _round(model, images, plan, number)
             update += share * (to_vector(model) - weights)
-        weights = (weights + update).astype(np.float32)
+        momentum = momentum.after(update.astype(np.float32), keep)
+        weights = weights + momentum.velocity
     return weights
 
 
@@ -70,6 +73,14 @@ def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.floa
     for number in range(plan.rounds):
         _round(model, images, plan, number)
     return to_vector(model)
+
+
+def pooled_images(silos: Sequence[Images]) -> Images:
+    """Return all silos' images as if they lay in one place."""
+    return Images(
+        [view for one in silos for view in one.views],
+        *(np.concatenate([getattr(one, part) for one in silos]) for part in ("pixels", "targets", "known")),
+    )
 
 
 def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
@@ -89,11 +100,7 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     yield "raw_pixels_precision", result.retrieval["raw pixels"].precision or 0.0
     yield "untrained_precision", result.retrieval["untrained encoder"].precision or 0.0
     yield "statistics_auc", statistics.mean(result.statistics_auc.values())
-    pooled = Images(
-        [view for one in silos for view in one.views],
-        *(np.concatenate([getattr(one, part) for one in silos]) for part in ("pixels", "targets", "known")),
-    )
-    yield from _figures("pooled", _evaluated(alone(build(spec, seed), pooled, plan), spec, hospitals))
+    yield from _figures("pooled", _evaluated(alone(build(spec, seed), pooled_images(silos), plan), spec, hospitals))
     locals_ = [_evaluated(alone(build(spec, seed), one, plan), spec, hospitals) for one in silos]
     for name in dict(_figures("local", locals_[0])):
         yield name, statistics.mean(dict(_figures("local", one))[name] for one in locals_)

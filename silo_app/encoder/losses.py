@@ -1,12 +1,14 @@
 """What training minimises: findings that are known, and embeddings that stand near their like."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrastive_loss", "findings_loss", "known_loss"]
+__all__ = ["contrastive_loss", "findings_loss", "known_loss", "prototype_loss", "proximal_loss"]
 
 _NEVER = -1e9
 _TINY = 1e-6
@@ -49,3 +51,21 @@ def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperat
     if not has.any():
         return embedding.sum() * 0
     return -((log_share * alike).sum(dim=1)[has] / count[has]).mean()
+
+
+def prototype_loss(embedding: Tensor, prototypes: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:
+    """Pull views towards the prototypes of the findings they have, and push them from those known to be absent.
+
+    `embedding` (B, D), `prototypes` (F, D), `targets` and `known` (B, F). The findings of one view are balanced against
+    each other by kind: present and absent ones weigh the same over the batch. 0 if nothing is known.
+    """
+    cosine = functional.normalize(embedding) @ functional.normalize(prototypes).T  # (B, F)
+    each = functional.binary_cross_entropy_with_logits(cosine / temperature, targets, reduction="none")
+    sides = [known & (targets > 0.5), known & (targets <= 0.5)]
+    means = [each[side].mean() for side in sides if side.any()]
+    return torch.stack(means).mean() if means else embedding.sum() * 0
+
+
+def proximal_loss(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
+    """Return half the squared distance from the round's start (FedProx: Li et al., MLSys 2020)."""
+    return 0.5 * torch.stack([((now - then) ** 2).sum() for now, then in zip(weights, start, strict=True)]).sum()

@@ -28,6 +28,12 @@ class TrainSettings(BaseModel):
     contrast: float = Field(default=0.1, ge=0, le=10.0)
     """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the findings loss."""
     temperature: float = Field(default=0.1, gt=0, le=10.0)
+    prototypes: float = Field(default=0.0, ge=0, le=10.0)
+    """Weight of the contrast against the findings' prototypes: the findings head's rows as the round began with them."""
+    proximal: float = Field(default=0.0, ge=0, le=100.0)
+    """FedProx's mu (Li et al., MLSys 2020): what holds a silo near the weights that the round began with."""
+    photometry: Literal["mild", "strong"] = "mild"
+    """How far augmentation changes grey levels, sharpness and borders; geometry stays the same."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the passes through the network; weights are always float32. "auto" takes what this silo's CPU is quick at."""
 

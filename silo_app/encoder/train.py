@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from silo_app.encoder.dataset import Images
-from silo_app.encoder.losses import contrastive_loss, findings_loss
+from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss
 from silo_app.encoder.model import Encoder
 from silo_app.encoder.sampling import batches, positive_weights, shares
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["RoundOutcome", "learning_rate_at", "train_round"]
+__all__ = ["Beginning", "RoundOutcome", "learning_rate_at", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
@@ -35,6 +35,21 @@ class RoundOutcome:
     samples: int
     loss: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a round began with: the same in every silo, because it came out of the sum."""
+
+    weights: tuple[Tensor, ...]
+    prototypes: Tensor
+    """The findings head's rows, (F, D): one point a finding, to which all silos draw their views in this round."""
+
+    @classmethod
+    def of(cls, model: Encoder) -> "Beginning":
+        """Return a copy that training does not change."""
+        weights = tuple(one.detach().clone() for one in model.parameters())
+        return cls(weights, model.findings.weight.detach().clone())
 
 
 def train_round(
@@ -61,12 +76,13 @@ def train_round(
     steps = settings.steps_for(len(data))
     share = shares(data.targets, data.known)
     positive = torch.from_numpy(positive_weights(data.targets, data.known, share))
+    began = Beginning.of(model)
     model.train()
     total = 0.0
     for step, chosen in enumerate(batches(share, settings.batch_size, steps, rng)):
         rate = learning_rate_at(settings, (round_number + step / steps) / rounds)
         _set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
-        loss = _loss(model, data, chosen, positive, settings, generator)
+        loss = _loss(model, data, chosen, positive, settings, generator, began)
         if not torch.isfinite(loss):
             raise UpdateRefused(
                 f"the loss is not finite at step {step + 1} of round {round_number + 1}",
@@ -102,15 +118,20 @@ def _loss(
     positive: Tensor,
     settings: TrainSettings,
     generator: torch.Generator,
+    began: Beginning,
 ) -> Tensor:
     images = torch.from_numpy(data.pixels[chosen])[:, None]  # (B, 1, S, S)
     targets, known = torch.from_numpy(data.targets[chosen]), torch.from_numpy(data.known[chosen])
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
-        embedding, logits = model(standardised(augment(images, generator)))
+        embedding, logits = model(standardised(augment(images, generator, strong=settings.photometry == "strong")))
     embedding, logits = embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
     loss = findings_loss(logits, targets, known, positive)
     if settings.contrast:
         loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
+    if settings.prototypes:
+        loss = loss + settings.prototypes * prototype_loss(embedding, began.prototypes, targets, known, settings.temperature)
+    if settings.proximal:
+        loss = loss + settings.proximal * proximal_loss(list(model.parameters()), began.weights)
     return loss
 
 

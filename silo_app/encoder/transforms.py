@@ -19,6 +19,9 @@ _SCALE = 0.10
 _SHIFT = 0.10  # of half the side
 _LOG_GAMMA = 0.4
 _NOISE = 0.02
+_STRONG_LOG_GAMMA = 0.8
+_LIGHT = 0.2  # of the grey scale, from one side of the image to the other
+_WIDEST_FRAME = 0.08  # of the side
 
 
 def squared(radiograph: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
@@ -40,8 +43,11 @@ def standardised(images: Tensor) -> Tensor:
     return (images - mean) / (deviation + 1e-3)
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return slightly moved images of another exposure: float32 (B, 1, S, S) of 0..255."""
+def augment(images: Tensor, generator: torch.Generator, *, strong: bool = False) -> Tensor:
+    """Return slightly moved images of another exposure: float32 (B, 1, S, S) of 0..255.
+
+    `strong` also changes sharpness, illumination and borders, so that none of them can tell a hospital.
+    """
     count = len(images)
 
     def uniform(bound: float, *shape: int) -> Tensor:
@@ -55,6 +61,32 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     images = images.float() / 255
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    exposed = moved.clamp(0, 1) ** torch.exp(uniform(_LOG_GAMMA, 1, 1, 1))
+    if strong:
+        moved = _framed(_lit(_blurred(moved, generator), generator), generator)
+    exposed = moved.clamp(0, 1) ** torch.exp(uniform(_STRONG_LOG_GAMMA if strong else _LOG_GAMMA, 1, 1, 1))
     noise = torch.randn(exposed.shape, generator=generator) * _NOISE
     return (exposed + noise).clamp(0, 1) * 255
+
+
+def _blurred(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mix each image (B, 1, S, S) with its blurred self: detectors and resampling differ in sharpness."""
+    share = torch.rand(len(images), 1, 1, 1, generator=generator)
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    return images * (1 - share) + functional.avg_pool2d(padded, 3, stride=1) * share
+
+
+def _lit(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a plane of light to each image (B, 1, S, S): beams are not even."""
+    slope = (torch.rand(len(images), 2, 1, 1, 1, generator=generator) - 0.5) * _LIGHT
+    ramp = torch.linspace(-1, 1, images.shape[-1])
+    return images + slope[:, 0] * ramp[None, None, :, None] + slope[:, 1] * ramp
+
+
+def _framed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Paint a frame of one grey over each image (B, 1, S, S): borders and markers are a hospital's, not a patient's."""
+    side = images.shape[-1]
+    width = torch.rand(len(images), 1, 1, 1, generator=generator) * _WIDEST_FRAME * side
+    grey = torch.rand(len(images), 1, 1, 1, generator=generator)
+    place = torch.arange(side)
+    edge = torch.minimum(place, side - 1 - place)
+    return torch.where(torch.minimum(edge[:, None], edge) < width.floor(), grey, images)

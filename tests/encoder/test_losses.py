@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from silo_app.encoder.losses import contrastive_loss, findings_loss, known_loss
+from silo_app.encoder.losses import contrastive_loss, findings_loss, known_loss, prototype_loss, proximal_loss
 
 
 def test_unknown_findings_have_no_part_in_the_loss_or_its_gradient():
@@ -66,3 +66,40 @@ def test_without_two_alike_there_is_nothing_to_pull(targets, known):
 def test_views_are_alike_when_what_is_known_of_both_agrees():
     known = [[True, True], [True, False]]
     assert contrast([[1.0, 0.0], [0.0, 1.0]], [[1, 1], [1, 0]], known) == pytest.approx(0, abs=1e-6)  # the only other
+
+
+PROTOTYPES = torch.eye(2, 4)
+
+
+def test_a_view_at_its_finding_s_prototype_costs_less_than_one_at_the_other_s():
+    targets, known = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
+    right, wrong = (prototype_loss(PROTOTYPES[i][None], PROTOTYPES, targets, known, 0.1) for i in (0, 1))
+    assert right < wrong
+
+
+def test_prototypes_draw_a_view_to_present_findings_only_where_they_are_known():
+    embedding = torch.full((1, 4), 0.5, requires_grad=True)
+    prototype_loss(embedding, PROTOTYPES, torch.ones(1, 2), torch.tensor([[True, False]]), 0.1).backward()
+    assert embedding.grad[0, 0] < 0  # descent goes towards the known finding
+    assert embedding.grad[0, 1] > 0  # and away from where it is not, the unknown finding's prototype included
+
+
+def test_the_length_of_an_embedding_does_not_count_for_prototypes():
+    embedding, targets = torch.rand(3, 4), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    known = torch.ones(3, 2, dtype=torch.bool)
+    short, long = (prototype_loss(embedding * by, PROTOTYPES, targets, known, 0.1) for by in (1, 9))
+    assert torch.allclose(short, long, atol=1e-5)
+
+
+def test_prototypes_cost_nothing_where_nothing_is_known():
+    assert prototype_loss(torch.rand(2, 4), PROTOTYPES, torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool), 0.1) == 0
+
+
+def test_the_proximal_loss_is_zero_at_the_start_and_its_gradient_the_distance():
+    start = [torch.tensor([1.0, 2.0])]
+    weights = [torch.tensor([3.0, 2.0], requires_grad=True)]
+    loss = proximal_loss(weights, start)
+    loss.backward()
+    assert loss.item() == 2
+    assert weights[0].grad.tolist() == [2, 0]
+    assert proximal_loss(start, start) == 0

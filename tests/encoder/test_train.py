@@ -5,9 +5,9 @@ import torch
 from silo_app.encoder.dataset import load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
-from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.model import build, load_vector, to_vector
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.train import learning_rate_at, train_round
+from silo_app.encoder.train import Beginning, learning_rate_at, train_round
 from silo_app.errors import NotReady, UpdateRefused
 
 QUICK = TrainSettings(batch_size=8, steps=3, precision="float32")
@@ -102,3 +102,35 @@ def test_the_learning_rate_rises_and_falls_over_the_whole_job():
 )
 def test_steps_of_a_round(settings, steps):
     assert TrainSettings(batch_size=32, **settings).steps_for(128) == steps
+
+
+@pytest.mark.parametrize("option", [{"prototypes": 0.5}, {"proximal": 1.0}, {"photometry": "strong"}])
+def test_every_option_changes_what_is_learned(spec, images, option):
+    settings = QUICK.model_copy(update=option)
+    assert not np.array_equal(trained(spec, images)[0], trained(spec, images, settings)[0])
+
+
+def test_the_proximal_term_holds_a_silo_near_the_round_s_start(spec, images):
+    start = to_vector(build(spec, 1))
+    free, held = (
+        np.linalg.norm(trained(spec, images, QUICK.model_copy(update={"proximal": mu, "steps": 20}))[0] - start)
+        for mu in (0.0, 100.0)
+    )
+    assert held < free
+
+
+def test_averaged_heads_have_the_mean_of_the_silos_prototypes(spec):
+    """Prototypes are rows of the findings head, so the sum of the weights averages them and nothing else is sent."""
+    first, second, mean = build(spec, 1), build(spec, 2), build(spec, 3)
+    load_vector(mean, (to_vector(first) + to_vector(second)) / 2)
+    expected = (first.findings.weight + second.findings.weight) / 2
+    assert torch.equal(Beginning.of(mean).prototypes, expected.detach())
+
+
+def test_training_does_not_move_what_a_round_began_with(spec):
+    model = build(spec, 1)
+    began = Beginning.of(model)
+    before = began.prototypes.clone()
+    with torch.no_grad():
+        model.findings.weight += 1
+    assert torch.equal(began.prototypes, before)

@@ -37,17 +37,19 @@ def test_a_blank_image_stays_finite():
     assert torch.isfinite(standardised(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))).all()
 
 
-def test_augmentation_is_reproducible_and_differs_between_images():
+@pytest.mark.parametrize("strong", [False, True])
+def test_augmentation_is_reproducible_and_differs_between_images(strong):
     images = torch.randint(0, 256, (1, 1, 32, 32), dtype=torch.uint8).repeat(2, 1, 1, 1)
-    first, again = (augment(images, torch.Generator().manual_seed(1)) for _ in range(2))
+    first, again = (augment(images, torch.Generator().manual_seed(1), strong=strong) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first[0], first[1])
     assert first.shape == images.shape
     assert 0 <= first.min() <= first.max() <= 255
 
 
+@pytest.mark.parametrize("strong", [False, True])
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
-def test_augmentation_never_flips(side):
+def test_augmentation_never_flips(side, strong):
     """A bright half stays on its side, in each of many draws."""
     image = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     bright = {
@@ -57,7 +59,19 @@ def test_augmentation_never_flips(side):
         "bottom": (..., slice(16, 32), slice(None)),
     }[side]
     image[bright] = 200
-    moved = augment(image.repeat(50, 1, 1, 1), torch.Generator().manual_seed(0))
+    moved = augment(image.repeat(50, 1, 1, 1), torch.Generator().manual_seed(0), strong=strong)
     dark = (image[0, 0] == 0).float()
-    inside, outside = (moved[:, 0] * (1 - dark)).sum(dim=(1, 2)), (moved[:, 0] * dark).sum(dim=(1, 2))
-    assert (inside > 2 * outside).all()
+    inner = torch.zeros_like(dark)
+    inner[4:-4, 4:-4] = 1  # strong augmentation paints over the border
+    inside, outside = ((moved[:, 0] * part * inner).sum(dim=(1, 2)) for part in (1 - dark, dark))
+    assert (inside > (1.2 if strong else 2) * outside).all()  # strong gamma and light lift the dark half
+
+
+def test_strong_augmentation_hides_a_marker_at_the_border_more_often_than_mild():
+    image = torch.full((1, 1, 64, 64), 100, dtype=torch.uint8)
+    image[..., :2, :] = 255
+    kept = [
+        augment(image.repeat(200, 1, 1, 1), torch.Generator().manual_seed(0), strong=s)[..., :2, :] for s in (False, True)
+    ]
+    mild, strong = ((one > 220).float().mean().item() for one in kept)
+    assert strong < mild
