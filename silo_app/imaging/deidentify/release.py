@@ -16,7 +16,7 @@ from silo_app.imaging.deidentify.names import Names
 from silo_app.imaging.parse import dataset_of
 from silo_app.imaging.radiograph import read_bytes
 from silo_app.imaging.refusal import RefusalReason, refusal
-from silo_app.imaging.source import open_folder
+from silo_app.imaging.sources.folder import open_folder
 
 __all__ = ["Released", "files_in", "release"]
 
