@@ -48,7 +48,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             self.system_panic(str(error), fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Run the whole job: join, agree, rounds, finish; nothing of it if it could not start (NVFlare calls it then too)."""
+        """Run the whole job: join, agree, rounds, finish; nothing if the plan was refused (NVFlare calls it even then)."""
         if not self._ready:
             return
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
