@@ -43,10 +43,10 @@ SHARED_AHEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What opens the sums of this job, or of one that it resumes."""
+    """What opens the sums of this job, or of one that it resumes; there is no cipher without encryption."""
 
     members: Members
-    cipher: Cipher
+    cipher: Cipher | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +243,14 @@ class SiloSession:
         """
         self._require_turn(round_number)
         header, body = split(message)
-        if self._terms.plain:
-            steps = self._terms.steps(self._progress, len(self.silos))
-            require_ours(self._terms, self._progress, header, contributors, key=b"", silos=self.silos)
-            opened = read_plain(self._terms, self._progress, header, body)
+        key = self._key_of(header.job)
+        names, terms = key.members.names, replace(self._terms, job=key.members.job)
+        steps = self._terms.steps(self._progress, len(names))
+        identity = key.cipher.key_id if key.cipher else b""
+        require_ours(terms, self._progress, header, contributors, key=identity, silos=names)
+        if key.cipher is None:
+            opened = read_plain(terms, self._progress, header, body)
         else:
-            key = self._key_of(header.job)
-            steps = self._terms.steps(self._progress, len(key.members.names))
-            terms = replace(self._terms, job=key.members.job)
-            require_ours(terms, self._progress, header, contributors, key=key.cipher.key_id, silos=key.members.names)
             masks = self._remaining(header, key.members, reveals or {}, bundles or {})
             opened = read_encrypted(terms, self._progress, header, body, key.cipher, masks, steps)
         self._advance(header, opened, steps)
@@ -276,7 +275,7 @@ class SiloSession:
     def export_state(self) -> bytes:
         """Return all that this silo needs to go on in a job that resumes this one: secret, for a private file."""
         current: tuple[EarlierJob, ...] = ()
-        if self._exchange.roster is not None and self._exchange.secret:
+        if self._exchange.roster is not None and (self._exchange.secret or self._terms.plain):
             members = self._members()
             current = (EarlierJob(self.job, members.roster, members.names, self._exchange.secret),)
         state = State(self.silo, self.layout.digest, self.settings.digest, self._progress, (*self._earlier, *current))
@@ -317,8 +316,9 @@ class SiloSession:
         """Return key and silos of an earlier job if `job` is one that this job resumes, else of this job."""
         for one in self._earlier:
             if one.job == job != self.job:
-                return _Key(Members(one.job, one.roster, one.names, self._identity.trust), Cipher(one.secret))
-        return _Key(self._members(), self._exchange.require_cipher())
+                cipher = None if self._terms.plain else Cipher(one.secret)
+                return _Key(Members(one.job, one.roster, one.names, self._identity.trust), cipher)
+        return _Key(self._members(), None if self._terms.plain else self._exchange.require_cipher())
 
     def _remaining(
         self, header: Header, members: Members, reveals: Mapping[str, bytes], bundles: Mapping[str, bytes]

@@ -36,18 +36,21 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def __init__(self, plan: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._given = plan or {}
-        self._record: JobRecord | None = None
+        self._ready = False
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)
+            self._ready = True
         except SiloscopeError as error:
             self.system_panic(str(error), fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Run the whole job: join, agree, rounds, finish."""
+        """Run the whole job: join, agree, rounds, finish; nothing if the plan was refused (NVFlare calls it even then)."""
+        if not self._ready:
+            return
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
         presence = Presence(cells.core_of(fl_ctx.get_engine()), silos, job)
         roll = Roll(masked=self._plan.encryption != "none")

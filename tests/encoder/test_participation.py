@@ -98,6 +98,14 @@ def test_a_job_leaves_one_encoder_and_nothing_to_resume(begin, homes):
     assert [line["round"] for line in lines if "own" in line] == [0, 1]
 
 
+def test_without_encryption_a_job_goes_the_same_way_and_can_be_resumed(begin):
+    plan = PLAN.model_copy(update={"encryption": "none"})
+    begin(plan=plan).round()
+    resumed = begin("job-2", resume="job-1")
+    resumed.round()
+    assert len(set(resumed.finish().values())) == 1
+
+
 def test_a_round_that_is_asked_for_again_gives_the_same_bytes(begin):
     job = begin()
     order = job.order("alpha")

@@ -205,7 +205,7 @@ def test_a_site_killed_during_queries_never_costs_the_query(searching):
 
 def test_a_crashed_trainer_costs_one_round_and_not_the_job(searching):
     federation = searching.federation
-    job = searching.submit("train", {**SMALL, "rounds": 4, "training.epochs": 4})
+    job = searching.submit("train", {**SMALL, "rounds": 4, "training.epochs": 4, "straggler_wait_s": 120})
     file = federation.kit(federation.server) / job / "rounds.json"
     searching.until(lambda: file.is_file() and '"round": 0' in file.read_text(), limit_s=120)
     os.kill(_trainer(federation, "hospital-b"), signal.SIGKILL)
