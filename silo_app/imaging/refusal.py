@@ -27,7 +27,6 @@ class RefusalReason(StrEnum):
     UNREADABLE = "unreadable"
     DUPLICATE_INSTANCE = "duplicate-instance"
     NOT_RETRIEVED = "not-retrieved"
-    RECALLED = "recalled"
     BURNED_IN = "burned-in-annotation"
 
 
@@ -52,7 +51,6 @@ _REMEDIES = {
     RefusalReason.BURNED_IN: "Have the text masked in the archive; or look at the picture and set `imaging` in silo.yaml.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
     RefusalReason.NOT_RETRIEVED: "The next ingest asks for it again; if it stays so, ask the archive's administrator.",
-    RefusalReason.RECALLED: "`silo catalogue readmit` lets the study in again.",
 }
 
 

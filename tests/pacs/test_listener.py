@@ -1,6 +1,7 @@
 """`silo listen` with a real archive that sends: durable before success, and only for whom it knows."""
 
 import contextlib
+import gc
 import io
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def send(settings, content, *, calling="ORTHANC", called="LISTENER"):
     ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
     association = ae.associate("127.0.0.1", settings.port, ae_title=called)
     if not association.is_established:
+        if association.dul.socket and association.dul.socket.socket:
+            association.dul.socket.socket.close()
         return None
     try:
         return association.send_c_store(ds).Status
@@ -88,10 +91,12 @@ def test_rejection_note_takes_images_out(images, listening_silo, make_dataset, e
         assert len(catalogue.views()) == 1
 
 
+# pynetdicom leaves the socket of a refused connection to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_killed_listener_leaves_nothing_half_written(images, listening_silo, environment, make_dicom, make_picture):
     home, settings = listening_silo()
     command = [sys.executable, "-m", "silo_app.cli.main", "listen", "--silo", str(home.kit)]
-    large = [make_dicom(make_picture(900, 800, seed=n), SOPInstanceUID=f"1.2.9.{n}") for n in range(40)]
+    large = [make_dicom(make_picture(900, 800, seed=n), SOPInstanceUID=f"1.2.9.{n}") for n in range(12)]
     answered = []
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     killer = threading.Timer(0.5, process.kill)
@@ -99,6 +104,8 @@ def test_killed_listener_leaves_nothing_half_written(images, listening_silo, env
         assert process.stderr is not None
         assert "listens" in process.stderr.readline()
         for number, content in enumerate(large):
+            if process.poll() is not None:
+                break
             if number == 3:
                 killer.start()  # whatever it does in half a second, it does no more
             with contextlib.suppress(AttributeError):  # the association broke: no status
@@ -109,6 +116,7 @@ def test_killed_listener_leaves_nothing_half_written(images, listening_silo, env
         process.kill()
         process.wait()
         process.stderr.close()
+    gc.collect()  # while its warning is ignored
     assert len(answered) >= 3
     inbox = Inbox(home.inbox / "routed")
     for sop in answered:

@@ -121,6 +121,8 @@ class Archive:
         )
         if association.is_established:
             return association
+        if (transport := association.dul.socket) and transport.socket:
+            transport.socket.close()  # pynetdicom leaves the socket of a refused connection open
         if association.is_rejected:
             raise unreachable("the archive rejects the association", self.where, _TITLES)
         raise Outage("the archive does not answer")

@@ -1,4 +1,4 @@
-"""A folder of DICOM files: everything below it, members of zip files, and what a DICOMDIR promises."""
+"""A folder of DICOM files: everything below it, and the members of zip files."""
 
 import os
 from collections.abc import Iterator, Sequence
