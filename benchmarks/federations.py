@@ -50,9 +50,9 @@ class Measured:
     megabytes: float
     """A site's upload and download together."""
     server_peak_mb: float
-    """Of the server's processes, beyond what they had before the job."""
+    """Of all of the server's processes together, unshared."""
     site_peak_mb: float
-    """Of the largest site's processes, beyond what they had before the job."""
+    """Of all of one site's processes together, unshared: with the trainer's."""
 
 
 @dataclass
@@ -64,7 +64,6 @@ class _Watch:
     """How many rounds are over, where that can be seen from outside."""
     ends: dict[int, float] = field(default_factory=dict)
     """When each count was seen first, by the wall clock."""
-    before: dict[str, float] = field(default_factory=dict)
     peak: dict[str, float] = field(default_factory=dict)
     cpu: dict[int, float] = field(default_factory=dict)
     samples: list[tuple[float, float, int]] = field(default_factory=list)
@@ -73,7 +72,6 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Sample on a thread until the block ends."""
-        self.before = {name: self._memory(members()) for name, members in self.groups.items()}
         over = threading.Event()
         thread = threading.Thread(target=self._sample, args=(over,), daemon=True)
         thread.start()
@@ -87,10 +85,6 @@ class _Watch:
         """Return CPU seconds and megabytes between two moments of the wall clock."""
         inside = [sample for sample in self.samples if start <= sample[0] <= end]
         return inside[-1][1] - inside[0][1], (inside[-1][2] - inside[0][2]) / 1e6
-
-    def grown(self, name: str) -> float:
-        """Return a group's peak beyond what it had before, MB."""
-        return self.peak[name] - self.before[name]
 
     def _sample(self, over: threading.Event) -> None:
         while not over.is_set():
@@ -167,8 +161,8 @@ def _measured(watch: _Watch, seconds: list[float], cpu: list[float], megabytes: 
         seconds=statistics.median(seconds),
         cpu_seconds=statistics.median(cpu),
         megabytes=statistics.median(megabytes),
-        server_peak_mb=watch.grown("server"),
-        site_peak_mb=max(watch.grown(name) for name in sites),
+        server_peak_mb=watch.peak["server"],
+        site_peak_mb=max(watch.peak[name] for name in sites),
     )
 
 

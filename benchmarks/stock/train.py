@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import nvflare.client as flare
+import torch
 
 STEPS = 1
 
@@ -19,7 +20,7 @@ def main(folder: Path) -> None:
     """Answer every round; append one line of JSON a round to a file of this site in `folder`."""
     flare.init()
     site = flare.get_site_name()
-    random = np.random.default_rng(os.getpid())
+    random = torch.Generator().manual_seed(os.getpid())
     with (folder / f"{site}.jsonl").open("a", encoding="utf-8", buffering=1) as file:
         while flare.is_running():
             received = flare.receive()
@@ -27,7 +28,7 @@ def main(folder: Path) -> None:
                 break
             began = time.time()
             params = {
-                name: np.asarray(value) + random.normal(0, 1e-3, np.shape(value)).astype(np.float32)
+                name: torch.as_tensor(value) + torch.empty(tuple(np.shape(value))).normal_(0, 1e-3, generator=random)
                 for name, value in received.params.items()
             }
             ended = time.time()
