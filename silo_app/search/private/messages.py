@@ -25,7 +25,7 @@ class PrivateRequest(Question):
     ciphertext: Annotated[bytes, Field(min_length=1, max_length=256 * 1024)]
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Names the rotation keys, which serve for all queries of a session."""
-    keys: Annotated[bytes, Field(max_length=1024 * 1024)] = b""
+    keys: Annotated[bytes, Field(max_length=1536 * 1024)] = b""
     """The rotation keys; empty where the silo has them from an earlier query."""
 
 
