@@ -6,6 +6,7 @@ is `jobs/train` on a handful of phantoms, one step a round, and the time of that
 the loopback interface: everything that travels, to and fro.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -42,11 +43,14 @@ WARM_UP = 1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one federation took for one round, all but training; medians over its rounds."""
+    """What one federation took for one round; medians over its rounds."""
 
     seconds: float
+    """All but training."""
+    whole_seconds: float
+    """With training."""
     cpu_seconds: float
-    """Of all processes of server and sites together, a round; with training."""
+    """Of all processes of server and sites together, with training; mean over the rounds."""
     megabytes: float
     """A site's upload and download together."""
     server_peak_mb: float
@@ -83,8 +87,8 @@ class _Watch:
 
     def between(self, start: float, end: float) -> tuple[float, float]:
         """Return CPU seconds and megabytes between two moments of the wall clock."""
-        inside = [sample for sample in self.samples if start <= sample[0] <= end]
-        return inside[-1][1] - inside[0][1], (inside[-1][2] - inside[0][2]) / 1e6
+        first, last = (max((s for s in self.samples if s[0] <= moment), default=self.samples[0]) for moment in (start, end))
+        return last[1] - first[1], (last[2] - first[2]) / 1e6
 
     def _sample(self, over: threading.Event) -> None:
         while not over.is_set():
@@ -152,15 +156,17 @@ def _of_stock(watch: _Watch, folder: Path) -> Measured:
         seconds.append(begins[number + 1] - begins[number] - training[number])
         cpu.append(spent)
         megabytes.append(sent / SITES)
-    return _measured(watch, seconds, cpu, megabytes)
+    whole = [end - start for start, end in itertools.pairwise(begins[WARM_UP:])]
+    return _measured(watch, seconds, whole, cpu, megabytes)
 
 
-def _measured(watch: _Watch, seconds: list[float], cpu: list[float], megabytes: list[float]) -> Measured:
+def _measured(watch: _Watch, seconds: list[float], whole: list[float], cpu: list[float], megabytes: list[float]) -> Measured:
     sites = [name for name in watch.groups if name != "server"]
     return Measured(
         seconds=statistics.median(seconds),
-        cpu_seconds=statistics.median(cpu),
-        megabytes=statistics.median(megabytes),
+        whole_seconds=statistics.median(whole),
+        cpu_seconds=statistics.mean(cpu),
+        megabytes=statistics.mean(megabytes),
         server_peak_mb=watch.peak["server"],
         site_peak_mb=max(watch.peak[name] for name in sites),
     )
@@ -215,7 +221,7 @@ def _federation(root: Path) -> Federation:
 
 
 def _job(backbone: str, rounds: int, settings: dict[str, Any]) -> dict[str, Any]:
-    small = {"encoder.backbone": backbone, "encoder.input_size": 32, "training.steps": 1, "training.batch_size": 2}
+    small: dict[str, Any] = {"encoder.backbone": backbone, "training.steps": 1, "training.batch_size": 2}
     return {"rounds": rounds, "min_silos": SITES} | small | settings
 
 
@@ -236,16 +242,12 @@ def _of_ours(federation: Federation, settings: dict[str, Any]) -> Measured:
         folder = console.download(submitted)
     record = json.loads(next(folder.rglob("rounds.json")).read_text(encoding="utf-8"))
     own = [_own(home.root) for home in homes]
-    seconds, cpu, megabytes = [], [], []
-    for one in [one for one in record["rounds"] if one["content"] == "update"][WARM_UP:]:
-        number = one["round"]
-        if number not in watch.ends or number + 1 not in watch.ends:
-            continue  # two rounds within one sample
-        spent, sent = watch.between(watch.ends[number], watch.ends[number + 1])
-        seconds.append(one["seconds"] - max(trained[number] for trained in own))
-        cpu.append(spent)
-        megabytes.append(sent / SITES)
-    return _measured(watch, seconds, cpu, megabytes)
+    counted = [one for one in record["rounds"] if one["content"] == "update"][WARM_UP:]
+    seconds = [one["seconds"] - max(trained[one["round"]] for trained in own) for one in counted]
+    rounds = max(watch.ends) - WARM_UP
+    spent, sent = watch.between(watch.ends[WARM_UP], watch.ends[max(watch.ends)])
+    whole = [one["seconds"] for one in counted]
+    return _measured(watch, seconds, whole, [spent / rounds], [sent / rounds / SITES])
 
 
 def _journal(root: Path) -> list[dict[str, Any]]:
