@@ -93,6 +93,8 @@ class ReleaseSettings(Settings):
     """The purposes that are answered."""
     askers: tuple[str, ...] = ()
     """Names of the silos that are answered; empty means every silo of the federation."""
+    encoder: Literal["silos", "researchers"] = "silos"
+    """Who may be given an exported encoder: silos only, or researchers too."""
     private: PrivateSettings = PrivateSettings()
     """Queries that this silo cannot read; see below."""
 

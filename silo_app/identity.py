@@ -65,6 +65,11 @@ class Trust:
     root: x509.Certificate
     servers: frozenset[str] = frozenset()
 
+    @classmethod
+    def of_root(cls, file: Path) -> Self:
+        """Believe what the root certificate in the PEM file `file` issued. Raises `CertificateMissing`."""
+        return cls(_read_certificate(file))
+
     def verify(self, signed: bytes, *, context: bytes, limit: int = PAYLOAD_LIMIT) -> Verified:
         """Check signature, chain, dates and sizes of `signed`, made by `Identity.sign` with the same context.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -70,6 +70,74 @@ def use(version: str, silo: SiloOption) -> None:
     kept = checkpoint.load(models, EncoderVersion(version))
     checkpoint.set_current(models, kept.version)
     people.print(f"{kept.version} is current; run `silo index build`: the index is of the encoder before", soft_wrap=True)
+
+
+@app.command("export")
+def export_model(
+    version: Annotated[str, typer.Argument(help='An encoder version, or "current".')],
+    silo: SiloOption,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    audience: Annotated[Literal["silo", "researcher"], typer.Option("--for", help="Who will be given it.")] = "silo",
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Write an encoder as one file, signed by this silo, that says where it comes from; the audit log has it first.
+
+    Example:
+        silo model export current --silo consortium/hospital-a --out encoder.zip
+    """
+    from silo_app.encoder import checkpoint, export
+
+    home = config.load(silo)
+    chosen = checkpoint.current_version(home.models) if version == "current" else EncoderVersion(version)
+    written = export.export(home, chosen, out, audience)
+    emit(written, output, lambda data: _show_card(data["provenance"]))
+
+
+@app.command()
+def verify(
+    file: Path,
+    root: Annotated[Path | None, typer.Option("--root", help="The federation's root certificate (rootCA.pem).")] = None,
+    silo: Annotated[Path | None, typer.Option("--silo", envvar="SILO", help="Or a startup kit.")] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Check an exported encoder, and print where it comes from; only the root certificate is needed.
+
+    Example:
+        silo model verify encoder.zip --root rootCA.pem
+    """
+    from silo_app.encoder import export
+    from silo_app.identity import Identity, Trust
+
+    if root is not None:
+        trust = Trust.of_root(root)
+    elif silo is not None:
+        trust = Identity.load(silo).trust
+    else:
+        raise ConfigInvalid("nothing says whom to believe", where="--root", remedy="Give --root rootCA.pem or --silo KIT.")
+    emit(dict(export.verify(file, trust).provenance), output, _show_card)
+
+
+@app.command("import")
+def import_model(
+    file: Path,
+    silo: SiloOption,
+    make_current: Annotated[bool, typer.Option("--use", help="Make it the current encoder.")] = False,  # noqa: FBT002
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Put an exported encoder among the silo's own, after verifying it.
+
+    Example:
+        silo model import encoder.zip --silo consortium/hospital-b
+    """
+    from silo_app.encoder import checkpoint, export
+    from silo_app.identity import Identity
+
+    home = config.load(silo)
+    exported = export.verify(file, Identity.load(home.kit).trust)
+    version = export.keep(home, exported)
+    if make_current:
+        checkpoint.set_current(home.models, version)
+    emit({**exported.provenance, "current": make_current}, output, _show_card)
 
 
 @app.command("train-local")

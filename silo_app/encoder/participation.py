@@ -196,6 +196,8 @@ class Participation:
             "rounds": self._plan.rounds,
             "silos": list(self._joined().silos),
             "encryption": self._plan.encryption,
+            "field_bits": self._plan.field_bits,
+            "min_silos": max(self._plan.min_silos, self._home.config.training.min_silos),
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
         }

@@ -8,6 +8,7 @@ from silo_app.encoder import checkpoint
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import ConfigInvalid
+from tests.test_identity import Root, write_kit
 
 
 @pytest.fixture
@@ -89,3 +90,19 @@ def test_settings_are_those_of_a_job():
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ConfigInvalid):
         plan_of(wrong.split())
+
+
+def test_an_encoder_goes_out_is_verified_and_comes_in(run, silo, tmp_path):
+    home, versions = silo
+    write_kit(home.kit, Root())
+    file = tmp_path / "encoder.zip"
+    assert run("export", "current", "--silo", home.kit, "--out", file)[0] == 0
+    status, envelope, _ = run("verify", file, "--root", home.kit / "startup" / "rootCA.pem")
+    assert (status, envelope["data"]["encoder_version"]) == (0, versions[1])
+    checkpoint.set_current(home.models, versions[0])
+    assert run("import", file, "--silo", home.kit)[0] == 0
+    assert checkpoint.current_version(home.models) == versions[0]
+    assert run("import", file, "--silo", home.kit, "--use")[0] == 0
+    assert checkpoint.current_version(home.models) == versions[1]
+    status, envelope, _ = run("export", "current", "--silo", home.kit, "--out", file, "--for", "researcher")
+    assert (status, envelope["error"]["code"]) == (2, "config-invalid")
