@@ -42,16 +42,26 @@ def list_models(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> 
 @app.command()
 def show(
     silo: SiloOption,
-    version: Annotated[str | None, typer.Argument(help="An encoder version [default: the current one].")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="An encoder version, or an exported file [default: the current version].")
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Print an encoder's model card, after verifying that its weights are those that the card speaks of.
 
-    Example:
+    Examples:
         silo model show --silo consortium/hospital-a
+
+        silo model show encoder.zip --silo consortium/hospital-a
     """
     from silo_app.encoder import checkpoint
 
+    if version is not None and Path(version).is_file():
+        from silo_app.encoder import export
+        from silo_app.identity import Identity
+
+        emit(dict(export.verify(Path(version), Identity.load(silo).trust).provenance), output, _show_card)
+        return
     models = config.load(silo).models
     kept = checkpoint.load(models, EncoderVersion(version) if version else checkpoint.current_version(models))
     emit(dict(kept.card), output, _show_card)

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -48,11 +49,27 @@ _OF_CARD = (
     "encryption",
     "field_bits",
     "min_silos",
+    "threshold",
     "seed",
     "training",
     "created",
 )
 """What of a model card travels; None where the card does not say it."""
+
+
+class Provenance(BaseModel):
+    """What `provenance.json` must say; a field that only older or newer versions know is no reason to refuse."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    encoder_version: str
+    weights_sha256: str
+    spec: dict[str, Any]
+    preprocessing: str
+    exporter: str
+    audience: Audience
+    exported: str
+    privacy_spent: str
 
 
 @dataclass(frozen=True)
@@ -65,15 +82,20 @@ class Exported:
 
 
 def export(home: SiloHome, version: EncoderVersion, out: Path, audience: Audience) -> dict[str, Any]:
-    """Write a version as a file to `out`, after the audit log has it. Raises `ConfigInvalid` if the policy forbids it."""
+    """Write a version as a new file `out`, after the audit log has it.
+
+    Raises `ConfigInvalid` if the policy forbids it, or `out` exists or cannot be written.
+    """
     if audience == "researcher" and home.config.release.encoder != "researchers":
         raise ConfigInvalid(
             "this silo's policy gives encoders to silos only",
             where="release.encoder",
             remedy="Set release.encoder: researchers in silo.yaml if the hospital agrees.",
         )
-    if not out.parent.is_dir():
-        raise ConfigInvalid("its folder does not exist", where=str(out), remedy="Make the folder, or name another file.")
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigInvalid("no file can be made there", where=str(out), remedy="Name a file in a folder that exists.")
+    if out.exists():
+        raise ConfigInvalid("the file exists", where=str(out), remedy="Name another file, or remove this one first.")
     identity = Identity.load(home.kit)
     kept = checkpoint.load(home.models, version)
     weights = save_tensors({"weights": kept.vector})
@@ -84,7 +106,12 @@ def export(home: SiloHome, version: EncoderVersion, out: Path, audience: Audienc
     log = AuditLog(home.audit)
     log.append("encoder-exported", {"to": audience, "version": version, "file_sha256": digest})
     log.close()
-    durable.write_bytes(out, content)
+    try:
+        durable.write_bytes(out, content)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"it cannot be written: {error.strerror}", where=str(out), remedy="Make room, or name another file."
+        ) from None
     return {"file": str(out), "file_sha256": digest, "provenance": provenance}
 
 
@@ -98,7 +125,7 @@ def verify(file: Path, trust: Trust) -> Exported:
         )
     if verified.payload != payload:
         raise _invalid(file, "the provenance is not the signed one")
-    provenance = json.loads(payload)
+    provenance = _provenance_of(file, payload)
     if provenance["exporter"] != verified.name:
         raise _invalid(file, "the exporter is not who signed it")
     if provenance["weights_sha256"] != hashlib.sha256(weights).hexdigest():
@@ -128,6 +155,14 @@ def _provenance(kept: checkpoint.Checkpoint, weights: bytes, exporter: str, audi
     }
 
 
+def _provenance_of(file: Path, payload: bytes) -> dict[str, Any]:
+    try:
+        return Provenance.model_validate_json(payload).model_dump()
+    except ValidationError as error:
+        names = sorted({".".join(map(str, one["loc"])) or "all of it" for one in error.errors()})
+        raise _invalid(file, f"the provenance cannot be read: {', '.join(names)[:200]}") from None
+
+
 def _opened(file: Path, weights: bytes, provenance: Mapping[str, Any]) -> Exported:
     try:
         spec = EncoderSpec.model_validate(provenance["spec"])
@@ -136,9 +171,18 @@ def _opened(file: Path, weights: bytes, provenance: Mapping[str, Any]) -> Export
         raise _invalid(file, "the weights or their spec cannot be read") from None
     if provenance["preprocessing"] != PREPROCESSING:
         raise _invalid(file, f"it was made for preprocessing {provenance['preprocessing']}")
+    if vector.shape != (_values_of(spec),):
+        raise _invalid(file, f"{vector.size} weights are not those of a {spec.backbone}")
     if vector.dtype != np.float32 or checkpoint.version_of(spec, vector) != provenance["encoder_version"]:
         raise _invalid(file, "the weights are not those of the encoder version")
     return Exported(spec, vector, provenance)
+
+
+def _values_of(spec: EncoderSpec) -> int:
+    """Return how many weights an encoder has."""
+    from silo_app.encoder.model import build, layout_of
+
+    return sum(math.prod(shape) for _, shape in layout_of(build(spec, 0)))
 
 
 def _pack(members: tuple[bytes, bytes, bytes]) -> bytes:

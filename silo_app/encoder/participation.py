@@ -197,7 +197,8 @@ class Participation:
             "silos": list(self._joined().silos),
             "encryption": self._plan.encryption,
             "field_bits": self._plan.field_bits,
-            "min_silos": max(self._plan.min_silos, self._home.config.training.min_silos),
+            "min_silos": self._plan.min_silos,
+            "threshold": self._joined().threshold if self._plan.encryption == "bfv" else None,
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
         }

@@ -127,7 +127,8 @@ class Exchanges:
 
     def _name_absent(self, record: RoundRecord, ready: tuple[str, ...]) -> None:
         absent = set(self.line.roll.members) - set(ready)
-        record.quarantine({s: Quarantined.absence("gone" if self.line.is_gone(s) else "behind", "order") for s in absent})
+        gone = {silo for silo in absent if self.line.is_gone(silo) or self.line.is_absent(silo)}
+        record.quarantine({s: Quarantined.absence("gone" if s in gone else "behind", "order") for s in absent})
 
     def _collect(self, record: RoundRecord) -> RoundSum:
         roll, number = self.line.roll, record.number

@@ -26,6 +26,9 @@ class Line:
     abort: Signal
     roll: Roll
     is_gone: Callable[[str], bool]
+    """Whether nobody should wait for the silo."""
+    is_absent: Callable[[str], bool]
+    """Whether the silo's process was not there when last asked: sooner known, and less sure."""
 
     @property
     def job(self) -> str:

@@ -34,6 +34,10 @@ class Presence:
         """Return whether the silo's process has not been there for a while."""
         return self._misses.get(silo, 0) >= _MISSES
 
+    def is_absent(self, silo: str) -> bool:
+        """Return whether the silo's process was not there when last asked; a moment later it may be."""
+        return self._misses.get(silo, 0) > 0
+
     def close(self) -> None:
         """Ask no more."""
         self._closed.set()

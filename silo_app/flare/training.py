@@ -54,7 +54,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
         presence = Presence(cells.core_of(fl_ctx.get_engine()), silos, job)
         roll = Roll(masked=self._plan.encryption != "none")
-        self._line = Line(self, fl_ctx, abort_signal, roll, presence.is_gone)
+        self._line = Line(self, fl_ctx, abort_signal, roll, presence.is_gone, presence.is_absent)
         record = JobRecord(job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1])
         try:
             self._run(record, silos)

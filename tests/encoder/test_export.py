@@ -124,3 +124,50 @@ def test_an_expired_exporter_is_refused(exported, root):
     rewrite(file, resign)
     with pytest.raises((SignatureInvalid, CheckpointInvalid), match="expired"):
         export.verify(file, trust)
+
+
+@pytest.mark.parametrize(("name", "problem"), [("encoder.zip", "the file exists"), ("", "no file can be made there")])
+def test_nothing_is_overwritten(exported, name, problem):
+    home, file, version, _, _ = exported
+    before = file.read_bytes()
+    with pytest.raises(ConfigInvalid, match=problem):
+        export.export(home, version, file.parent / name, "silo")
+    assert file.read_bytes() == before
+
+
+def signed_again(file, home, change):
+    """Let the silo itself sign another provenance: a bug, or a newer version of it."""
+
+    def resign(members):
+        payload = json.dumps(change(json.loads(members["provenance.json"]))).encode()
+        members["provenance.json"] = payload
+        members["provenance.signed"] = Identity.load(home.kit).sign(payload, context=export.CONTEXT)
+
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    resign(members)
+    file.write_bytes(export._pack(tuple(members.values())))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda said: {}, "encoder_version"),
+        (lambda said: [], "all of it"),
+        (lambda said: said | {"spec": 3}, "spec"),
+        (lambda said: said | {"exporter": "silo-b"}, "the exporter is not who signed it"),
+        (lambda said: said | {"spec": said["spec"] | {"embedding_dim": 24}}, "weights are not those"),
+        (lambda said: said | {"preprocessing": "other"}, "made for preprocessing other"),
+    ],
+)
+def test_a_signature_does_not_excuse_nonsense(exported, change, problem):
+    home, file, _, _, trust = exported
+    signed_again(file, home, change)
+    with pytest.raises(CheckpointInvalid, match=problem):
+        export.verify(file, trust)
+
+
+def test_what_a_newer_version_adds_does_not_matter(exported):
+    home, file, version, _, trust = exported
+    signed_again(file, home, lambda said: said | {"more": 1})
+    assert export.verify(file, trust).provenance["encoder_version"] == version

@@ -234,7 +234,7 @@ def test_silos_with_another_encoder_say_so_until_they_are_indexed_again(searchin
     assert searching.search()[0] == 1
     searching.run("index", "index.json")
     searching.until(lambda: searching.states()["hospital-a"] == "answered")
-    assert searching.states()["hospital-c"] == "other-encoder"
+    searching.until(lambda: searching.states()["hospital-c"] == "other-encoder", limit_s=120)
 
 
 def test_nothing_of_the_consortium_is_left_running(searching):

@@ -26,10 +26,13 @@ class SimulatedLine:
 
     def __init__(self, federation):
         self.federation, self.roll, self.job = federation, Roll(), federation.job
-        self.faults, self.gone, self.told, self.aborted = {}, set(), [], False
+        self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
 
     def is_gone(self, silo):
         return silo in self.gone
+
+    def is_absent(self, silo):
+        return silo in self.gone | self.absent
 
     def tell(self, text):
         self.told.append(text)
@@ -177,6 +180,15 @@ def test_too_few_silos_void_the_round_before_it_begins(job):
     record = exchanges.run(UPDATE, 0)
     assert record.void == "2 silos can take part, 3 are needed"
     assert outcome(record)[1] == dict.fromkeys((C, D), ("gone", "order"))
+
+
+@pytest.mark.parametrize(("absent", "code"), [(set(), "behind"), ({C}, "gone")])
+def test_who_missed_a_round_is_behind_only_if_it_is_there(job, absent, code):
+    line, exchanges = job
+    line.absent |= absent
+    line.faults |= {(C, task): "late" for task in (words.TASK_ROUND, words.TASK_CATCH_UP)}
+    exchanges.run(UPDATE, 0)
+    assert outcome(exchanges.run(UPDATE, 1)) == ((A, B, D), {C: (code, "order")})
 
 
 def test_a_sum_that_nobody_can_open_is_taken_back(job):

@@ -33,5 +33,5 @@ def test_who_is_gone(monkeypatch, answer, gone):
     while len(asked) < 6 and time.monotonic() < end:
         time.sleep(0.05)
     presence.close()
-    assert presence.is_gone("a") is gone
+    assert presence.is_gone("a") is presence.is_absent("a") is gone
     assert set(asked) == {(words.TOPIC_ALIVE, "a", b"job-1")}
