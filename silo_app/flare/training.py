@@ -21,6 +21,7 @@ from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
 from silo_app.flare.line import Line, quarantined
+from silo_app.flare.memory import give_back_freed
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Patience
 from silo_app.flare.site import job_folder, rounds_folder, silos_of
@@ -40,6 +41,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
+        give_back_freed()
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)
