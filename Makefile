@@ -5,14 +5,14 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
-EXTRAS ?= dev,pacs,milvus
+EXTRAS ?= dev,pacs,milvus,dp
 PIP_ARGS ?=
 OUT ?= demo
 DATA ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_PROCESSES ?= 2
-BENCH ?= $(filter-out __init__ harness,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCH ?= $(filter-out __init__ harness federations image_hospitals,$(basename $(notdir $(wildcard benchmarks/*.py))))
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin

@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: ref-cli.md, ref-silo.md and errors/README.md. `make docs` runs this.
+"""Write the pages that come from elsewhere: ref-cli.md, ref-silo.md, ref-figures.md and errors/README.md. `make docs` runs this.
 
 tests/docs/test_generated.py fails when a page is not what this writes, so documentation and code cannot drift apart.
 """
@@ -12,6 +12,7 @@ import sys
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import typer
 from pydantic import BaseModel
@@ -49,6 +50,8 @@ REMEDIES = {
     "message-invalid": "Bring both sides to the same version of Siloscope.",
     "not-ready": "Do the step first that the message names (`silo ingest`, `jobs/train`, `silo index build`, `silo serve`).",
     "port-taken": "End the process that the message names, or provision with another port (0 chooses a free one).",
+    "privacy-refused": "`silo privacy` shows what is spent and what is left. Submit the job with a smaller `privacy.epsilon`, fewer rounds or "
+    "more noise; the silo's owner decides about `training.privacy` in `silo.yaml`.",
     "process-failed": "Read the end of the log that the message names; `consortium up` starts what is missing.",
     "protocol": "Nothing of the message was used. If it repeats, tell the operator.",
     "release-refused": "The silo's owner decides: see `release` in its `silo.yaml`.",
@@ -190,6 +193,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`index.milvus`": config.MilvusSettings,
     "`training`": config.TrainingSettings,
     "`training.acceptance`": config.AcceptanceSettings,
+    "`training.privacy`": config.PrivacyBudget,
     "`survey`": config.SurveySettings,
 }
 
@@ -227,7 +231,54 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     }
 
 
-PAGES = {DOCS / "ref-cli.md": command_page, DOCS / "ref-silo.md": settings_page, DOCS / "errors" / "README.md": error_page}
+def figures_page() -> str:
+    """Return docs/ref-figures.md, from what the benchmarks wrote."""
+    head = (
+        "# Figures\n\n"
+        "Every figure here was written by the command above it, on the machine and the day that it names; `--json FILE` writes the\n"
+        "files in `docs/figures/`. Targets are the project's own, fixed before the measurement; a missed one says so.\n"
+    )
+    files = sorted((DOCS / "figures").glob("*.json"))
+    return _NOTE + head + "".join(_measured(json.loads(file.read_text(encoding="utf-8")), file.stem) for file in files)
+
+
+def _measured(result: dict[str, Any], stem: str) -> str:
+    """Return a section for one benchmark's object; the file's name says which options it had."""
+    targets, machine = result["targets"], result["machine"]
+    options = "".join(f" {option}" for option in stem.split("--")[1:])
+    rows = [
+        f"| {name} | {figure['value']:.4g} | {figure['unit']} | {_verdict(targets.get(name), figure['value'])} |\n"
+        for name, figure in result["figures"].items()
+    ]
+    missing = [
+        f"| {name} | not measured | | {_verdict(target, None)} |\n"
+        for name, target in targets.items()
+        if name not in result["figures"]
+    ]
+    return (
+        f"\n## {result['name']}{options}\n\n`python -m benchmarks.{result['name']}{_OPTIONS.get(options, options)}`, {result['date'][:10]}, "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, Python {machine['python']}\n\n"
+        "| figure | value | unit | target |\n|---|---:|---|---|\n" + "".join(rows + missing)
+    )
+
+
+_OPTIONS = {" quick": " --quick", " pediatric": " --data pediatric-chest-xray.zip"}
+
+
+def _verdict(target: list[Any] | None, value: float | None) -> str:
+    if target is None:
+        return ""
+    relation, limit = target
+    held = value is not None and (value >= limit if relation == ">=" else value <= limit)
+    return f"{relation} {limit:g}: {'held' if held else '**missed**'}"
+
+
+PAGES = {
+    DOCS / "ref-cli.md": command_page,
+    DOCS / "ref-silo.md": settings_page,
+    DOCS / "ref-figures.md": figures_page,
+    DOCS / "errors" / "README.md": error_page,
+}
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from silo_app.settings.labels import (
     TagLabels,
     Uncertain,
 )
+from silo_app.settings.privacy import PrivacyBudget
 from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
 from silo_app.settings.sources import (
     DicomWebSource,
@@ -52,6 +53,7 @@ __all__ = [
     "MilvusSettings",
     "NoLabels",
     "PresetLabels",
+    "PrivacyBudget",
     "PrivateSettings",
     "ReleaseSettings",
     "SiloConfig",
@@ -110,6 +112,8 @@ class TrainingSettings(Settings):
     """Threads of the trainer; null leaves it to the library."""
     acceptance: AcceptanceSettings = AcceptanceSettings()
     """When a sum is rejected; see below."""
+    privacy: PrivacyBudget = PrivacyBudget()
+    """How much of its patients' privacy may be spent; see below."""
 
 
 class SurveySettings(Settings):
@@ -219,6 +223,11 @@ class SiloHome(Settings):
     def survey(self) -> Path:
         """What this silo has told surveys, and how much privacy that has spent."""
         return self.root / "survey.json"
+
+    @property
+    def privacy(self) -> Path:
+        """What trainings have spent of the patients' privacy, SQLite."""
+        return self.root / "privacy.db"
 
     @property
     def audit(self) -> Path:

@@ -31,6 +31,7 @@
     │   ├── ProcessFailed         process-failed
     │   └── ServerUnreachable     server-unreachable
     ├── SourceUnreachable     source-unreachable: an archive does not answer, or does not let us in
+    ├── PrivacyRefused        privacy-refused: the silo's privacy budget does not allow it
     └── ReleaseRefused        release-refused: the silo's policy does not let this out
 
 Across the border of a silo only `code` and `public` travel: an exception's own text may name files or values.
@@ -57,6 +58,7 @@ __all__ = [
     "MessageInvalid",
     "NotReady",
     "PortTaken",
+    "PrivacyRefused",
     "ProcessFailed",
     "ProtocolError",
     "ReleaseRefused",
@@ -299,6 +301,13 @@ class ServerUnreachable(FederationError):
 
     code = "server-unreachable"
     public = "The server does not answer."
+
+
+class PrivacyRefused(SiloscopeError):
+    """A training would spend more of the patients' privacy than this silo allows, or promises none where one is due."""
+
+    code = "privacy-refused"
+    public = "This silo's privacy budget does not allow it."
 
 
 class ReleaseRefused(SiloscopeError):

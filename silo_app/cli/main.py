@@ -15,6 +15,7 @@ from silo_app.cli import (
     labels,
     listen,
     model,
+    privacy,
     sample,
     search,
     serve,
@@ -42,6 +43,7 @@ app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(job.app, name="job")
 app.add_typer(survey.app, name="survey")
+app.command("privacy")(privacy.privacy)
 app.add_typer(sample.app, name="sample")
 
 

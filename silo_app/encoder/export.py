@@ -52,6 +52,7 @@ _OF_CARD = (
     "threshold",
     "seed",
     "training",
+    "privacy",
     "created",
 )
 """What of a model card travels; None where the card does not say it."""
@@ -148,11 +149,18 @@ def _provenance(kept: checkpoint.Checkpoint, weights: bytes, exporter: str, audi
         "spec": kept.spec.model_dump(mode="json"),
         "preprocessing": PREPROCESSING,
         **{name: kept.card.get(name) for name in _OF_CARD},
-        "privacy_spent": "none claimed",
+        "privacy_spent": _spent(kept.card.get("privacy")),
         "exporter": exporter,
         "audience": audience,
         "exported": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _spent(privacy: Mapping[str, Any] | None) -> str:
+    """Return in words what the exporting silo spent; another silo's own card says what that one did."""
+    if not privacy:
+        return "none claimed"
+    return f"epsilon {privacy['epsilon']:g} at delta {privacy['delta']:g} for each {privacy['unit']} of the exporter"
 
 
 def _provenance_of(file: Path, payload: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrastive_loss", "findings_loss", "known_loss", "prototype_loss", "proximal_loss"]
+__all__ = ["contrastive_loss", "each_findings_loss", "findings_loss", "known_loss", "prototype_loss", "proximal_loss"]
 
 _NEVER = -1e9
 _TINY = 1e-6
@@ -24,6 +24,13 @@ def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weigh
     if positive_weight is not None:
         weight = weight * torch.where(targets > 0.5, positive_weight, 1.0)
     return (each * weight).sum() / weight.sum().clamp(min=_TINY)
+
+
+def each_findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    """Return every view's own mean over what is known of it, (B,); `logits`, `targets`, `known` (B, F). 0 if nothing is."""
+    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    weight = known.float()
+    return (each * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
 def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_]) -> float | None:

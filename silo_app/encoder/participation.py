@@ -29,7 +29,7 @@ from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, ProcessFailed, RoundRefused, SumRejected
+from silo_app.errors import NotReady, PrivacyRefused, ProcessFailed, RoundRefused, SumRejected
 from silo_app.identity import Identity
 
 __all__ = ["Participation", "RoundOrder"]
@@ -69,6 +69,7 @@ class Participation:
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
+        self._lineage = [job]
         self._keyed = self._agreed = False
         self._answered: tuple[int, NDArray[np.uint8]] | None = None
         self._session: SiloSession | None = None
@@ -88,6 +89,7 @@ class Participation:
         state = job_state.newest_of(self._jobs, jobs)
         if state.plan != _settings(plan):
             raise NotReady("the resumed job has other settings than before", remedy="Submit it without --resume.")
+        self._lineage = [*jobs, self._job]
         self._begin(plan, state)
 
     def join(self, plan: TrainingPlan) -> bytes:
@@ -129,7 +131,8 @@ class Participation:
             start = time.monotonic()
             self._reseed(order.training_round or 0)
             update = trained.pop("vector") - self._weights
-            message = session.encrypt_update(order.number, update, _numbers(trained, self._before))
+            numbers = _numbers(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
+            message = session.encrypt_update(order.number, update, numbers)
             self._journal.trained(
                 self._trained,
                 {
@@ -202,7 +205,8 @@ class Participation:
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
         }
-        saved = self._trainer.request("save", weights=str(self._write("final")), card=card, current=True)
+        final = str(self._write("final"))
+        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage)
         self.close()
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
@@ -211,8 +215,14 @@ class Participation:
         if not self._home.config.training.join:
             raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
         job_state.forget_all(self._jobs, older_than_days=job_state.KEEP_DAYS)
+        if self._home.config.training.privacy.required and plan.privacy is None:
+            raise PrivacyRefused(
+                "the job promises no differential privacy, and this silo takes part in none without",
+                where="silo.yaml: training.privacy.required",
+                remedy="Submit it with privacy, for example --set privacy.epsilon=8 --set training.contrast=0.",
+            )
         self._plan = plan
-        opened = self._opened(plan)
+        opened = self._opened(plan, state.trained if state else 0)
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
         self._samples = int(opened["train_views"])
@@ -242,9 +252,16 @@ class Participation:
             raise NotReady("this silo has not joined the job", remedy="It takes part again in the next job.")
         return self._session
 
-    def _opened(self, plan: TrainingPlan) -> dict[str, Any]:
+    def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
         parameters: dict[str, Any] = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
+        if plan.privacy is not None:
+            parameters["private"] = {
+                "privacy": plan.privacy.model_dump(mode="json"),
+                "settings": plan.training.model_dump(mode="json"),
+                "rounds": plan.rounds,
+                "left": max(plan.rounds - trained, 0),
+            }
         try:
             return self._trainer.request("open", **parameters)
         except ProcessFailed as error:
@@ -259,6 +276,7 @@ class Participation:
             round=training_round,
             rounds=self._plan.rounds,
             seed=self._plan.seed,
+            job=self._job,
         )
         return trained | {"vector": read_vector(Path(trained["weights"]))}
 
@@ -319,13 +337,16 @@ def _settings(plan: TrainingPlan) -> dict[str, Any]:
     return plan.model_dump(mode="json", exclude={"resume"})
 
 
-def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went."""
+def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, private: bool) -> dict[str, float]:
+    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went.
+
+    Of a private job only what follows from its plan: a loss would tell of patients, and nobody has paid for it.
+    """
     views, loss = float(held_out.get("views") or 0), held_out.get("loss")
     return {
         "steps": float(trained["steps"]),
         "images": float(trained["samples"]),
-        "loss_steps": float(trained["loss"]) * trained["steps"],
+        "loss_steps": 0.0 if private else float(trained["loss"]) * trained["steps"],
         "held_out_views": views,
         "held_out_loss_views": views * float(loss) if loss is not None else 0.0,
     }

@@ -4,11 +4,11 @@ The researcher writes the plan in the job's server configuration; the server pas
 because the server is not trusted with more than relaying.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from silo_app.encoder.settings import TrainSettings
+from silo_app.encoder.settings import PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import ConfigInvalid
 
@@ -38,6 +38,18 @@ class TrainingPlan(BaseModel):
     field_bits: Literal[10, 12, 16, 25] = 16
     encoder: EncoderSpec = EncoderSpec()
     training: TrainSettings = TrainSettings()
+    privacy: PrivacyPlan | None = None
+    """Differential privacy for whole patients; none unless the job asks for it."""
+
+    @model_validator(mode="after")
+    def _patients_stand_alone(self) -> Self:
+        together = [name for name in ("contrast", "prototypes") if self.privacy and getattr(self.training, name)]
+        if together:
+            raise ValueError(
+                f"with privacy, training.{' and training.'.join(together)} must be 0: it compares patients with each other, "
+                "and then nobody can say what one of them gave"
+            )
+        return self
 
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":

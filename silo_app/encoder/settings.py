@@ -1,10 +1,30 @@
 """How a silo trains within one round: the numbers a researcher may choose."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["TrainSettings"]
+__all__ = ["PrivacyPlan", "TrainSettings"]
+
+
+class PrivacyPlan(BaseModel):
+    """Patient-level differential privacy of one job, in every silo for itself; immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epsilon: float | None = Field(default=None, gt=0, le=100)
+    """What the whole job may spend in each silo; the noise follows from the silo's size."""
+    noise: float | None = Field(default=None, ge=0.3, le=1000)
+    """Or the noise itself, as a multiple of `clip_norm`; the epsilon follows."""
+    delta: float = Field(default=1e-5, gt=0, lt=0.01)
+    clip_norm: float = Field(default=1.0, gt=0, le=1000)
+    """The largest norm of what one patient gives to a step."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.epsilon is None) == (self.noise is None):
+            raise ValueError("give either epsilon or noise")
+        return self
 
 
 class TrainSettings(BaseModel):

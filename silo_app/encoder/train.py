@@ -19,7 +19,7 @@ from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["Beginning", "RoundOutcome", "learning_rate_at", "train_round"]
+__all__ = ["Beginning", "RoundOutcome", "learning_rate_at", "set_rate", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
@@ -81,7 +81,7 @@ def train_round(
     total = 0.0
     for step, chosen in enumerate(batches(share, settings.batch_size, steps, rng)):
         rate = learning_rate_at(settings, (round_number + step / steps) / rounds)
-        _set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
+        set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
         loss = _loss(model, data, chosen, positive, settings, generator, began)
         if not torch.isfinite(loss):
             raise UpdateRefused(
@@ -106,7 +106,8 @@ def learning_rate_at(settings: TrainSettings, done: float) -> float:
     return settings.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * falling)))
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter the same learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -21,6 +21,7 @@ from silo_app.errors import (
     ConfigInvalid,
     EncoderMismatch,
     NotReady,
+    PrivacyRefused,
     ProcessFailed,
     SiloscopeError,
     StateError,
@@ -34,7 +35,15 @@ _LAST_WORDS_S = 5.0
 """How long a dying child's end and last words are waited for."""
 _KNOWN: dict[str, type[SiloscopeError]] = {
     error.code: error
-    for error in (CatalogueDamaged, CheckpointInvalid, ConfigInvalid, EncoderMismatch, NotReady, UpdateRefused)
+    for error in (
+        CatalogueDamaged,
+        CheckpointInvalid,
+        ConfigInvalid,
+        EncoderMismatch,
+        NotReady,
+        PrivacyRefused,
+        UpdateRefused,
+    )
 }
 
 

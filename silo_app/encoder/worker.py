@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO
@@ -19,12 +19,14 @@ import numpy as np
 from silo_app import config
 from silo_app.cases import EncoderVersion
 from silo_app.encoder import checkpoint
+from silo_app.encoder.charging import Charging
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
-from silo_app.encoder.settings import TrainSettings
+from silo_app.encoder.private import train_round_privately
+from silo_app.encoder.settings import PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import train_round
 from silo_app.encoder.vectors import read_vector, write_vector
@@ -40,21 +42,35 @@ class Worker:
         self._home = config.load(kit)
         self._folder = folder
         self._spec: EncoderSpec | None = None
+        self._charging: Charging | None = None
 
-    def open(self, progress: Progress, *, spec: dict[str, Any], seed: int, start: str | None = None) -> dict[str, Any]:
-        """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`."""
+    def open(
+        self,
+        progress: Progress,
+        *,
+        spec: dict[str, Any],
+        seed: int,
+        start: str | None = None,
+        private: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`.
+
+        `private` is a job's privacy plan, training settings, rounds, and how many of them are still to come.
+        """
         self._spec = EncoderSpec.model_validate(spec)
         images = load(self._home, self._spec, progress, leave_out=True)
         self._train, self._held_out = images.where(~images.held_out), images.where(images.held_out)
         self._model = build(self._spec, seed)
         if start is not None:
             load_vector(self._model, checkpoint.load(self._home.models, EncoderVersion(start)).vector)
+        patients = len(np.unique(self._train.patients))
+        self._charging = self._charged(private, patients) if private and patients else None
         return {
             "layout": layout_of(self._model),
             "weights": self._written("start", to_vector(self._model)),
             "train_views": len(self._train),
             "held_out_views": len(self._held_out),
-            "train_patients": len(np.unique(self._train.patients)),
+            "train_patients": patients,
             "positives": self._positives(),
         }
 
@@ -67,18 +83,24 @@ class Worker:
         round: int,  # noqa: A002  (the word of the glossary, and of the request)
         rounds: int,
         seed: int,
+        job: str = "",
     ) -> dict[str, Any]:
-        """Train one round from `weights` and return where the new weights are."""
-        model = self._with(weights)
-        outcome = train_round(
-            model,
-            self._opened(self._train),
-            TrainSettings.model_validate(settings),
-            round_number=round,
-            rounds=rounds,
-            seed=seed,
-            progress=progress,
-        )
+        """Train one round from `weights` and return where the new weights are; `job` pays for a private one."""
+        model, images, chosen = self._with(weights), self._opened(self._train), TrainSettings.model_validate(settings)
+        if (charging := self._charging) is None:
+            outcome = train_round(model, images, chosen, round_number=round, rounds=rounds, seed=seed, progress=progress)
+        else:
+            charging.pay(job, round)
+            outcome = train_round_privately(
+                model,
+                images,
+                chosen,
+                charging.planned,
+                clip_norm=charging.privacy.clip_norm,
+                round_number=round,
+                rounds=rounds,
+                progress=progress,
+            )
         return {
             "weights": self._written("trained", to_vector(model)),
             "steps": outcome.steps,
@@ -103,13 +125,23 @@ class Worker:
             "scores": str(file),
         }
 
-    def save(self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool) -> dict[str, Any]:
-        """Keep `weights` as an encoder version with its model card."""
+    def save(
+        self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool, jobs: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Keep `weights` as an encoder version with its model card; `jobs` spent the privacy that the card names."""
         del progress
+        if self._charging is not None:
+            card = card | {"privacy": self._charging.spent(jobs)}
         version = checkpoint.save(self._home.models, self._spec_of(), read_vector(Path(weights)), card)
         if current:
             checkpoint.set_current(self._home.models, version)
         return {"version": version}
+
+    def _charged(self, private: dict[str, Any], patients: int) -> Charging:
+        plan, settings = PrivacyPlan.model_validate(private["privacy"]), TrainSettings.model_validate(private["settings"])
+        charging = Charging(self._home, plan, settings, rounds=private["rounds"], patients=patients)
+        charging.require(private["left"])
+        return charging
 
     def _positives(self) -> dict[str, int]:
         counts = (self._train.targets * self._train.known).sum(axis=0)

@@ -5,7 +5,7 @@ import pytest
 from silo_app import errors
 
 
-@pytest.mark.parametrize("name", ["ref-cli.md", "ref-silo.md", "errors/README.md"])
+@pytest.mark.parametrize("name", ["ref-cli.md", "ref-silo.md", "ref-figures.md", "errors/README.md"])
 def test_the_page_is_up_to_date(generate, name):
     (path,) = [path for path in generate.PAGES if path.relative_to(generate.DOCS).as_posix() == name]
     assert path.read_text(encoding="utf-8") == generate.PAGES[path](), "run `make docs`"

@@ -11,11 +11,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from silo_app import config
 from silo_app.encoder import checkpoint, job_state
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.participation import Participation
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import CheckpointInvalid, NotReady, RoundRefused, SumRejected
+from silo_app.encoder.settings import PrivacyPlan
+from silo_app.errors import CheckpointInvalid, ConfigInvalid, NotReady, PrivacyRefused, RoundRefused, SumRejected
+from silo_app.privacy.accountant import epsilon_of
+from silo_app.privacy.ledger import PrivacyLedger
 from tests.encoder.simulated_job import InProcessTrainer, SimulatedJob
 
 SILOS = ("alpha", "beta", "gamma")
@@ -222,3 +226,86 @@ def test_nothing_is_kept_of_jobs_that_nobody_resumed(tmp_path):
     assert job_state.newest_of(jobs, ["x", "j"]).session == b"s"
     assert job_state.forget_all(jobs, older_than_days=1) == []
     assert job_state.forget_all(jobs) == ["j"]
+
+
+PRIVATE = TrainingPlan.checked(
+    PLAN.model_dump(mode="json")
+    | {"training": {"steps": 2, "batch_size": 4, "contrast": 0}, "privacy": {"noise": 1.5, "delta": 1e-5}}
+)
+
+
+def limit(home, **privacy):
+    """Give a silo a privacy budget, and a new process that has read it."""
+    file = home.kit / "local" / "silo.yaml"
+    file.write_text(json.dumps({"name": home.config.name, "training": {"privacy": privacy}}))
+    return config.load(home.kit)
+
+
+def charges(home):
+    with PrivacyLedger(home.privacy) as ledger:
+        return ledger.charges()
+
+
+def test_a_private_job_is_paid_for_round_by_round_and_its_card_says_so(begin, homes):
+    job = begin(plan=PRIVATE)
+    job.round()
+    assert [(one.job, one.round, one.spent.steps) for one in charges(homes["alpha"])] == [("job-1", 0, 2)]
+    job.round()
+    versions = job.finish()
+    for name, home in homes.items():
+        spent = [one.spent for one in charges(home)]
+        card = checkpoint.load(home.models, versions[name]).card["privacy"]
+        assert card["epsilon"] == pytest.approx(epsilon_of(spent, 1e-5), abs=1e-3)
+        assert (card["unit"], card["noise"]) == ("patient", 1.5)
+
+
+def test_nothing_that_patients_decide_travels_beside_a_private_update(begin, homes):
+    job = begin(plan=PRIVATE)
+    job.round()
+    job.round()
+    job.finish()
+    lines = [json.loads(line) for line in (homes["alpha"].root / "jobs/job-1/rounds.jsonl").read_text().splitlines()]
+    (first, last) = [line["sums"] for line in lines if "sums" in line and "steps" in line["sums"]]
+    for one in (first, last):
+        assert one["steps"] == 6
+        assert not any(value for name, value in one.items() if "loss" in name or "held_out" in name)
+
+
+def test_a_resumed_private_job_adds_to_what_was_paid(begin, homes):
+    begin(plan=PRIVATE).round()
+    resumed = begin("job-2", resume="job-1")
+    resumed.round()
+    versions = resumed.finish()
+    paid = charges(homes["beta"])
+    assert [(one.job, one.round) for one in paid] == [("job-1", 0), ("job-2", 1)]
+    card = checkpoint.load(homes["beta"].models, versions["beta"]).card
+    assert card["privacy"]["epsilon"] == pytest.approx(epsilon_of([one.spent for one in paid], 1e-5), abs=1e-3)
+
+
+def test_a_silo_whose_budget_is_too_small_does_not_join(begin, homes):
+    homes["beta"] = limit(homes["beta"], epsilon_total=0.5)
+    with pytest.raises(PrivacyRefused, match="2 rounds would bring the epsilon spent"):
+        begin(plan=PRIVATE)
+    assert charges(homes["beta"]) == []
+
+
+def test_a_silo_may_ask_for_privacy_in_every_job(begin, homes):
+    homes["beta"] = limit(homes["beta"], required=True)
+    with pytest.raises(PrivacyRefused, match="promises no differential privacy"):
+        begin()
+
+
+def test_an_epsilon_decides_the_noise_by_the_silos_size(begin, homes):
+    plan = PRIVATE.model_copy(update={"privacy": PrivacyPlan(epsilon=4.0)})
+    job = begin(plan=plan)
+    job.round()
+    job.round()
+    for home in homes.values():
+        assert 3.6 < epsilon_of([one.spent for one in charges(home)], 1e-5) <= 4.0
+
+
+def test_losses_that_compare_patients_are_refused_in_a_private_job():
+    with pytest.raises(ConfigInvalid, match=r"training\.contrast must be 0"):
+        TrainingPlan.checked({"privacy": {"epsilon": 3}})
+    with pytest.raises(ConfigInvalid, match="either epsilon or noise"):
+        TrainingPlan.checked({"privacy": {}, "training": {"contrast": 0}})
