@@ -16,13 +16,16 @@ from pathlib import Path
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import MessageInvalid, NotReady, ProcessFailed, SiloscopeError
 from silo_app.search.messages import ErrorMessage
+from silo_app.search.parcels import MAX_PARCEL_BYTES
 from silo_app.search.wire import encode
 
-__all__ = ["MAX_FRAME_BYTES", "FrameServer", "error_frame", "exchange"]
+__all__ = ["MAX_FRAME_BYTES", "MAX_REPLY_BYTES", "FrameServer", "error_frame", "exchange"]
 
 _log = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_REPLY_BYTES = MAX_PARCEL_BYTES + 4096
+"""The answers to many queries may come in one frame."""
 _LENGTH = 4
 _LONGEST_ADDRESS = 100
 """Bytes; sun_path of unix(7) has 108 with the terminating zero."""
@@ -47,8 +50,8 @@ def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _address(socket_path) as address:
             connection.settimeout(timeout_s)
             connection.connect(address)
-            _send(connection, payload)
-            reply = _receive(connection)
+            _send(connection, payload, MAX_FRAME_BYTES)
+            reply = _receive(connection, MAX_REPLY_BYTES)
     except TimeoutError:
         raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(socket_path), remedy=_REMEDY) from None
     except OSError as error:
@@ -111,8 +114,8 @@ class FrameServer:
         try:
             with connection:
                 connection.settimeout(_IDLE_S)
-                while self._listener is not None and (frame := _receive(connection)) is not None:
-                    _send(connection, self._answer(frame))
+                while self._listener is not None and (frame := _receive(connection, MAX_FRAME_BYTES)) is not None:
+                    _send(connection, self._answer(frame), MAX_REPLY_BYTES)
         except MessageInvalid as error:
             _log.warning("a connection was ended: %s", error.problem)
         except OSError:
@@ -173,20 +176,20 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _send(connection: socket.socket, payload: bytes) -> None:
-    if len(payload) > MAX_FRAME_BYTES:
-        raise _too_large(len(payload))
+def _send(connection: socket.socket, payload: bytes, largest: int) -> None:
+    if len(payload) > largest:
+        raise _too_large(len(payload), largest)
     connection.sendall(len(payload).to_bytes(_LENGTH, "big") + payload)
 
 
-def _receive(connection: socket.socket) -> bytes | None:
+def _receive(connection: socket.socket, largest: int) -> bytes | None:
     """Return the next frame, or None if the other side ended the connection."""
     head = _exactly(connection, _LENGTH)
     if head is None:
         return None
     length = int.from_bytes(head, "big")
-    if length > MAX_FRAME_BYTES:
-        raise _too_large(length)
+    if length > largest:
+        raise _too_large(length, largest)
     return _exactly(connection, length)
 
 
@@ -207,9 +210,9 @@ def _end(connection: socket.socket) -> None:
         connection.close()
 
 
-def _too_large(size: int) -> MessageInvalid:
+def _too_large(size: int, largest: int) -> MessageInvalid:
     return MessageInvalid(
-        f"a frame of {size} bytes; the largest allowed is {MAX_FRAME_BYTES}",
+        f"a frame of {size} bytes; the largest allowed is {largest}",
         where="frame",
         remedy="Both sides must run the same version of Siloscope.",
     )

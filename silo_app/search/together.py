@@ -1,0 +1,81 @@
+"""Requests that came in one parcel: one look at the index for all of them, and replies that fit into one parcel."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding
+from silo_app.config import ReleaseSettings
+from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.policy.release import hits_allowed
+from silo_app.search.answer import SearchableCases
+from silo_app.search.messages import SearchRequest
+from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
+
+__all__ = ["fitting", "search_together"]
+
+_OF_A_CONTENT = 32
+"""Bytes that a content has beside its body, at most."""
+
+
+def search_together(
+    gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings
+) -> SearchableCases:
+    """Search for every request that this gallery can answer, and return the gallery with what was found."""
+    index, found = gallery.index, {}
+    fit = [
+        request
+        for request in requests
+        if request.encoder_version == gallery.encoder_version and len(request.embedding) == index.dimension
+    ]
+    if fit:
+        counts = [hits_allowed(settings, request.k) for request in fit]
+        hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
+        found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
+    return SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
+
+
+class _Searched:
+    """A `GalleryIndex` that knows what was found for some queries; whatever else is asked, the gallery says."""
+
+    def __init__(self, index: GalleryIndex, found: dict[bytes, tuple[int, list[Hit]]]) -> None:
+        self._index = index
+        self._found = found
+
+    @property
+    def dimension(self) -> int:
+        return self._index.dimension
+
+    @property
+    def views(self) -> int:
+        return self._index.views
+
+    @property
+    def cases(self) -> int:
+        return self._index.cases
+
+    def search(self, query: Embedding, k: int) -> list[Hit]:
+        count, hits = self._found.get(query.astype("<f4").tobytes(), (0, []))
+        return hits[:k] if 0 < k <= count else self._index.search(query, k)
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        return self._index.search_many(queries, counts)
+
+    def case_of(self, row: int) -> CaseId:
+        return self._index.case_of(row)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._index.vectors(rows)
+
+
+def fitting(contents: Sequence[Content], replies: Sequence[bytes]) -> list[tuple[Content, bytes]]:
+    """Return contents with their replies, without the largest where all are more than a parcel holds."""
+    pairs = sorted(zip(contents, replies, strict=True), key=lambda pair: len(pair[1]))
+    room, kept = MAX_PARCEL_BYTES - 4096, []
+    for content, reply in pairs:
+        room -= len(reply) + _OF_A_CONTENT
+        if room < 0:
+            break
+        kept.append((content, reply))
+    return kept
