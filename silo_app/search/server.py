@@ -18,7 +18,7 @@ from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotR
 from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.answer import SearchableCases, answer
+from silo_app.search.answer import answer
 from silo_app.search.current import CurrentGallery, OpenCatalogue
 from silo_app.search.envelope import open_request
 from silo_app.search.local import FrameServer
@@ -27,7 +27,7 @@ from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
-from silo_app.search.together import fitting, search_together
+from silo_app.search.together import Together, fitting, search_together
 from silo_app.search.wire import encode
 
 __all__ = ["IndexProcess"]
@@ -126,8 +126,7 @@ class IndexProcess:
                 if not placed or case.left_s(start) <= 0:
                     case.reply = self._refuse(case.request, RefusalCode.BUSY)
             asked = [case for case in cases if case.reply is None]
-            if len(asked) > 1:
-                self._search_together(asked)
+            self._search_together(asked)
             for case in asked:
                 self._guarded(case, self._search)
         finally:
@@ -139,20 +138,20 @@ class IndexProcess:
         requests = [case.request for case in cases if isinstance(case.request, SearchRequest)]
         try:
             gallery = self._gallery.get()
-            ranked = search_together(gallery, requests, self._settings) if gallery else None
-        except Exception:  # noqa: BLE001  (whatever it is, it comes again where it belongs)
-            _log.exception("many requests were not searched for together")
+            found = search_together(gallery, requests, self._settings, self._catalogue) if gallery else None
+        except Exception as error:  # noqa: BLE001  (whatever it is, it comes again where it belongs)
+            _log.warning("requests were not searched for together: %s", type(error).__name__)
             return
         for case in cases:
-            case.ranked = ranked
+            case.found = found
 
     def _search(self, case: "_Case") -> None:
         if isinstance(case.request, SearchRequest):
             case.reply = answer(
                 case.request,
-                case.ranked or self._gallery.get(),
+                case.found.gallery if case.found else self._gallery.get(),
                 silo=self._silo,
-                view_of=self._catalogue.view_of,
+                view_of=case.found.view_of if case.found else self._catalogue.view_of,
                 settings=self._settings,
             )
 
@@ -205,8 +204,8 @@ class _Case:
     """What the relay says is left; 0 where it says nothing."""
     request: Request | None = None
     reply: Reply | None = None
-    ranked: SearchableCases | None = None
-    """The gallery, with what was found for all that came together."""
+    found: Together | None = None
+    """What was found for all that came together."""
 
     def left_s(self, start: float) -> float:
         """Return what is left of its budget."""

@@ -1,39 +1,59 @@
-"""Requests that came in one parcel: one look at the index for all of them, and replies that fit into one parcel."""
+"""Requests that came together: one look at index and catalogue for all of them, and replies that fit into one parcel."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, Embedding
+from silo_app.cases import CaseId, Embedding, View
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
-from silo_app.policy.release import hits_allowed
-from silo_app.search.answer import SearchableCases
+from silo_app.policy.release import hits_allowed, refusal
+from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
 from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
 
-__all__ = ["fitting", "search_together"]
+__all__ = ["Together", "fitting", "search_together"]
 
 _OF_A_CONTENT = 32
 """Bytes that a content has beside its body, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What was found for requests that came together, as `answer` asks for it."""
+
+    gallery: SearchableCases
+    view_of: CardLookup
+
+
 def search_together(
-    gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings
-) -> SearchableCases:
-    """Search for every request that this gallery can answer, and return the gallery with what was found."""
+    gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings, catalogue: OpenCatalogue
+) -> Together:
+    """Search for every request that this gallery will answer, and look up the cards of all hits at once."""
     index, found = gallery.index, {}
     fit = [
         request
         for request in requests
-        if request.encoder_version == gallery.encoder_version and len(request.embedding) == index.dimension
+        if request.encoder_version == gallery.encoder_version
+        and len(request.embedding) == index.dimension
+        and refusal(settings, asker=request.asker, purpose=request.purpose, cases=index.cases) is None
     ]
     if fit:
         counts = [hits_allowed(settings, request.k) for request in fit]
         hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
-    return SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
+    cases = list({hit.case: None for _, hits in found.values() for hit in hits})
+    views = catalogue.views_of(cases)
+    known = set(cases)
+
+    def view_of(case: CaseId) -> View | None:
+        return views.get(case) if case in known else catalogue.view_of(case)
+
+    searched = SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
+    return Together(searched, view_of)
 
 
 class _Searched:
