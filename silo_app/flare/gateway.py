@@ -21,13 +21,11 @@ from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
 from silo_app.search.courier import Courier
 from silo_app.search.envelope import budget_of
-from silo_app.search.local import FrameServer, error_frame, exchange
+from silo_app.search.local import Connections, FrameServer, error_frame
 
 _log = logging.getLogger(__name__)
-_ASK_LIMIT_S = 30.0
-"""The broker's deadline is far shorter; this only frees the thread of an index process that hangs."""
 _MARGIN_S = 0.15
-"""How much longer than a query's own budget its asker waits here; the broker ends before that budget does."""
+"""How much longer than its own budget anybody waits for a query here; the broker ends before that budget does."""
 _THREADS = 32
 _BROKER_PREFIX = "server."
 
@@ -61,10 +59,11 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
             """Say whether the process of a job runs here; without a job, whether this one does."""
             return words.HERE if not job or job.decode() in engine.get_all_job_ids() else words.ENDED
 
+        self._index = Connections(self._home.index_socket)
+        self._courier = Courier(self._to_broker)
         cells.listen(self._core, words.TOPIC_ALIVE, alive, pool)
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
-        self._courier = Courier(self._to_broker)
         self._server = FrameServer(self._home.gateway_socket, self._query)
         self._server.start()
         _log.info("the gateway of %s is up", self._home.config.name)
@@ -80,7 +79,7 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
     def _asked(self, origin: str, payload: bytes) -> bytes:
         """Let the silo's index process answer; it verifies who asks."""
         del origin
-        return exchange(self._home.index_socket, payload, timeout_s=_ASK_LIMIT_S)
+        return self._index.exchange(payload, budget_of(payload) / 1000 + _MARGIN_S)
 
     def _query(self, frame: bytes) -> bytes:
         """Pass a query of this hospital to the broker, gathered with others on the way."""

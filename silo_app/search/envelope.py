@@ -5,6 +5,7 @@ import msgpack
 from silo_app.errors import SignatureInvalid
 from silo_app.identity import Identity, Trust, unverified_payload
 from silo_app.search.messages import Question, SearchRequest
+from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.wire import decode, encode
 
@@ -39,9 +40,11 @@ def peek_request(envelope: bytes) -> SearchRequest:
 
 
 def budget_of(frame: bytes) -> int:
-    """Return the milliseconds that a question says it may take, signed or not; a default where it says nothing."""
+    """Return the milliseconds that a question, signed or not, or a parcel of them may take; a default if none is said."""
     budget = None
     try:
+        if is_parcel(frame):
+            return max((content.budget_ms for content in unpack(frame).contents), default=_USUAL_MS)
         fields = msgpack.unpackb(frame, max_ext_len=0)
         budget = msgpack.unpackb(fields.get("payload", frame), max_ext_len=0).get("budget_ms")
     except Exception:  # noqa: BLE001  (a stranger's bytes: whoever serves the frame says what is wrong with it)

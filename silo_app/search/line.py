@@ -4,7 +4,10 @@ Each silo has its own line and threads, so one that hangs holds up no other.
 """
 
 import logging
+import math
+import threading
 import time
+from collections import Counter
 
 from silo_app.errors import MessageInvalid
 from silo_app.search.breaker import Breaker
@@ -19,6 +22,8 @@ __all__ = ["Line", "reached"]
 
 _log = logging.getLogger(__name__)
 _PROBE_S = 1.0
+_SHARED = 0.75
+"""Of a silo's places, what those who have some share equally; the rest is for askers who come anew."""
 _FAILED = {SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR}
 
 
@@ -46,10 +51,11 @@ class Line:
         self._patience_s = patience_s
         self._transport = transport
         self._in_flight = in_flight
-        self._open: dict[Gathering, None] = {}
+        self._open: dict[Gathering, str] = {}
+        self._lock = threading.Lock()
         self.breaker = Breaker(time.monotonic)
         self._gatherer: Gatherer[Gathering] = Gatherer(
-            self._send, size_of=lambda query: len(query.frame), name=f"ask-{silo}", limit=in_flight
+            self._send, size_of=lambda query: len(query.frame), name=f"ask-{silo}", limit=2 * in_flight
         )
 
     def ask(self, query: Gathering, group: str) -> None:
@@ -57,8 +63,7 @@ class Line:
         if (state := self.breaker.left_alone) is not None:
             query.heard(self._silo, query.state(self._silo, state, "left-alone"))
             return
-        self._open[query] = None
-        if len(self._open) > self._in_flight or not self._gatherer.put(query, group):
+        if not self._admitted(query, group) or not self._gatherer.put(query, group):
             self._heard(query, SiloState.BUSY, "too-many-in-flight")
 
     def probe(self) -> None:
@@ -72,10 +77,24 @@ class Line:
         """Ask nothing more."""
         self._gatherer.close()
 
+    def _admitted(self, query: Gathering, group: str) -> bool:
+        """Take a place, if there is one and it is this asker's to take: a part is always left to who comes next."""
+        with self._lock:
+            askers = Counter(self._open.values())
+            share = math.ceil(_SHARED * self._in_flight / len(askers.keys() | {group}))
+            if len(self._open) >= self._in_flight or askers[group] >= share:
+                return False
+            self._open[query] = group
+            return True
+
+    def _left(self, query: Gathering) -> None:
+        with self._lock:
+            self._open.pop(query, None)
+
     def _send(self, queries: list[Gathering]) -> None:
         current = [query for query in queries if not query.over]
         for query in set(queries) - set(current):
-            self._open.pop(query, None)
+            self._left(query)
         if not current:
             return
         budget_s = max(query.left_s for query in current)
@@ -105,14 +124,15 @@ class Line:
 
     def _read(self, query: Gathering, reply: bytes) -> None:
         try:
-            query.heard(self._silo, read_reply(self._silo, query.request, reply, query.took_ms))
-            self._open.pop(query, None)
+            said = read_reply(self._silo, query.request, reply, query.took_ms)
         except MessageInvalid as error:
             _log.warning("%s sent what is no answer: %s", self._silo, error.problem)
-            self._heard(query, SiloState.ERROR, "answer-invalid")
+            said = query.state(self._silo, SiloState.ERROR, "answer-invalid")
+        self._left(query)
+        query.heard(self._silo, said)
 
     def _heard(self, query: Gathering, state: SiloState, code: str) -> None:
-        self._open.pop(query, None)
+        self._left(query)
         query.heard(self._silo, query.state(self._silo, state, code))
 
     def _judge(self, state: SiloState, budget_s: float) -> None:

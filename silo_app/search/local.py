@@ -19,7 +19,7 @@ from silo_app.search.messages import ErrorMessage
 from silo_app.search.parcels import MAX_PARCEL_BYTES
 from silo_app.search.wire import encode
 
-__all__ = ["MAX_FRAME_BYTES", "MAX_REPLY_BYTES", "FrameServer", "error_frame", "exchange"]
+__all__ = ["MAX_FRAME_BYTES", "MAX_REPLY_BYTES", "Connections", "FrameServer", "error_frame", "exchange"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,24 +41,78 @@ def error_frame(error: SiloscopeError) -> bytes:
 
 
 def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
-    """Send one frame and return the reply.
+    """Send one frame and return the reply, over a connection of its own.
 
     Raises `ProcessFailed` if nobody listens, or there is no reply in time; `MessageInvalid` for a frame of more than
     `MAX_FRAME_BYTES`.
     """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _address(socket_path) as address:
+    return Connections(socket_path, kept=0).exchange(payload, timeout_s)
+
+
+class Connections:
+    """Connections to one socket that are kept for the next frame: neither side then begins anew; for many threads."""
+
+    def __init__(self, path: Path, *, kept: int = 32) -> None:
+        self._path = path
+        self._kept = kept
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        """End what is kept: an asker ends when nobody holds it."""
+        self.close()
+
+    def exchange(self, payload: bytes, timeout_s: float) -> bytes:
+        """Send one frame and return the reply. Raises as the function `exchange` does."""
+        try:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is not None:
+                # one that its listener has ended since, or that an earlier listener left, is no failure
+                with contextlib.suppress(ConnectionError):
+                    if (reply := self._asked(connection, payload, timeout_s)) is not None:
+                        return reply
+            reply = self._asked(self._connected(timeout_s), payload, timeout_s)
+        except TimeoutError:
+            raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(self._path), remedy=_REMEDY) from None
+        except OSError as error:
+            raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(self._path), remedy=_REMEDY) from None
+        if reply is None:
+            raise ProcessFailed("the connection ended without a reply", where=str(self._path), remedy=_REMEDY)
+        return reply
+
+    def close(self) -> None:
+        """End the connections that are kept."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _connected(self, timeout_s: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             connection.settimeout(timeout_s)
-            connection.connect(address)
+            with _address(self._path) as address:
+                connection.connect(address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _asked(self, connection: socket.socket, payload: bytes, timeout_s: float) -> bytes | None:
+        reply = None
+        try:
+            connection.settimeout(timeout_s)
             _send(connection, payload, MAX_FRAME_BYTES)
             reply = _receive(connection, MAX_REPLY_BYTES)
-    except TimeoutError:
-        raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(socket_path), remedy=_REMEDY) from None
-    except OSError as error:
-        raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(socket_path), remedy=_REMEDY) from None
-    if reply is None:
-        raise ProcessFailed("the connection ended without a reply", where=str(socket_path), remedy=_REMEDY)
-    return reply
+        finally:
+            with self._lock:
+                keep = reply is not None and len(self._idle) < self._kept
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+        return reply
 
 
 class FrameServer:
