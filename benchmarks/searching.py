@@ -26,7 +26,6 @@ from silo_app.catalogue import Catalogue, ViewKeys, ViewRecord
 from silo_app.catalogue.writing import CatalogueWriter as Writer
 from silo_app.config import SiloHome
 from silo_app.errors import SiloscopeError
-from silo_app.flare.console import Console, stage_job
 from silo_app.index.generations import building, publish
 from silo_app.search.ask import Asker, search_embedding
 
@@ -86,16 +85,22 @@ class Lab:
     @classmethod
     @contextmanager
     def running(cls, root: Path, views: int) -> Iterator["Lab"]:
-        """Provision, fill and start it in `root`, submit the search job, and end it all with the block."""
+        """Provision, fill and start it in `root`, with a search job that is kept running, and end it all with the block."""
         silos = [{"name": f"hospital-{letter}"} for letter in "abc"[:SILOS]]
-        content = {"name": "bench", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@bench.example"}]}
+        content = {
+            "name": "bench",
+            "server": {"port": 0},
+            "silos": silos,
+            "researchers": [{"name": "lead@bench.example"}],
+            "keep": ["search"],
+        }
         kits.provision(Consortium.model_validate(content), root / "consortium")
         lab = cls(Federation.load(root / "consortium"), views)
         for number, silo in enumerate(lab.federation.silos):
             stock(lab.home(silo), number + 1, views)
         try:
             lab.federation.up()
-            lab.submit()
+            lab.await_answers()
             yield lab
         finally:
             lab.federation.down()
@@ -111,16 +116,7 @@ class Lab:
             stock(self.home(silo), number + 1, views)
             self.federation.stop(f"{silo}.index")
             self.federation.start(f"{silo}.index")
-        self._await_answers()
-
-    def submit(self) -> None:
-        """Submit the search job and wait until every silo answers."""
-        with (
-            Console.open(self.federation.admin_kit) as console,
-            stage_job(kits.jobs_folder() / "search", {}) as job,
-        ):
-            console.submit(job)
-        self._await_answers()
+        self.await_answers()
 
     def askers(self) -> list[Asker]:
         """Return an asker of every silo."""
@@ -153,18 +149,20 @@ class Lab:
     def _participants(self) -> list[str]:
         return [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
 
-    def _await_answers(self) -> None:
+    def await_answers(self) -> None:
+        """Wait until every silo asks, and all answer from the generation in use."""
         end, query = time.monotonic() + _READY_S, unit_vectors(99, 1)
-        while self.load(query, 1).states.get("answered", 0) < SILOS or any(
-            self._indexed(asker, query[0]) != self._cases for asker in self.askers()
-        ):
+        while any(self._indexed(asker, query[0]) != self._cases for asker in self.askers()):
             if time.monotonic() > end:
                 raise TimeoutError("the silos do not answer")
             time.sleep(0.5)
 
     @staticmethod
     def _indexed(asker: Asker, query: NDArray[np.float32]) -> int:
-        result = search_embedding(asker, query, encoder_version=ENCODER)
+        try:
+            result = search_embedding(asker, query, encoder_version=ENCODER)
+        except SiloscopeError:
+            return 0
         return min(report.indexed for report in result.silos)
 
     @property
