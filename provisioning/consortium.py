@@ -86,6 +86,8 @@ class Consortium(_Settings):
     operator: Person = Person(name="admin@siloscope.example", role="project_admin")
     anchor: str = Field(default="anchor", pattern=NAME)
     """A site without data beside the server: NVFlare wants every job, the search job too, to have one."""
+    keep: tuple[Literal["search"], ...] = ()
+    """Jobs that `consortium up` keeps running: submitted again whenever server or job were killed."""
 
     @field_validator("operator")
     @classmethod

@@ -23,10 +23,10 @@ _LEFT_RUNNING = "30"
 
 @dataclass(frozen=True)
 class Part:
-    """One process: the server, a site's NVFlare process, or a silo's index process."""
+    """One process: the server, a site's NVFlare process, a silo's index process, or what keeps a job running."""
 
     name: str
-    """`server`, the site's name, or the silo's name with `.index`."""
+    """`server`, the site's name, the silo's name with `.index`, or `keep-` with a job's name."""
     participant: str
     kit: Path
     command: tuple[str, ...]
@@ -53,6 +53,7 @@ def parts(consortium: Consortium, root: Path) -> list[Part]:
     found = [_server(consortium, root / SERVER), *(_site(root / name, organisation) for name, organisation in sites)]
     if has_silo_command():
         found += [_index(root / name) for name in consortium.silo_names]
+        found += [_keeper(root / consortium.people[0].name, job) for job in consortium.keep]
     return found
 
 
@@ -95,6 +96,26 @@ def _index(kit: Path) -> Part:
         command=(sys.executable, "-m", _SILO_COMMAND, "serve", "--silo", str(kit)),
         log=kit / "log" / "index.txt",
         socket=_silo_home(kit).index_socket,
+    )
+
+
+def _keeper(kit: Path, job: str) -> Part:
+    return Part(
+        name=f"keep-{job}",
+        participant=kit.name,
+        kit=kit,
+        command=(
+            sys.executable,
+            "-m",
+            _SILO_COMMAND,
+            "job",
+            "keep",
+            str(kit / "transfer" / "jobs" / job),
+            "--admin",
+            str(kit),
+        ),
+        log=kit / "log" / f"keep-{job}.txt",
+        said_when_ready=f"keeping {job} running",
     )
 
 

@@ -25,6 +25,7 @@ __all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
 PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
 SIGNATURE_LIMIT = 1024
+_MOST_REMEMBERED = 256
 ROLE_OF_A_SILO = ("", "client")  # NVFlare leaves a silo's role empty, or writes "client" (`nvflare cert approve`)
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
 
@@ -64,6 +65,8 @@ class Trust:
 
     root: x509.Certificate
     servers: frozenset[str] = frozenset()
+    _issued: dict[bytes, x509.Certificate] = field(default_factory=dict, repr=False, compare=False)
+    """Certificates that the root was found to have issued: that never changes, and takes most of a verification."""
 
     @classmethod
     def of_root(cls, file: Path) -> Self:
@@ -76,8 +79,9 @@ class Trust:
         Raises `MessageInvalid` for what is no signed message, `SignatureInvalid` for what does not verify.
         """
         certificate_der, payload, signature = _unpack(signed, limit)
-        certificate = _parse(certificate_der)
-        signer = self.signer_of(certificate)
+        certificate = self._issued.get(certificate_der) or _parse(certificate_der)
+        signer = self._signer_of(certificate, issued=certificate_der in self._issued)
+        self._remember(certificate_der, certificate)
         if not _matches(certificate, signature, _statement(context, certificate_der, payload)):
             raise SignatureInvalid(
                 f"the signature of {signer.name} is not of this content",
@@ -87,8 +91,16 @@ class Trust:
 
     def signer_of(self, certificate: x509.Certificate) -> Signer:
         """Return whom `certificate` names; raise `SignatureInvalid` unless the root issued it and it is valid now."""
+        return self._signer_of(certificate, issued=False)
+
+    def _remember(self, der: bytes, certificate: x509.Certificate) -> None:
+        if len(self._issued) >= _MOST_REMEMBERED:
+            self._issued.clear()
+        self._issued[der] = certificate
+
+    def _signer_of(self, certificate: x509.Certificate, *, issued: bool) -> Signer:
         name = _common_name(certificate)
-        if reason := _distrust(certificate, self.root):
+        if reason := _out_of_date(certificate, self.root) if issued else _distrust(certificate, self.root):
             raise SignatureInvalid(
                 f"the certificate of {name!r} {reason}",
                 remedy="Nothing was used. Ask the provisioner of the federation whether this participant is one of it.",
@@ -198,11 +210,15 @@ def _matches(certificate: x509.Certificate, signature: bytes, statement: bytes) 
 
 def _distrust(certificate: x509.Certificate, root: x509.Certificate) -> str:
     """Return why a certificate is not believed, or ""."""
-    now = datetime.now(UTC)
     try:
         certificate.verify_directly_issued_by(root)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return "was not issued by this federation's root"
+    return _out_of_date(certificate, root)
+
+
+def _out_of_date(certificate: x509.Certificate, root: x509.Certificate) -> str:
+    now = datetime.now(UTC)
     if now > certificate.not_valid_after_utc or now > root.not_valid_after_utc:
         return f"(or its root's) expired at {min(certificate.not_valid_after_utc, root.not_valid_after_utc)}"
     if now < certificate.not_valid_before_utc:

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,14 @@ class AuditLog:
 
     def append(self, event: str, fields: Mapping[str, Value]) -> None:
         """Write one record and return when it is on disk."""
+        self.append_all([(event, fields)])
+
+    def append_all(self, records: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
+        """Write records, events with their fields, and return when all of them are on disk."""
         with self._writing:
-            self._append(event, fields)
-            self._written += 1
+            for event, fields in records:
+                self._append(event, fields)
+                self._written += 1
             mine, descriptor = self._written, self._descriptor
         with self._syncing:
             if self._synced >= mine:

@@ -1,7 +1,7 @@
 """The catalogue as its readers see it: views, cases, counts, refusals."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,8 @@ _VIEWS = """
     FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient
 """
 
+_MOST_NAMED = 500
+"""Values that one statement of SQLite may name, well below its limit."""
 _FINDINGS = {finding.value: finding for finding in Finding}
 """Looked up millions of times; `Finding(name)` takes ten times as long."""
 
@@ -70,6 +72,15 @@ class Catalogue:
     def card(self, case: CaseId) -> View | None:
         """Return the first view of a case that is still present, or None."""
         return next(iter(self.views_of(case)), None)
+
+    def cards(self, cases: Sequence[CaseId]) -> dict[CaseId, View]:
+        """Return what `card` does for many cases, in less time; without those that the silo does not hold."""
+        found: dict[CaseId, View] = {}
+        for start in range(0, len(cases), _MOST_NAMED):
+            named = tuple(cases[start : start + _MOST_NAMED])
+            for view in self._views(f"WHERE v.case_id IN ({', '.join('?' * len(named))})", named):
+                found.setdefault(view.case, view)
+        return found
 
     def patient_cases(self, patient: PatientKey) -> list[CaseId]:
         """Return the cases of one patient that have views, in a fixed order."""

@@ -135,6 +135,28 @@ def watch(job: str, admin: AdminOption, timeout: Annotated[float, typer.Option(h
 
 
 @app.command()
+def keep(folder: Annotated[Path, typer.Argument(help="The job's folder: jobs/search.")], admin: AdminOption) -> None:
+    """Keep a long-running job running until this is ended: after a crash of server or job it is submitted again.
+
+    Whoever runs the federation leaves this running beside the server (`consortium up` does, where consortium.yaml says
+    `keep: [search]`). Where it runs twice, one job remains: the newest.
+
+    Example:
+        silo job keep jobs/search --admin consortium/lead@example.org
+    """
+    import signal
+    import threading
+
+    from silo_app.flare.keeper import keep as keep_running
+
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    _people.print(f"keeping {folder.name} running", highlight=False)
+    keep_running(admin, folder, tell=lambda line: _people.print(line, highlight=False, soft_wrap=True), ended=over.wait)
+
+
+@app.command()
 def abort(job: str, admin: AdminOption) -> None:
     """End a running job.
 

@@ -84,6 +84,10 @@ class Console:
         """Return the newest jobs first."""
         return [_state(meta) for meta in self._session.list_jobs(detailed=True, limit=limit, reverse=True)]
 
+    def running(self) -> set[str]:
+        """Return the ids of the jobs that have a process at the server now, whatever the list says."""
+        return {str(job.job_id) for job in self._session.get_system_info().job_info}
+
     def state(self, job: str) -> JobState:
         """Return one job's state. Raises `JobFailed` if the server does not know it."""
         try:

@@ -19,12 +19,13 @@ from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
-from silo_app.search.local import FrameServer, error_frame, exchange
+from silo_app.search.courier import Courier
+from silo_app.search.envelope import budget_of
+from silo_app.search.local import Connections, FrameServer, error_frame
 
 _log = logging.getLogger(__name__)
-_ASK_LIMIT_S = 30.0
-"""The broker's deadline is far shorter; this only frees the thread of an index process that hangs."""
-_QUERY_LIMIT_S = 60.0
+_MARGIN_S = 0.15
+"""How much longer than its own budget anybody waits for a query here; the broker ends before that budget does."""
 _THREADS = 32
 _BROKER_PREFIX = "server."
 
@@ -58,6 +59,8 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
             """Say whether the process of a job runs here; without a job, whether this one does."""
             return words.HERE if not job or job.decode() in engine.get_all_job_ids() else words.ENDED
 
+        self._index = Connections(self._home.index_socket)
+        self._courier = Courier(self._to_broker)
         cells.listen(self._core, words.TOPIC_ALIVE, alive, pool)
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
@@ -76,21 +79,29 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
     def _asked(self, origin: str, payload: bytes) -> bytes:
         """Let the silo's index process answer; it verifies who asks."""
         del origin
-        return exchange(self._home.index_socket, payload, timeout_s=_ASK_LIMIT_S)
+        return self._index.exchange(payload, budget_of(payload) / 1000 + _MARGIN_S)
 
     def _query(self, frame: bytes) -> bytes:
-        """Pass a query of this hospital to the broker."""
+        """Pass a query of this hospital to the broker, gathered with others on the way."""
+        try:
+            return self._courier.ask(frame, budget_of(frame) / 1000 + _MARGIN_S)
+        except BrokerUnreachable as error:
+            return error_frame(error)
+
+    def _to_broker(self, message: bytes, timeout_s: float) -> bytes:
         with self._lock:
             broker = self._broker
         if not broker:
-            return error_frame(_no_broker("no broker has announced itself yet"))
+            raise _no_broker("no broker has announced itself yet")
         try:
-            return cells.request(self._core, words.TOPIC_QUERY, broker, frame, _QUERY_LIMIT_S)
-        except (cells.CellTimeout, cells.CellUnreachable):
+            return cells.request(self._core, words.TOPIC_QUERY, broker, message, timeout_s)
+        except cells.CellTimeout:
+            raise _no_broker("the broker does not answer in time") from None
+        except cells.CellUnreachable:
             with self._lock:
                 if self._broker == broker:
                     self._broker = ""  # the next announcement, within seconds, names the living one
-            return error_frame(_no_broker("the broker does not answer"))
+            raise _no_broker("the broker is not there") from None
 
 
 def _no_broker(problem: str) -> BrokerUnreachable:

@@ -1,5 +1,6 @@
 """An exact gallery in FAISS: inner product over half-precision vectors, two bytes a component, read by memory map."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,24 @@ class FaissGallery:
             if wanted == self.views or self._is_certain(hits, k, float(approximate[0, -1])):
                 return hits
             wanted = min(self.views, 2 * wanted)
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS."""
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        wanted = min(self.views, max(counts) + 16)
+        if not wanted or queries.shape[1] != self.dimension:
+            return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+        approximate, rows = self._index.search(np.ascontiguousarray(queries, np.float32), wanted)
+        return [
+            self._settled(query, k, found, float(last))
+            for query, k, found, last in zip(queries, counts, rows, approximate[:, -1], strict=True)
+        ]
+
+    def _settled(self, query: Embedding, k: int, rows: NDArray[np.int64], last: float) -> list[Hit]:
+        hits = rank_cases(*self._scored(rows.astype(np.int64), query), k)
+        return hits if len(rows) == self.views or self._is_certain(hits, k, last) else self.search(query, k)
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

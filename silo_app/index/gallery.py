@@ -3,7 +3,7 @@
 A case has one or more views; its similarity is that of its nearest view.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,10 @@ class GalleryIndex(Protocol):
 
     def search(self, query: Embedding, k: int) -> list[Hit]:
         """Return the nearest `k` cases to a unit vector, float32 (D,)."""
+        ...
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        """Return what `search` does for each of many unit vectors, float32 (n, D), with its own `k`, in less time."""
         ...
 
     def case_of(self, row: int) -> CaseId:

@@ -221,5 +221,8 @@ def _collections(root: Path) -> set[str]:
     return named
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)  # a temporary file of `durable`

@@ -6,6 +6,7 @@ what can be lost is a case whose list was not scanned. How many lists are scanne
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ class IvfGallery:
             if len(hits) == k or (lists >= self._index.nlist and (len(rows) < wanted or wanted == self.views)):
                 return hits
             wanted, lists = min(self.views, 4 * wanted), min(int(self._index.nlist), 4 * lists)
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D)."""
+        return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

@@ -5,7 +5,7 @@ vector, so that a case has the same score wherever it is held (https://milvus.io
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,10 @@ class MilvusGallery:
             if wanted >= most or (len(hits) == k and hits[-1].score > scores.min() + _DOUBT):
                 return hits
             wanted = min(most, 4 * wanted)
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D)."""
+        return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

@@ -3,6 +3,7 @@
 The image never leaves this process; what leaves the hospital is one unit vector, and who asks why.
 """
 
+import functools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
 from silo_app.search.envelope import seal
-from silo_app.search.local import exchange
+from silo_app.search.local import Connections
 from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
 from silo_app.search.wire import decode, encode
 
@@ -25,8 +26,8 @@ __all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
 _M = TypeVar("_M", bound=Message)
 
 DEFAULT_BUDGET_MS = 1000
-_ANSWER_MARGIN_S = 5.0
-"""How much longer than the silos' budget the asker waits for the broker."""
+_ANSWER_MARGIN_S = 0.2
+"""How much longer than the silos' budget the asker waits; the gateway gives up a little sooner, and says why."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,13 @@ class Asker:
             },
         )
 
+    @functools.cached_property
+    def _gateway(self) -> Connections:
+        return Connections(self.socket)
+
     def _reply(self, frame: bytes, expected: type[_M], budget_ms: int) -> _M:
         try:
-            reply = exchange(self.socket, frame, budget_ms / 1000 + _ANSWER_MARGIN_S)
+            reply = self._gateway.exchange(frame, budget_ms / 1000 + _ANSWER_MARGIN_S)
         except ProcessFailed as error:
             raise _no_gateway(self.socket, error) from None
         message = decode(reply, expected, ErrorMessage)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from silo_app.cases import CaseId, EncoderVersion, View
@@ -86,11 +87,19 @@ class OpenCatalogue:
     def view_of(self, case: CaseId) -> View | None:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
         with self._lock:  # one connection: SQLite would order the threads itself, less politely
-            inode = self._path.stat().st_ino if self._path.exists() else 0
-            if self._opened is None or inode != self._inode:
-                self._close()
-                self._opened, self._inode = Catalogue.open(self._path), inode
-            return self._opened.card(case)
+            return self._current().card(case)
+
+    def views_of(self, cases: Sequence[CaseId]) -> dict[CaseId, View]:
+        """Return what `view_of` does for many cases at one moment, without those that were recalled. Raises alike."""
+        with self._lock:
+            return self._current().cards(cases)
+
+    def _current(self) -> Catalogue:
+        inode = self._path.stat().st_ino if self._path.exists() else 0
+        if self._opened is None or inode != self._inode:
+            self._close()
+            self._opened, self._inode = Catalogue.open(self._path), inode
+        return self._opened
 
     def close(self) -> None:
         """Close it; a later look-up opens it again."""

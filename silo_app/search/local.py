@@ -16,13 +16,16 @@ from pathlib import Path
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import MessageInvalid, NotReady, ProcessFailed, SiloscopeError
 from silo_app.search.messages import ErrorMessage
+from silo_app.search.parcels import MAX_PARCEL_BYTES
 from silo_app.search.wire import encode
 
-__all__ = ["MAX_FRAME_BYTES", "FrameServer", "error_frame", "exchange"]
+__all__ = ["MAX_FRAME_BYTES", "MAX_REPLY_BYTES", "Connections", "FrameServer", "error_frame", "exchange"]
 
 _log = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_REPLY_BYTES = MAX_PARCEL_BYTES + 4096
+"""The answers to many queries may come in one frame."""
 _LENGTH = 4
 _LONGEST_ADDRESS = 100
 """Bytes; sun_path of unix(7) has 108 with the terminating zero."""
@@ -38,24 +41,78 @@ def error_frame(error: SiloscopeError) -> bytes:
 
 
 def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
-    """Send one frame and return the reply.
+    """Send one frame and return the reply, over a connection of its own.
 
     Raises `ProcessFailed` if nobody listens, or there is no reply in time; `MessageInvalid` for a frame of more than
     `MAX_FRAME_BYTES`.
     """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _address(socket_path) as address:
+    return Connections(socket_path, kept=0).exchange(payload, timeout_s)
+
+
+class Connections:
+    """Connections to one socket that are kept for the next frame: neither side then begins anew; for many threads."""
+
+    def __init__(self, path: Path, *, kept: int = 32) -> None:
+        self._path = path
+        self._kept = kept
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        """End what is kept: an asker ends when nobody holds it."""
+        self.close()
+
+    def exchange(self, payload: bytes, timeout_s: float) -> bytes:
+        """Send one frame and return the reply. Raises as the function `exchange` does."""
+        try:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is not None:
+                # one that its listener has ended since, or that an earlier listener left, is no failure
+                with contextlib.suppress(ConnectionError):
+                    if (reply := self._asked(connection, payload, timeout_s)) is not None:
+                        return reply
+            reply = self._asked(self._connected(timeout_s), payload, timeout_s)
+        except TimeoutError:
+            raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(self._path), remedy=_REMEDY) from None
+        except OSError as error:
+            raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(self._path), remedy=_REMEDY) from None
+        if reply is None:
+            raise ProcessFailed("the connection ended without a reply", where=str(self._path), remedy=_REMEDY)
+        return reply
+
+    def close(self) -> None:
+        """End the connections that are kept."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _connected(self, timeout_s: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             connection.settimeout(timeout_s)
-            connection.connect(address)
-            _send(connection, payload)
-            reply = _receive(connection)
-    except TimeoutError:
-        raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(socket_path), remedy=_REMEDY) from None
-    except OSError as error:
-        raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(socket_path), remedy=_REMEDY) from None
-    if reply is None:
-        raise ProcessFailed("the connection ended without a reply", where=str(socket_path), remedy=_REMEDY)
-    return reply
+            with _address(self._path) as address:
+                connection.connect(address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _asked(self, connection: socket.socket, payload: bytes, timeout_s: float) -> bytes | None:
+        reply = None
+        try:
+            connection.settimeout(timeout_s)
+            _send(connection, payload, MAX_FRAME_BYTES)
+            reply = _receive(connection, MAX_REPLY_BYTES)
+        finally:
+            with self._lock:
+                keep = reply is not None and len(self._idle) < self._kept
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+        return reply
 
 
 class FrameServer:
@@ -111,8 +168,8 @@ class FrameServer:
         try:
             with connection:
                 connection.settimeout(_IDLE_S)
-                while self._listener is not None and (frame := _receive(connection)) is not None:
-                    _send(connection, self._answer(frame))
+                while self._listener is not None and (frame := _receive(connection, MAX_FRAME_BYTES)) is not None:
+                    _send(connection, self._answer(frame), MAX_REPLY_BYTES)
         except MessageInvalid as error:
             _log.warning("a connection was ended: %s", error.problem)
         except OSError:
@@ -173,20 +230,20 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _send(connection: socket.socket, payload: bytes) -> None:
-    if len(payload) > MAX_FRAME_BYTES:
-        raise _too_large(len(payload))
+def _send(connection: socket.socket, payload: bytes, largest: int) -> None:
+    if len(payload) > largest:
+        raise _too_large(len(payload), largest)
     connection.sendall(len(payload).to_bytes(_LENGTH, "big") + payload)
 
 
-def _receive(connection: socket.socket) -> bytes | None:
+def _receive(connection: socket.socket, largest: int) -> bytes | None:
     """Return the next frame, or None if the other side ended the connection."""
     head = _exactly(connection, _LENGTH)
     if head is None:
         return None
     length = int.from_bytes(head, "big")
-    if length > MAX_FRAME_BYTES:
-        raise _too_large(length)
+    if length > largest:
+        raise _too_large(length, largest)
     return _exactly(connection, length)
 
 
@@ -207,9 +264,9 @@ def _end(connection: socket.socket) -> None:
         connection.close()
 
 
-def _too_large(size: int) -> MessageInvalid:
+def _too_large(size: int, largest: int) -> MessageInvalid:
     return MessageInvalid(
-        f"a frame of {size} bytes; the largest allowed is {MAX_FRAME_BYTES}",
+        f"a frame of {size} bytes; the largest allowed is {largest}",
         where="frame",
         remedy="Both sides must run the same version of Siloscope.",
     )

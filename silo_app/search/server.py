@@ -9,8 +9,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from silo_app.audit.log import AuditLog, last_records
+from silo_app.audit.log import AuditLog, Value, last_records
 from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
@@ -22,9 +23,11 @@ from silo_app.search.current import CurrentGallery, OpenCatalogue
 from silo_app.search.envelope import open_request
 from silo_app.search.local import FrameServer
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer
+from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
+from silo_app.search.together import Together, fitting, search_together
 from silo_app.search.wire import encode
 
 __all__ = ["IndexProcess"]
@@ -33,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 Request = SearchRequest | PrivateRequest | CardsRequest
 Reply = SiloAnswer | PrivateAnswer | CardsAnswer | Refusal
+_Event = tuple[str, dict[str, Value]]
 
 
 class IndexProcess:
@@ -79,91 +83,156 @@ class IndexProcess:
         self._audit.close()
 
     def answer_frame(self, frame: bytes) -> bytes:
-        """Return the answer to a signed request, or a refusal, as bytes; raises nothing."""
+        """Return the answer to a signed request, or a refusal, as bytes; of a parcel, a parcel. Raises nothing."""
+        if not is_parcel(frame):
+            return self._answered([_Case(frame)])[0]
+        try:
+            contents = unpack(frame).contents
+        except MessageInvalid:
+            return self._answered([_Case(frame)])[0]
+        replies = self._answered([_Case(content.body, content.budget_ms / 1000) for content in contents])
+        return pack(Parcel(tuple(Content(content.number, reply) for content, reply in fitting(contents, replies))))
+
+    def _answered(self, cases: list["_Case"]) -> list[bytes]:
+        """Verify, decide, search, record and only then answer; what one case does harms no other."""
         start = time.perf_counter()
-        request: Request | None = None
+        for case in cases:
+            self._guarded(case, self._understood)
+        self._searched([case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)], start)
+        for case in cases:
+            if case.reply is None:
+                self._guarded(case, self._privately)
+        return self._recorded(cases, start)
+
+    def _understood(self, case: "_Case") -> None:
+        case.request = open_request(self._trust, case.frame)
+        if code := self._seen.refusal(case.request, self._clock()):
+            case.reply = self._refuse(case.request, code)
+
+    def _privately(self, case: "_Case") -> None:
+        if isinstance(case.request, PrivateRequest):
+            case.reply = self._private.scores(case.request, self._gallery.get(), self._clock())
+        elif isinstance(case.request, CardsRequest):
+            case.reply = self._private.cards(case.request, self._clock())
+
+    def _searched(self, cases: list["_Case"], start: float) -> None:
+        """Search for all together when there is a free processor; busy for whom there is none within its budget."""
+        if not cases:
+            return
+        longest_s = max(case.left_s(start) for case in cases)
+        placed = self._places.acquire(timeout=max(0.0, longest_s))
         try:
-            request = open_request(self._trust, frame)
-            reply = self._refusal(request) or self._replied(request, start)
-        except SignatureInvalid as error:
-            _log.warning("a request was refused: %s", error.problem)
-            reply = Refusal.of(self._silo, RefusalCode.SIGNATURE_INVALID)
-        except MessageInvalid as error:
-            _log.warning("a request was refused: %s", error.problem)
-            reply = Refusal.of(self._silo, RefusalCode.MESSAGE_INVALID)
-        except IndexDamaged as error:
-            _log.error("a request was refused: %s", error)
-            reply = self._refuse(request, RefusalCode.INDEX_DAMAGED)
-        except NotReady as error:
-            _log.error("a request was refused: %s", error)
-            reply = self._refuse(request, RefusalCode.NOT_READY)
-        except Exception:  # noqa: BLE001  (whatever fails for one query, the next one is answered)
-            _log.exception("a request was not answered")
-            reply = self._refuse(request, RefusalCode.INTERNAL)
-        return self._recorded(request, reply, start)
+            for case in cases:
+                if not placed or case.left_s(start) <= 0:
+                    case.reply = self._refuse(case.request, RefusalCode.BUSY)
+            asked = [case for case in cases if case.reply is None]
+            self._search_together(asked)
+            for case in asked:
+                self._guarded(case, self._search)
+        finally:
+            if placed:
+                self._places.release()
 
-    def _refusal(self, request: Request) -> Refusal | None:
-        code = self._seen.refusal(request, self._clock())
-        return self._refuse(request, code) if code else None
-
-    def _replied(self, request: Request, start: float) -> Reply:
-        if isinstance(request, PrivateRequest):
-            return self._private.scores(request, self._gallery.get(), self._clock())
-        if isinstance(request, CardsRequest):
-            return self._private.cards(request, self._clock())
-        return self._searched(request, start)
-
-    def _searched(self, request: SearchRequest, start: float) -> SiloAnswer | Refusal:
-        """Search when there is a free processor; busy if there is none within the query's budget."""
-        left = request.budget_ms / 1000 - (time.perf_counter() - start)
-        if not self._places.acquire(timeout=max(0.0, left)):
-            return self._refuse(request, RefusalCode.BUSY)
+    def _search_together(self, cases: list["_Case"]) -> None:
+        """Look at the index once for all; if that fails, each is searched for alone, and fails alone."""
+        requests = [case.request for case in cases if isinstance(case.request, SearchRequest)]
         try:
-            return answer(
-                request,
-                self._gallery.get(),
+            gallery = self._gallery.get()
+            found = search_together(gallery, requests, self._settings, self._catalogue) if gallery else None
+        except Exception as error:  # noqa: BLE001  (whatever it is, it comes again where it belongs)
+            _log.warning("requests were not searched for together: %s", type(error).__name__)
+            return
+        for case in cases:
+            case.found = found
+
+    def _search(self, case: "_Case") -> None:
+        if isinstance(case.request, SearchRequest):
+            case.reply = answer(
+                case.request,
+                case.found.gallery if case.found else self._gallery.get(),
                 silo=self._silo,
-                view_of=self._catalogue.view_of,
+                view_of=case.found.view_of if case.found else self._catalogue.view_of,
                 settings=self._settings,
             )
-        finally:
-            self._places.release()
+
+    def _guarded(self, case: "_Case", step: Callable[["_Case"], None]) -> None:
+        """Do one step for one case; whatever fails becomes that case's refusal."""
+        try:
+            step(case)
+        except SignatureInvalid as error:
+            _log.warning("a request was refused: %s", error.problem)
+            case.reply = Refusal.of(self._silo, RefusalCode.SIGNATURE_INVALID)
+        except MessageInvalid as error:
+            _log.warning("a request was refused: %s", error.problem)
+            case.reply = Refusal.of(self._silo, RefusalCode.MESSAGE_INVALID)
+        except IndexDamaged as error:
+            _log.error("a request was refused: %s", error)
+            case.reply = self._refuse(case.request, RefusalCode.INDEX_DAMAGED)
+        except NotReady as error:
+            _log.error("a request was refused: %s", error)
+            case.reply = self._refuse(case.request, RefusalCode.NOT_READY)
+        except Exception:  # noqa: BLE001  (whatever fails for one query, the next one is answered)
+            _log.exception("a request was not answered")
+            case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
 
     def _refuse(self, request: Request | None, code: RefusalCode) -> Refusal:
         return Refusal.of(self._silo, code, query_id=request.query_id if request else "")
 
-    def _recorded(self, request: Request | None, reply: Reply, start: float) -> bytes:
-        """Return the reply as bytes once it is in the audit log; without a record nothing is released."""
+    def _recorded(self, cases: list["_Case"], start: float) -> list[bytes]:
+        """Return the replies as bytes once they are in the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
+        replies = [case.reply or self._refuse(case.request, RefusalCode.INTERNAL) for case in cases]
         try:
-            self._record(request, reply, took_us)
+            self._audit.append_all(
+                [_record(case.request, reply, took_us) for case, reply in zip(cases, replies, strict=True)]
+            )
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
-            return encode(self._refuse(request, RefusalCode.INTERNAL))
-        return encode(
-            reply.model_copy(update={"took_us": took_us}) if isinstance(reply, SiloAnswer | PrivateAnswer) else reply
-        )
+            return [encode(self._refuse(case.request, RefusalCode.INTERNAL)) for case in cases]
+        return [
+            encode(reply.model_copy(update={"took_us": took_us}) if isinstance(reply, SiloAnswer | PrivateAnswer) else reply)
+            for reply in replies
+        ]
 
-    def _record(self, request: Request | None, reply: Reply, took_us: int) -> None:
-        asked: dict[str, str | int | float | bool | list[str] | None] = {"took_us": took_us}
-        if request is not None:
-            asked |= {
-                "query": request.query_id,
-                "mode": "plain" if isinstance(request, SearchRequest) else "private",
-                "asker": request.asker,
-                "user": request.user,
-                "purpose": request.purpose,
-            }
-        if isinstance(request, SearchRequest):
-            asked["k"] = request.k
-        if isinstance(request, SearchRequest | PrivateRequest):
-            asked["encoder"] = request.encoder_version
-        if isinstance(reply, Refusal):
-            self._audit.append("refusal", {**asked, "code": reply.code.value})
-        elif isinstance(reply, PrivateAnswer):
-            self._audit.append("scored", {**asked, "generation": reply.generation, "views": reply.views})
-        elif isinstance(reply, CardsAnswer):
-            self._audit.append("answer", {**asked, "released": [hit.case for hit in reply.hits]})
-        else:
-            released: list[str] = [hit.case for hit in reply.hits]
-            self._audit.append("answer", {**asked, "generation": reply.generation, "released": released})
+
+@dataclass(eq=False)
+class _Case:
+    """One request on its way through."""
+
+    frame: bytes
+    budget_s: float = 0.0
+    """What the relay says is left; 0 where it says nothing."""
+    request: Request | None = None
+    reply: Reply | None = None
+    found: Together | None = None
+    """What was found for all that came together."""
+
+    def left_s(self, start: float) -> float:
+        """Return what is left of its budget."""
+        given_s = self.request.budget_ms / 1000 if self.request else 0.0
+        return min(given_s, self.budget_s or given_s) - (time.perf_counter() - start)
+
+
+def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
+    """Return what the audit log says of a request and its reply."""
+    asked: dict[str, Value] = {"took_us": took_us}
+    if request is not None:
+        asked |= {
+            "query": request.query_id,
+            "mode": "plain" if isinstance(request, SearchRequest) else "private",
+            "asker": request.asker,
+            "user": request.user,
+            "purpose": request.purpose,
+        }
+    if isinstance(request, SearchRequest):
+        asked["k"] = request.k
+    if isinstance(request, SearchRequest | PrivateRequest):
+        asked["encoder"] = request.encoder_version
+    if isinstance(reply, Refusal):
+        return "refusal", {**asked, "code": reply.code.value}
+    if isinstance(reply, PrivateAnswer):
+        return "scored", {**asked, "generation": reply.generation, "views": reply.views}
+    released: list[str] = [hit.case for hit in reply.hits]
+    if isinstance(reply, CardsAnswer):
+        return "answer", {**asked, "released": released}
+    return "answer", {**asked, "generation": reply.generation, "released": released}

@@ -21,6 +21,7 @@ from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.envelope import open_request, seal
 from silo_app.search.messages import SearchRequest, unit_embedding
+from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.transport import SiloLate, SiloUnreachable
 from silo_app.search.wire import encode
 
@@ -110,6 +111,9 @@ class BruteForceGallery:
     def search(self, query, k):
         return rank_cases(self.names, exact_scores(self.stored, query), k)
 
+    def search_many(self, queries, counts):
+        return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+
 
 def unit_rows(rng, count, dimension=DIMENSION):
     vectors = rng.standard_normal((count, dimension))
@@ -143,6 +147,9 @@ class SimulatedSilo:
     settings: ReleaseSettings = field(default_factory=lambda: ReleaseSettings(min_gallery=1, max_hits=1000))
 
     def handle(self, frame: bytes) -> bytes:
+        if is_parcel(frame):
+            contents = unpack(frame).contents
+            return pack(Parcel(tuple(Content(content.number, self.handle(content.body)) for content in contents)))
         request = open_request(self.identity.trust, frame)
         cases = SearchableCases(generation="000001", encoder_version=self.encoder, index=self.gallery)
         return encode(answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings))

@@ -98,7 +98,7 @@ def test_the_audit_log_holds_no_embedding_and_no_identifier(silo, start, ask):
 
 def test_without_an_audit_record_nothing_is_released(silo, start, ask):
     process = start(silo.home)
-    process._audit.append = lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    process._audit.append_all = lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     assert ask(silo).code is RefusalCode.INTERNAL
 
 

@@ -16,7 +16,6 @@ from silo_app.cases import Embedding, EncoderVersion
 from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
-from silo_app.search.broker import STATE_OF_CODE
 from silo_app.search.envelope import seal
 from silo_app.search.messages import (
     MAX_HITS,
@@ -34,6 +33,7 @@ from silo_app.search.messages import (
 )
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
+from silo_app.search.replies import STATE_OF_CODE
 from silo_app.search.wire import decode
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]

@@ -1,0 +1,249 @@
+"""A real federation with synthetic galleries, asked over mutual TLS: latency, throughput, and what the way itself costs.
+
+A server, its anchor and three silos on the loopback interface of this machine, as `consortium up` starts them. Galleries are
+random unit vectors, five views a case, published as generations; every query is signed, verified, decided, audited.
+"""
+
+import secrets
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from provisioning import kits
+from provisioning.consortium import Consortium
+from provisioning.federation import Federation
+from silo_app import config
+from silo_app.cases import CaseId, EncoderVersion, PatientKey, Split, ViewPosition
+from silo_app.catalogue import Catalogue, ViewKeys, ViewRecord
+from silo_app.catalogue.writing import CatalogueWriter as Writer
+from silo_app.config import SiloHome
+from silo_app.errors import SiloscopeError
+from silo_app.index.generations import building, publish
+from silo_app.search.ask import Asker, search_embedding
+
+__all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "unit_vectors"]
+
+DIMENSION = 256
+SILOS = 3
+ENCODER = EncoderVersion("ab" * 32)
+_VIEWS_OF_A_CASE = 5
+_BLOCK = 100_000
+_READY_S = 60.0
+_LATE = 0.99
+
+
+def unit_vectors(seed: int, count: int) -> NDArray[np.float32]:
+    """Return random unit vectors, float32 (count, DIMENSION)."""
+    random = np.random.default_rng(seed)
+    vectors = np.empty((count, DIMENSION), np.float32)
+    for start in range(0, count, _BLOCK):
+        block = random.standard_normal((min(_BLOCK, count - start), DIMENSION), dtype=np.float32)
+        vectors[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return vectors
+
+
+@dataclass
+class Load:
+    """What many queries took."""
+
+    seconds: float
+    latencies: list[float] = field(default_factory=list)
+    """Seconds, of each query."""
+    states: dict[str, int] = field(default_factory=dict)
+    """How often silos were in which state; "error" where there was no result at all."""
+
+    @property
+    def rate(self) -> float:
+        """Queries a second."""
+        return len(self.latencies) / self.seconds
+
+    @property
+    def complete(self) -> float:
+        """The share of silos' replies that were answers."""
+        return self.states.get("answered", 0) / max(1, sum(self.states.values()))
+
+    def percentile(self, share: int) -> float:
+        """Return a percentile of the latencies, milliseconds."""
+        return float(np.percentile(self.latencies, share)) * 1e3
+
+
+@dataclass
+class Lab:
+    """A running federation whose silos hold `views` vectors each."""
+
+    federation: Federation
+    views: int
+
+    @classmethod
+    @contextmanager
+    def running(cls, root: Path, views: int) -> Iterator["Lab"]:
+        """Provision, fill and start it in `root`, with a search job that is kept running, and end it all with the block."""
+        silos = [{"name": f"hospital-{letter}"} for letter in "abc"[:SILOS]]
+        content = {
+            "name": "bench",
+            "server": {"port": 0},
+            "silos": silos,
+            "researchers": [{"name": "lead@bench.example"}],
+            "keep": ["search"],
+        }
+        kits.provision(Consortium.model_validate(content), root / "consortium")
+        lab = cls(Federation.load(root / "consortium"), views)
+        for number, silo in enumerate(lab.federation.silos):
+            stock(lab.home(silo), number + 1, views)
+        try:
+            lab.federation.up()
+            lab.await_answers()
+            yield lab
+        finally:
+            lab.federation.down()
+
+    def home(self, silo: str) -> SiloHome:
+        """Return a silo's home."""
+        return config.load(self.federation.kit(silo))
+
+    def refill(self, views: int) -> None:
+        """Publish another generation in every silo, of so many vectors."""
+        self.views = views
+        for number, silo in enumerate(self.federation.silos):
+            stock(self.home(silo), number + 1, views)
+            self.federation.stop(f"{silo}.index")
+            self.federation.start(f"{silo}.index")
+        self.await_answers()
+
+    def askers(self) -> list[Asker]:
+        """Return an asker of every silo."""
+        return [Asker.of(self.home(silo)) for silo in self.federation.silos]
+
+    def load(self, queries: NDArray[np.float32], in_flight: int, *, budget_ms: int = 5000) -> Load:
+        """Ask all queries from one silo, so many at a time."""
+        asker = self.askers()[0]
+
+        def ask(vector: NDArray[np.float32]) -> list[str]:
+            result = search_embedding(asker, vector, encoder_version=ENCODER, budget_ms=budget_ms)
+            return [report.state.value for report in result.silos]
+
+        return _loaded(queries, in_flight, ask)
+
+    def cpu(self) -> dict[str, float]:
+        """Return the CPU seconds of every participant's processes so far."""
+        return {name: sum(_cpu(pid) for pid in self.federation.pids(name)) for name in self._participants}
+
+    def threads(self) -> int:
+        """Return how many threads all processes have."""
+        return sum(_of(pid, lambda p: p.num_threads()) for name in self._participants for pid in self.federation.pids(name))
+
+    def memory_mb(self) -> float:
+        """Return the unshared memory of all processes."""
+        pids = [pid for name in self._participants for pid in self.federation.pids(name)]
+        return sum(_of(pid, lambda p: p.memory_full_info().uss) for pid in pids) / 1e6
+
+    @property
+    def _participants(self) -> list[str]:
+        return [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
+
+    def await_answers(self) -> None:
+        """Wait until every silo asks, and all answer from the generation in use."""
+        end, query = time.monotonic() + _READY_S, unit_vectors(99, 1)
+        while any(self._indexed(asker, query[0]) != self._cases for asker in self.askers()):
+            if time.monotonic() > end:
+                raise TimeoutError("the silos do not answer")
+            time.sleep(0.5)
+
+    @staticmethod
+    def _indexed(asker: Asker, query: NDArray[np.float32]) -> int:
+        try:
+            result = search_embedding(asker, query, encoder_version=ENCODER)
+        except SiloscopeError:
+            return 0
+        return min(report.indexed for report in result.silos)
+
+    @property
+    def _cases(self) -> int:
+        return -(-self.views // _VIEWS_OF_A_CASE)
+
+
+def stock(home: SiloHome, seed: int, views: int) -> None:
+    """Give a silo a catalogue with cases enough, and a generation of so many views."""
+    needed = -(-views // _VIEWS_OF_A_CASE)
+    home.catalogue.parent.mkdir(parents=True, exist_ok=True)
+    with Catalogue.open(home.catalogue, create=True) as catalogue, catalogue.writing() as writer:
+        known = [view.case for view in catalogue.views()]
+        known += [_add_case(writer) for _ in range(needed - len(known))]
+    with building(home.index):
+        publish(
+            home.index,
+            vectors=unit_vectors(seed, views),
+            cases=[known[row // _VIEWS_OF_A_CASE] for row in range(views)],
+            digests=[f"{row:064x}" for row in range(views)],
+            encoder_version=ENCODER,
+        )
+
+
+def _add_case(writer: Writer) -> CaseId:
+    digest = secrets.token_hex(32)
+    keys = ViewKeys(
+        instance=digest, study=digest, study_uid=digest, accession="", patient=PatientKey(digest), patient_id=digest
+    )
+    return writer.add_view(
+        ViewRecord(digest=digest, keys=keys, split=Split.TRAIN, position=ViewPosition.PA, age=40, device="synthetic")
+    )
+
+
+def _loaded(queries: NDArray[np.float32], in_flight: int, ask: Callable[[NDArray[np.float32]], list[str]]) -> Load:
+    waiting, lock = iter(queries), threading.Lock()
+    load = Load(0.0)
+
+    def work() -> None:
+        while True:
+            with lock:
+                query = next(waiting, None)
+            if query is None:
+                return
+            start = time.perf_counter()
+            try:
+                states = ask(query)
+            except SiloscopeError:
+                states = ["error"] * SILOS
+            took = time.perf_counter() - start
+            with lock:
+                load.latencies.append(took)
+                for state in states:
+                    load.states[state] = load.states.get(state, 0) + 1
+
+    threads = [threading.Thread(target=work) for _ in range(in_flight)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    load.seconds = time.perf_counter() - start
+    return load
+
+
+def _cpu(pid: int) -> float:
+    return _of(pid, lambda process: sum(process.cpu_times()[:2]))
+
+
+def _of(pid: int, figure: Callable[[psutil.Process], float]) -> float:
+    try:
+        return figure(psutil.Process(pid))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0
+
+
+def median_ms(action: Callable[[], object], count: int) -> float:
+    """Return the median time of an action, milliseconds."""
+    spent = []
+    for _ in range(count):
+        start = time.perf_counter()
+        action()
+        spent.append(time.perf_counter() - start)
+    return statistics.median(spent) * 1e3

@@ -1,0 +1,150 @@
+"""The broker's line to one silo: queries of all askers gathered into messages, and a silo that fails left alone.
+
+Each silo has its own line and threads, so one that hangs holds up no other.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+
+from silo_app.errors import MessageInvalid
+from silo_app.search.breaker import Breaker
+from silo_app.search.gather import Gatherer
+from silo_app.search.gathering import Gathering
+from silo_app.search.messages import SiloState
+from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
+from silo_app.search.replies import read_reply
+from silo_app.search.transport import SiloLate, SiloUnreachable, Transport
+
+__all__ = ["Line", "reached"]
+
+_log = logging.getLogger(__name__)
+_PROBE_S = 1.0
+_SHARED = 0.75
+"""Of a silo's places, what those who have some share equally; the rest is for askers who come anew."""
+_FAILED = {SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR}
+
+
+def reached(transport: Transport, silo: str, message: bytes, budget_s: float) -> tuple[SiloState, bytes]:
+    """Send a message and return how the silo was found, and its reply; raises nothing."""
+    try:
+        return SiloState.ANSWERED, transport.ask(silo, message, max(0.001, budget_s))
+    except SiloLate:
+        return SiloState.LATE, b""
+    except SiloUnreachable:
+        return SiloState.UNREACHABLE, b""
+    except Exception:  # noqa: BLE001  (one silo's failure must not be the query's)
+        _log.exception("asking %s failed", silo)
+        return SiloState.ERROR, b""
+
+
+class Line:
+    """Asks one silo; `in_flight` queries at most are with it or wait for it.
+
+    No reply within `patience_s` is a failure; within less it is only late.
+    """
+
+    def __init__(self, silo: str, transport: Transport, *, in_flight: int, patience_s: float) -> None:
+        self._silo = silo
+        self._patience_s = patience_s
+        self._transport = transport
+        self._in_flight = in_flight
+        self._open: dict[Gathering, str] = {}
+        self._lock = threading.Lock()
+        self.breaker = Breaker(time.monotonic)
+        self._gatherer: Gatherer[Gathering] = Gatherer(
+            self._send, size_of=lambda query: len(query.frame), name=f"ask-{silo}", limit=2 * in_flight
+        )
+
+    def ask(self, query: Gathering, group: str) -> None:
+        """Have the silo asked, or say at once why it is not: nobody waits for it now, or too many do."""
+        if (state := self.breaker.left_alone) is not None:
+            query.heard(self._silo, query.state(self._silo, state, "left-alone"))
+            return
+        if not self._admitted(query, group) or not self._gatherer.put(query, group):
+            self._heard(query, SiloState.BUSY, "too-many-in-flight")
+
+    def probe(self) -> None:
+        """Ask the silo whether it is there: an empty parcel, there and back."""
+        state, reply = reached(self._transport, self._silo, pack(Parcel()), _PROBE_S)
+        if state is SiloState.ANSWERED and not is_parcel(reply):
+            state = SiloState.ERROR
+        self.breaker.probed(state)
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._gatherer.close()
+
+    def _admitted(self, query: Gathering, group: str) -> bool:
+        """Take a place, if there is one and it is this asker's to take: a part is always left to who comes next."""
+        with self._lock:
+            askers = Counter(self._open.values())
+            share = math.ceil(_SHARED * self._in_flight / len(askers.keys() | {group}))
+            if len(self._open) >= self._in_flight or askers[group] >= share:
+                return False
+            self._open[query] = group
+            return True
+
+    def _left(self, query: Gathering) -> None:
+        with self._lock:
+            self._open.pop(query, None)
+
+    def _send(self, queries: list[Gathering]) -> None:
+        current = [query for query in queries if not query.over]
+        for query in set(queries) - set(current):
+            self._left(query)
+        if not current:
+            return
+        budget_s = max(query.left_s for query in current)
+        state, replies = self._replies(current, budget_s)
+        for query, reply in zip(current, replies, strict=True):
+            if reply is None:
+                self._heard(query, state if state in _FAILED else SiloState.ERROR, _code(state))
+            else:
+                self._read(query, reply)
+        self._judge(state, budget_s)
+
+    def _replies(self, queries: list[Gathering], budget_s: float) -> tuple[SiloState, list[bytes | None]]:
+        """Return how the silo was found, and its reply to each query, None where it has none."""
+        if len(queries) == 1:
+            state, reply = reached(self._transport, self._silo, queries[0].frame, budget_s)
+            return state, [reply if state is SiloState.ANSWERED else None]
+        contents = [Content(number, query.frame, max(1, int(query.left_s * 1000))) for number, query in enumerate(queries)]
+        state, reply = reached(self._transport, self._silo, pack(Parcel(tuple(contents))), budget_s)
+        if state is not SiloState.ANSWERED:
+            return state, [None] * len(queries)
+        try:
+            found = {content.number: content.body for content in unpack(reply).contents}
+        except MessageInvalid as error:
+            _log.warning("%s sent what is no parcel: %s", self._silo, error.problem)
+            return SiloState.ERROR, [None] * len(queries)
+        return state, [found.get(number) for number in range(len(queries))]
+
+    def _read(self, query: Gathering, reply: bytes) -> None:
+        try:
+            said = read_reply(self._silo, query.request, reply, query.took_ms)
+        except MessageInvalid as error:
+            _log.warning("%s sent what is no answer: %s", self._silo, error.problem)
+            said = query.state(self._silo, SiloState.ERROR, "answer-invalid")
+        self._left(query)
+        query.heard(self._silo, said)
+
+    def _heard(self, query: Gathering, state: SiloState, code: str) -> None:
+        self._left(query)
+        query.heard(self._silo, query.state(self._silo, state, code))
+
+    def _judge(self, state: SiloState, budget_s: float) -> None:
+        """Count messages, not queries; and not those whose time was too short to say anything of the silo.
+
+        Otherwise one asker in a hurry could have a silo left alone for all.
+        """
+        if state not in _FAILED:
+            self.breaker.answered()
+        elif state is not SiloState.LATE or budget_s >= self._patience_s:
+            self.breaker.failed(state)
+
+
+def _code(state: SiloState) -> str:
+    return {SiloState.LATE: "no-answer-in-time", SiloState.UNREACHABLE: ""}.get(state, "internal")

@@ -1,0 +1,90 @@
+"""Many queries in one message: what the way costs is paid once for all of them.
+
+A parcel carries numbered contents, each with what is left of its own budget, and the numbers of earlier ones that the
+sender still waits for. The contents are signed requests, answers, results: a parcel relays them as they are, and one
+that is nonsense is nonsense alone. An empty parcel asks whether anybody is there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from silo_app.errors import MessageInvalid
+
+__all__ = ["MAX_CONTENTS", "MAX_PARCEL_BYTES", "Content", "Parcel", "is_parcel", "pack", "unpack"]
+
+MAX_CONTENTS = 256
+MAX_PARCEL_BYTES = 32 * 1024 * 1024
+"""Of replies: messages of the way there are kept far smaller by who sends them (`gather`, `flare.cells`)."""
+_MAGIC = b"siloscope parcel 1\0"
+_MAX_BUDGET_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One message in a parcel."""
+
+    number: int
+    """Names it in the reply; the sender's own."""
+    body: bytes
+    budget_ms: int = 0
+    """What is left of its budget; 0 in a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What travels in one message."""
+
+    contents: tuple[Content, ...] = ()
+    waiting: tuple[int, ...] = ()
+    """Numbers of earlier contents whose replies the sender waits for."""
+    session: str = ""
+    """The sender's process: numbers of another one mean something else."""
+
+
+def is_parcel(frame: bytes) -> bool:
+    """Return whether a frame is a parcel, and not a message by itself."""
+    return frame.startswith(_MAGIC)
+
+
+def pack(parcel: Parcel) -> bytes:
+    """Return the parcel as bytes."""
+    contents = [(content.number, content.budget_ms, content.body) for content in parcel.contents]
+    return _MAGIC + bytes(msgpack.packb((parcel.session, contents, parcel.waiting)))
+
+
+def unpack(frame: bytes) -> Parcel:
+    """Read a parcel; its contents are still a stranger's bytes. Raises `MessageInvalid` whatever the bytes are."""
+    if len(frame) > MAX_PARCEL_BYTES or not is_parcel(frame):
+        raise _invalid("it is no parcel, or larger than any may be")
+    try:
+        session, contents, waiting = msgpack.unpackb(frame[len(_MAGIC) :], use_list=False, max_ext_len=0)
+        parcel = Parcel(tuple(Content(number, body, budget) for number, budget, body in contents), waiting, session)
+    except Exception:  # noqa: BLE001  (msgpack raises many kinds on foreign bytes)
+        raise _invalid("it cannot be read as msgpack") from None
+    if not _is_sound(parcel):
+        raise _invalid("it has fields of other types or values")
+    return parcel
+
+
+def _is_sound(parcel: Parcel) -> bool:
+    contents, waiting = parcel.contents, parcel.waiting
+    return (
+        isinstance(parcel.session, str)
+        and len(parcel.session) <= 64
+        and isinstance(waiting, tuple)
+        and len(contents) + len(waiting) <= 4 * MAX_CONTENTS
+        and all(_is_count(number, 2**53) for number in waiting)
+        and all(_is_count(content.number, 2**53) for content in contents)
+        and all(_is_count(content.budget_ms, _MAX_BUDGET_MS) and isinstance(content.body, bytes) for content in contents)
+        and len({content.number for content in contents} | set(waiting)) == len(contents) + len(waiting)
+    )
+
+
+def _is_count(value: Any, largest: int) -> bool:
+    return type(value) is int and 0 <= value <= largest
+
+
+def _invalid(problem: str) -> MessageInvalid:
+    return MessageInvalid(problem, where="parcel", remedy="Both sides must run the same version of Siloscope.")

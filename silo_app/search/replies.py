@@ -1,0 +1,63 @@
+"""What a silo's bytes say to one request: an answer, a refusal, or nonsense, of which nothing is used."""
+
+from silo_app.errors import MessageInvalid
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.gathering import Reply
+from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer, SiloReport, SiloState
+from silo_app.search.wire import decode
+
+__all__ = ["STATE_OF_CODE", "read_reply"]
+
+STATE_OF_CODE = {
+    RefusalCode.BUSY: SiloState.BUSY,
+    RefusalCode.OTHER_ENCODER: SiloState.OTHER_ENCODER,
+    RefusalCode.NOT_READY: SiloState.NOT_READY,
+    RefusalCode.INDEX_DAMAGED: SiloState.ERROR,
+    RefusalCode.INTERNAL: SiloState.ERROR,
+}
+"""Every other code is the silo's own decision: denied."""
+
+
+def read_reply(silo: str, request: SearchRequest, content: bytes, took_ms: float) -> Reply:
+    """Turn a silo's bytes into its reply. Raises `MessageInvalid` for anything but an answer to this request."""
+    message: SiloAnswer | Refusal = decode(content, SiloAnswer, Refusal)
+    if isinstance(message, Refusal):
+        _require(message.silo == silo, "it names another silo")
+        _require(message.query_id in {"", request.query_id}, "it refuses another query")
+        state = STATE_OF_CODE.get(message.code, SiloState.DENIED)
+        return Reply(
+            SiloReport(
+                silo=silo,
+                state=state,
+                code=message.code.value,
+                public=message.public,
+                took_ms=took_ms,
+                encoder_version=message.encoder_version,
+            )
+        )
+    _require_answer(silo, request, message)
+    return Reply(
+        SiloReport(
+            silo=silo,
+            state=SiloState.ANSWERED,
+            took_ms=took_ms,
+            indexed=message.indexed,
+            released=len(message.hits),
+            generation=message.generation,
+            encoder_version=message.encoder_version,
+        ),
+        message,
+    )
+
+
+def _require_answer(silo: str, request: SearchRequest, answer: SiloAnswer) -> None:
+    _require(answer.silo == silo, "it names another silo")
+    _require(answer.query_id == request.query_id, "it answers another query")
+    _require(answer.encoder_version == request.encoder_version, "it is of another encoder")
+    _require(len(answer.hits) <= min(request.k, answer.indexed), "it has more hits than asked for or indexed")
+    _require(len({hit.case for hit in answer.hits}) == len(answer.hits), "it names a case twice")
+
+
+def _require(holds: bool, problem: str) -> None:  # noqa: FBT001  (reads as the sentence that it is)
+    if not holds:
+        raise MessageInvalid(problem, where="answer", remedy="Nothing of the answer was used; look at that silo.")

@@ -1,0 +1,101 @@
+"""Requests that came together: one look at index and catalogue for all of them, and replies that fit into one parcel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding, View
+from silo_app.config import ReleaseSettings
+from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.policy.release import hits_allowed, refusal
+from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.search.current import OpenCatalogue
+from silo_app.search.messages import SearchRequest
+from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
+
+__all__ = ["Together", "fitting", "search_together"]
+
+_OF_A_CONTENT = 32
+"""Bytes that a content has beside its body, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What was found for requests that came together, as `answer` asks for it."""
+
+    gallery: SearchableCases
+    view_of: CardLookup
+
+
+def search_together(
+    gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings, catalogue: OpenCatalogue
+) -> Together:
+    """Search for every request that this gallery will answer, and look up the cards of all hits at once."""
+    index, found = gallery.index, {}
+    fit = [
+        request
+        for request in requests
+        if request.encoder_version == gallery.encoder_version
+        and len(request.embedding) == index.dimension
+        and refusal(settings, asker=request.asker, purpose=request.purpose, cases=index.cases) is None
+    ]
+    if fit:
+        counts = [hits_allowed(settings, request.k) for request in fit]
+        hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
+        found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
+    cases = list({hit.case: None for _, hits in found.values() for hit in hits})
+    views = catalogue.views_of(cases)
+    known = set(cases)
+
+    def view_of(case: CaseId) -> View | None:
+        return views.get(case) if case in known else catalogue.view_of(case)
+
+    searched = SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
+    return Together(searched, view_of)
+
+
+class _Searched:
+    """A `GalleryIndex` that knows what was found for some queries; whatever else is asked, the gallery says."""
+
+    def __init__(self, index: GalleryIndex, found: dict[bytes, tuple[int, list[Hit]]]) -> None:
+        self._index = index
+        self._found = found
+
+    @property
+    def dimension(self) -> int:
+        return self._index.dimension
+
+    @property
+    def views(self) -> int:
+        return self._index.views
+
+    @property
+    def cases(self) -> int:
+        return self._index.cases
+
+    def search(self, query: Embedding, k: int) -> list[Hit]:
+        count, hits = self._found.get(query.astype("<f4").tobytes(), (0, []))
+        return hits[:k] if 0 < k <= count else self._index.search(query, k)
+
+    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
+        return self._index.search_many(queries, counts)
+
+    def case_of(self, row: int) -> CaseId:
+        return self._index.case_of(row)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._index.vectors(rows)
+
+
+def fitting(contents: Sequence[Content], replies: Sequence[bytes]) -> list[tuple[Content, bytes]]:
+    """Return contents with their replies, without the largest where all are more than a parcel holds."""
+    pairs = sorted(zip(contents, replies, strict=True), key=lambda pair: len(pair[1]))
+    room, kept = MAX_PARCEL_BYTES - 4096, []
+    for content, reply in pairs:
+        room -= len(reply) + _OF_A_CONTENT
+        if room < 0:
+            break
+        kept.append((content, reply))
+    return kept

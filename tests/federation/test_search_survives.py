@@ -1,0 +1,170 @@
+"""The search goes on: silos, index processes, search job and server are killed, frozen and cut off while hospitals ask.
+
+A consortium of its own, with synthetic galleries. Whatever happens: no query lasts longer than its time and a fifth of a
+second, every silo's state is named and true, and all answer again without anybody doing anything.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from benchmarks.searching import ENCODER, Lab, unit_vectors
+from silo_app.errors import SiloscopeError
+from silo_app.search.ask import search_embedding
+
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
+
+BUDGET_S = 1.0
+SLACK_S = 0.2
+ALL = {"hospital-a": "answered", "hospital-b": "answered", "hospital-c": "answered"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with Lab.running(tmp_path_factory.mktemp("survives"), 500) as made:
+        yield made
+
+
+@pytest.fixture
+def ask(lab):
+    """Ask as `hospital-a`, and return every silo's state, or "" for no result; how long it took is checked each time."""
+    asker, query = lab.askers()[0], unit_vectors(3, 1)[0]
+
+    def asking():
+        start = time.monotonic()
+        try:
+            result = search_embedding(asker, query, encoder_version=ENCODER, budget_ms=int(BUDGET_S * 1000))
+            found = {report.silo: report.state.value for report in result.silos}
+            assert {hit.silo for hit in result.hits} <= {silo for silo, state in found.items() if state == "answered"}
+        except SiloscopeError as error:
+            found = error.code
+        assert time.monotonic() - start < BUDGET_S + SLACK_S + 0.1  # a tenth for a busy machine's scheduler
+        return found
+
+    return asking
+
+
+@pytest.fixture
+def meanwhile(ask):
+    """Ask on and on from several threads while something happens; yields what came back."""
+
+    @contextlib.contextmanager
+    def asking(threads=4):
+        over, found, failed = threading.Event(), [], []
+
+        def work():
+            while not over.is_set():
+                try:
+                    found.append(ask())
+                except AssertionError as error:
+                    failed.append(error)
+                time.sleep(0.02)
+
+        started = [threading.Thread(target=work) for _ in range(threads)]
+        for thread in started:
+            thread.start()
+        try:
+            yield found
+        finally:
+            over.set()
+            for thread in started:
+                thread.join()
+        assert not failed, failed[0]
+
+    return asking
+
+
+def until(condition, limit_s=60.0):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it did not become so in time"
+        time.sleep(0.1)
+
+
+def own(lab, part):
+    return lab.federation.pids(part)[0]
+
+
+def test_all_answer(ask):
+    assert ask() == ALL
+
+
+@pytest.mark.parametrize("part", ["hospital-b.index", "hospital-b"])
+def test_a_frozen_process_is_late_then_not_waited_for_and_then_found_again(part, lab, ask):
+    pid = own(lab, part)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        states = [ask() for _ in range(6)]
+        start = time.monotonic()
+        last = ask()
+        assert time.monotonic() - start < 0.5  # nobody waits any more
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert last == ALL | {"hospital-b": "late"}
+    assert states == [ALL | {"hospital-b": "late"}] * 6
+    until(lambda: ask() == ALL)
+
+
+def test_frozen_while_queries_are_in_flight(lab, ask, meanwhile):
+    pid = own(lab, "hospital-c")
+    with meanwhile() as found:
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: found[-1] == ALL)
+    assert ALL | {"hospital-c": "late"} in found
+    assert {state for states in found for silo, state in states.items() if silo != "hospital-c"} == {"answered"}
+    assert ask() == ALL
+
+
+@pytest.mark.parametrize(("part", "limit_s"), [("hospital-b.index", 20.0), ("hospital-b", 60.0)])
+def test_killed_while_queries_are_in_flight_and_back_by_itself(part, limit_s, lab, ask, meanwhile):
+    with meanwhile() as found:
+        time.sleep(0.5)
+        os.kill(own(lab, part), signal.SIGKILL)
+        time.sleep(1.0)
+        until(lambda: found[-1] == ALL, limit_s)
+    assert {states["hospital-b"] for states in found} <= {"answered", "unreachable", "late"}
+    assert "unreachable" in {states["hospital-b"] for states in found}
+    assert {state for states in found for silo, state in states.items() if silo != "hospital-b"} == {"answered"}
+    assert ask() == ALL
+
+
+def test_the_search_job_is_killed_and_submitted_again_by_itself(lab, ask, meanwhile):
+    job = next(pid for pid in lab.federation.pids("server") if "runner_process" in " ".join(psutil.Process(pid).cmdline()))
+    with meanwhile() as found:
+        time.sleep(0.3)
+        os.kill(job, signal.SIGKILL)
+        time.sleep(1.0)
+        until(lambda: found[-1] == ALL)
+    assert {states for states in found if isinstance(states, str)} <= {"broker-unreachable"}
+    assert ask() == ALL
+
+
+def test_the_server_is_killed_and_all_is_well_again_without_a_person(lab, ask, meanwhile):
+    with meanwhile() as found:
+        time.sleep(0.3)
+        os.kill(own(lab, "server"), signal.SIGKILL)
+        time.sleep(2.0)
+        until(lambda: found[-1] == ALL, 90.0)
+    assert {states for states in found if isinstance(states, str)} <= {"broker-unreachable"}
+    until(
+        lambda: all(
+            search_embedding(asker, unit_vectors(3, 1)[0], encoder_version=ENCODER).answered == 3 for asker in lab.askers()
+        )
+    )
+    assert ask() == ALL
+
+
+def test_threads_do_not_pile_up(lab, ask):
+    before = lab.threads()
+    for _ in range(100):
+        ask()
+    assert lab.threads() <= before + 8

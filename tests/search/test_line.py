@@ -1,0 +1,238 @@
+"""Many queries in one message to a silo: what one of them is or needs harms no other; a failing silo is left alone."""
+
+import threading
+import time
+
+import pytest
+
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.broker import Broker
+from silo_app.search.messages import Refusal, SearchResult, SiloAnswer
+from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
+from silo_app.search.wire import decode, encode
+
+NAMES = ("north", "south", "west")
+
+
+@pytest.fixture
+def broker(transport):
+    made = Broker(transport, NAMES, budget_ms=1000)
+    yield made
+    made.close()
+
+
+def states(result: SearchResult) -> dict[str, str]:
+    return {report.silo: report.state.value for report in result.silos}
+
+
+def codes(result: SearchResult) -> dict[str, str]:
+    return {report.silo: report.code for report in result.silos}
+
+
+def at_once(broker, frames, askers=("",)):
+    results = [None] * len(frames)
+
+    def ask(number):
+        results[number] = broker.ask_all(frames[number], askers[number % len(askers)])
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+class Slow:
+    """A silo that takes a while for each message, and counts them."""
+
+    def __init__(self, handler, seconds=0.03, change=lambda parcel: parcel):
+        self.handler, self.seconds, self.change = handler, seconds, change
+        self.sizes = []
+
+    def __call__(self, message, _budget_s):
+        time.sleep(self.seconds)
+        reply = self.handler(message)
+        self.sizes.append(len(unpack(message).contents) if is_parcel(message) else 1)
+        return self.change(reply) if is_parcel(reply) else reply
+
+
+def test_queries_in_flight_share_messages_and_each_gets_its_own_answer(broker, transport, silos, sealed):
+    slow = transport.behaviour["south"] = Slow(silos["south"].handle)
+    results = at_once(broker, [sealed(silos["south"].gallery.stored[i % 20], k=1) for i in range(60)])
+    assert [result.hits[0].case for result in results] == [silos["south"].gallery.names[i % 20] for i in range(60)]
+    assert sum(slow.sizes) == 60
+    assert len(slow.sizes) < 20
+
+
+def _without_the_first(reply):
+    return pack(Parcel(unpack(reply).contents[1:]))
+
+
+def _with_noise_first(reply):
+    first, *rest = unpack(reply).contents
+    return pack(Parcel((Content(first.number, b"noise"), *rest)))
+
+
+def _exchanged(reply):
+    first, second, *rest = unpack(reply).contents
+    return pack(Parcel((Content(first.number, second.body), Content(second.number, first.body), *rest)))
+
+
+@pytest.mark.parametrize(("change", "harmed"), [(_without_the_first, 1), (_with_noise_first, 1), (_exchanged, 2)])
+def test_nonsense_for_one_query_harms_no_other(change, harmed, transport, silos, sealed):
+    broker = Broker(transport, NAMES, budget_ms=3000)
+    transport.behaviour["south"] = Slow(silos["south"].handle, 0.1, change)
+    results = at_once(broker, [sealed(budget_ms=3000) for _ in range(20)])
+    broker.close()
+    bad = [result for result in results if states(result)["south"] != "answered"]
+    parcels = sum(size > 1 for size in transport.behaviour["south"].sizes)
+    assert parcels >= 1
+    assert len(bad) == harmed * parcels
+    assert {states(result)["south"] for result in bad} == {"error"}
+    assert all(states(result)["north"] == states(result)["west"] == "answered" for result in results)
+
+
+def test_a_reply_that_is_no_parcel_is_an_error_of_those_that_shared_it(broker, transport, silos, sealed):
+    transport.behaviour["south"] = Slow(silos["south"].handle, 0.1, lambda _reply: b"noise")
+    results = at_once(broker, [sealed() for _ in range(12)])
+    assert {states(result)["south"] for result in results} == {"answered", "error"}
+    assert all(states(result)["north"] == "answered" for result in results)
+
+
+def test_each_query_ends_with_its_own_time(broker, transport, sealed, faults):
+    transport.behaviour["south"] = faults["late"]
+    took = {}
+
+    def ask(budget_ms):
+        start = time.monotonic()
+        result = broker.ask_all(sealed(budget_ms=budget_ms))
+        took[budget_ms] = (time.monotonic() - start, states(result)["south"])
+
+    threads = [threading.Thread(target=ask, args=(budget,)) for budget in (100, 200, 400, 800)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {state for _, state in took.values()} == {"late"}
+    assert all(seconds < budget / 1000 + 0.2 for budget, (seconds, _) in took.items())
+
+
+def test_a_silo_that_is_late_again_and_again_is_not_waited_for_and_found_again(transport, sealed, faults):
+    broker = Broker(transport, NAMES, budget_ms=300)
+    transport.behaviour["south"] = faults["late"]
+    for _ in range(3):
+        assert states(broker.ask_all(sealed()))["south"] == "late"
+    start = time.monotonic()
+    result = broker.ask_all(sealed())
+    assert time.monotonic() - start < 0.2
+    assert (states(result)["south"], codes(result)["south"]) == ("late", "left-alone")
+    assert states(result)["north"] == states(result)["west"] == "answered"
+    del transport.behaviour["south"]
+    end = time.monotonic() + 5
+    while states(broker.ask_all(sealed()))["south"] != "answered":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    broker.close()
+
+
+def test_no_query_is_spent_on_finding_out_whether_a_silo_is_back(transport, sealed, faults):
+    broker = Broker(transport, NAMES, budget_ms=300)
+    seen = []
+
+    def gone(message, budget_s):
+        seen.append(message)
+        return faults["gone"](message, budget_s)
+
+    transport.behaviour["south"] = gone
+    for _ in range(3):
+        broker.ask_all(sealed())
+    time.sleep(0.9)
+    assert states(broker.ask_all(sealed()))["south"] == "unreachable"
+    broker.close()
+    assert len(seen) >= 4
+    assert all(message == pack(Parcel()) for message in seen[3:])
+
+
+def test_an_asker_in_a_hurry_has_no_silo_left_alone(broker, transport, silos, sealed):
+    transport.behaviour["south"] = Slow(silos["south"].handle, 0.1)
+
+    def hurried(message, budget_s):
+        if budget_s < 0.1:
+            raise_late(budget_s)
+        return silos["south"].handle(message)
+
+    def raise_late(budget_s):
+        time.sleep(budget_s)
+        from silo_app.search.transport import SiloLate
+
+        raise SiloLate
+
+    transport.behaviour["south"] = hurried
+    for _ in range(6):
+        assert states(broker.ask_all(sealed(budget_ms=10)))["south"] == "late"
+    assert states(broker.ask_all(sealed()))["south"] == "answered"
+
+
+def test_a_silo_that_refuses_is_never_left_alone(broker, transport, sealed):
+    transport.behaviour["south"] = lambda *_: encode(Refusal.of("south", RefusalCode.BUSY))
+    for _ in range(6):
+        result = broker.ask_all(sealed())
+        assert (states(result)["south"], codes(result)["south"]) == ("busy", "busy")
+
+
+def test_one_asker_that_floods_leaves_room_for_another(transport, silos, sealed):
+    broker = Broker(transport, NAMES, budget_ms=2000, in_flight_per_silo=16)
+    slow = transport.behaviour["south"] = Slow(silos["south"].handle, 0.2)
+    flood = [sealed(budget_ms=2000) for _ in range(100)]
+    flooded: list[SearchResult] = []
+    thread = threading.Thread(target=lambda: flooded.extend(at_once(broker, flood, ("greedy",))))
+    thread.start()
+    time.sleep(0.05)
+    modest = broker.ask_all(sealed(budget_ms=2000), "modest")
+    thread.join()
+    broker.close()
+    assert states(modest)["south"] == "answered"
+    assert {states(result)["south"] for result in flooded} == {"answered", "busy"}
+    assert slow.sizes
+
+
+def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(stocked, request_of):
+    from silo_app.search.envelope import seal
+    from silo_app.search.server import IndexProcess
+
+    silo = stocked("south")
+    silo.index()
+    process = IndexProcess(silo.home)
+    north = stocked.federation.identity("north")
+    vectors = list(silo.vectors.values())
+    good = [seal(north, request_of(vector, k=3)) for vector in vectors[:5]]
+    mixed = {
+        0: good[0],
+        1: b"noise",
+        2: good[1],
+        3: good[0],  # again
+        4: seal(stocked.federation.identity("west"), request_of()),
+        5: seal(north, request_of(purpose="marketing")),
+        6: seal(north, request_of(encoder_version="cd" * 16)),
+        7: good[2],
+        8: pack(Parcel((Content(1, good[3]),))),
+    }
+    reply = unpack(process.answer_frame(pack(Parcel(tuple(Content(n, body, 5000) for n, body in mixed.items())))))
+    said = {content.number: decode(content.body, SiloAnswer, Refusal) for content in reply.contents}
+    process.close()
+    assert {number for number, one in said.items() if isinstance(one, SiloAnswer)} == {0, 2, 7}
+    for number, vector in ((0, vectors[0]), (2, vectors[1]), (7, vectors[2])):
+        alone = said[number].hits
+        assert alone[0].score == pytest.approx(1, abs=1e-3), vector.shape
+        assert len(alone) == 3
+    assert {number: one.code.value for number, one in said.items() if isinstance(one, Refusal)} == {
+        1: "message-invalid",
+        3: "replayed",
+        4: "signature-invalid",
+        5: "purpose-not-allowed",
+        6: "other-encoder",
+        8: "message-invalid",
+    }
+    lines = silo.home.audit.read_text().splitlines()
+    assert len(lines) == len(mixed)
