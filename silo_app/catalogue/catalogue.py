@@ -157,6 +157,19 @@ class Catalogue:
         """Return what a label file may name each view by, ordered by digest; names of files are sealed without the vault."""
         return list(CatalogueWriter(self._connection, self._vault).identities())
 
+    def pseudonyms_of(self, kind: str, *, case: str = "", uid: str = "", patient: str = "") -> list[str]:
+        """Return the pseudonyms of studies (kind "study") or their patients (kind "patient") that the silo has known.
+
+        Asked by a case id, by the pseudonym of a Study Instance UID, or by that of a Patient ID.
+        """
+        column = {"study": "s.key", "patient": "p.key"}[kind]
+        rows = self._rows(
+            f"SELECT DISTINCT {column} FROM studies s JOIN patients p ON p.key = s.patient "  # noqa: S608  (ours)
+            "WHERE s.case_id = ?1 OR (?2 <> '' AND s.uid_key = ?2) OR (?3 <> '' AND p.id_key = ?3) ORDER BY 1",
+            (case, uid, patient),
+        )
+        return [str(key) for (key,) in rows]
+
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
         """Write in one transaction: all of the block, or nothing of it if it raises."""

@@ -118,6 +118,18 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
     ),
+    Migration(
+        4,
+        "studies and patients that the hospital took out, and that no ingest brings back",
+        """
+    CREATE TABLE recalls (
+        kind TEXT NOT NULL CHECK (kind IN ('study', 'patient')),
+        key TEXT NOT NULL,
+        since TEXT NOT NULL,
+        PRIMARY KEY (kind, key)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    ),
 )
 """Every step, in the order of its number."""
 

@@ -130,6 +130,46 @@ class CatalogueWriter:
         )
         return bool(dropped)
 
+    def is_recalled(self, keys: ViewKeys) -> bool:
+        """Return whether an image's study or patient was taken out of the silo."""
+        row = self._connection.execute(
+            "SELECT 1 FROM recalls WHERE (kind = 'study' AND key = ?) OR (kind = 'patient' AND key = ?)",
+            (keys.study, keys.patient),
+        ).fetchone()
+        return row is not None
+
+    def recall(self, kind: str, keys: Sequence[str], *, since: str, reason: str, detail: str) -> list[str]:
+        """Take studies or patients out, by their pseudonyms, for every ingest to come; return the digests of their views.
+
+        Their files stay known, as refused with `reason`, so that nothing of them is read again.
+        """
+        rows = [(kind, key) for key in keys]
+        self._connection.executemany("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?)", [(*row, since) for row in rows])
+        column = {"study": "s.key", "patient": "s.patient"}[kind]
+        digests = [
+            digest
+            for key in keys
+            for (digest,) in self._connection.execute(
+                f"SELECT v.digest FROM views v JOIN studies s USING (case_id) WHERE {column} = ?",  # noqa: S608
+                (key,),
+            ).fetchall()
+        ]
+        for digest in digests:
+            self._connection.execute(
+                "UPDATE files SET digest = NULL, reason = ?, detail = ? WHERE digest = ?", (reason, detail, digest)
+            )
+            self.drop_if_orphan(digest)
+        return digests
+
+    def restore(self, kind: str, keys: Sequence[str], *, reason: str) -> int:
+        """Let studies or patients in again at the next ingest; return how many of them had been taken out."""
+        restored = sum(
+            self._connection.execute("DELETE FROM recalls WHERE kind = ? AND key = ?", (kind, key)).rowcount for key in keys
+        )
+        if restored:  # whose files they are is not known any more: all are read again
+            self._connection.execute("DELETE FROM files WHERE reason = ?", (reason,))
+        return restored
+
     def remember(self, case: CaseId, identity: StudyIdentity) -> None:
         """Keep, sealed, by what the archive finds the study of a case; nothing without the silo's key."""
         if self._vault:

@@ -87,6 +87,71 @@ def whois(
     emit(dataclasses.asdict(found), output, _print_study)
 
 
+_Case = Annotated[
+    str, typer.Argument(help="A case id of this silo; its first 8 digits do.", metavar="[CASE]", show_default=False)
+]
+_Study = Annotated[str, typer.Option("--study-uid", help="Or a Study Instance UID.", show_default=False)]
+_Patient = Annotated[
+    str, typer.Option("--patient-id", help="Or a Patient ID: all studies, those to come too.", show_default=False)
+]
+_Reason = Annotated[str, typer.Option(help="Why; it goes into the audit log.", show_default=False)]
+
+
+@app.command()
+def remove(
+    silo: SiloOption,
+    reason: _Reason,
+    case: _Case = "",
+    study_uid: _Study = "",
+    patient_id: _Patient = "",
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Take a study or a patient out of the silo, for good: a consent withdrawn, an image of the wrong patient.
+
+    It leaves catalogue, cache, and from the next answer on every search; no ingest brings it back, though the archive still
+    has it. Its vector leaves the index files when the index is built next. Encoders that were trained on it stay.
+
+    Examples:
+        silo catalogue remove 3f9c21aa --silo kits/st-anna --reason "wrong patient"
+
+        silo catalogue remove --patient-id 4711 --silo kits/st-anna --reason "consent withdrawn"
+    """
+    from silo_app.imaging.recall import Subject, recall
+
+    subject = Subject(case=case, study_uid=study_uid, patient_id=patient_id)
+    done = recall(load(silo), subject, user=getpass.getuser(), reason=reason)
+    people.print("The vectors leave the index files with `silo index build`.", highlight=False, markup=False)
+    emit(dataclasses.asdict(done), output, _print_recalled)
+
+
+@app.command()
+def restore(
+    silo: SiloOption,
+    reason: _Reason,
+    case: _Case = "",
+    study_uid: _Study = "",
+    patient_id: _Patient = "",
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Let in again what was taken out; the next ingest reads it. Name it as it was named then.
+
+    Example:
+        silo catalogue restore 3f9c21aa --silo kits/st-anna --reason "it was the right patient"
+    """
+    from silo_app.imaging.recall import Subject
+    from silo_app.imaging.recall import restore as let_in
+
+    subject = Subject(case=case, study_uid=study_uid, patient_id=patient_id)
+    emit(dataclasses.asdict(let_in(load(silo), subject, user=getpass.getuser(), reason=reason)), output, _print_recalled)
+
+
+def _print_recalled(data: dict[str, Any]) -> None:
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    table.add_row({"study": "studies", "patient": "patients"}[data["kind"]], str(data["found"]))
+    table.add_row("images taken out", str(data["views"]))
+    Console().print(table)
+
+
 def _print_study(data: dict[str, Any]) -> None:
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for name, value in (("case", data["case"]), *data["study"].items()):

@@ -12,8 +12,9 @@ from silo_app.imaging.labels import Vocabulary
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.sources import SourceFile
 
-__all__ = ["Applier", "keys_of"]
+__all__ = ["RECALLED", "Applier", "keys_of"]
 
+RECALLED = "its study or its patient was taken out of the silo"
 _OLDEST = 90
 """Ages above 89 identify (45 CFR 164.514(b)(2)(i)(C)): they are one."""
 
@@ -77,6 +78,8 @@ class Applier:
         """Add the view; return the reply, or a refusal if another file holds the same instance."""
         header = Header(**reply["header"])
         keys = keys_of(self.key, header, digest)
+        if writer.is_recalled(keys):
+            return {"reason": RefusalReason.RECALLED.value, "detail": RECALLED}
         holder = writer.holder(keys.instance)
         if holder not in {None, digest}:
             return {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.durable import private_folder
-from silo_app.errors import ImageUnsupported, SourceUnreachable
+from silo_app.errors import ImageUnsupported, SiloscopeError, SourceUnreachable
 from silo_app.imaging.sources import Fetch, Source, SourceFile
 from silo_app.imaging.worker import Request
 
@@ -32,7 +32,7 @@ class Arriving(Sequence[Request]):
         self._todo, self._request, self._fetches, self._spool = todo, request, fetches, spool
         self._requests: dict[int, Request] = {}
         self._failures: dict[int, dict[str, Any]] = {}
-        self.unreachable: dict[str, SourceUnreachable] = {}
+        self.unreachable: dict[str, SiloscopeError] = {}
         """Sources that stopped answering, by name; their remaining files wait for the next ingest."""
 
     def __len__(self) -> int:
@@ -63,9 +63,16 @@ class Arriving(Sequence[Request]):
             return self._fetches(source)(file)
         except ImageUnsupported as error:
             self._failures[index] = {"reason": error.reason, "detail": error.problem}
-        except SourceUnreachable as error:
+        except SiloscopeError as error:
             self._failures[index] = {}
             self.unreachable[source.name] = error
+        except OSError as error:  # no room in the spool, or a disk that went away
+            self._failures[index] = {}
+            self.unreachable[source.name] = SourceUnreachable(
+                f"a file cannot be brought here: {error.strerror}",
+                where=source.name,
+                remedy="Make room on the disk of the silo's folder, and run `silo ingest` again: it goes on from here.",
+            )
         return Path(_NOWHERE)
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey, Vault
 from silo_app.catalogue.writing import CatalogueWriter
-from silo_app.config import NoLabels, PresetLabels, SiloHome, TagLabels
+from silo_app.config import FolderSource, NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
-from silo_app.errors import NotReady, SourceEmpty, SourceUnreachable
+from silo_app.errors import NotReady, SiloscopeError, SourceEmpty, SourceUnreachable
 from silo_app.imaging.apply import Applier
 from silo_app.imaging.arriving import arriving
 from silo_app.imaging.brightness import measure_missing
@@ -69,7 +69,7 @@ class IngestReport:
     views: int
     """Usable images in the catalogue."""
     unreachable: Mapping[str, str] = field(default_factory=dict)
-    """Sources that could not be read, or not to their end, and why; nothing of them was removed."""
+    """Sources that could not be opened or read, or not to their end, and why; nothing of them was removed."""
     unlabelled: int
     """Views of which no finding is known."""
     unmapped: Mapping[str, int] = field(default_factory=dict)
@@ -85,12 +85,13 @@ class IngestReport:
 def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | None = None) -> IngestReport:
     """Bring catalogue and cache up to date with the silo's sources; `progress(done, total)` counts files.
 
-    Raises `SourceEmpty`, `LabelsInvalid`, `CatalogueDamaged`, or `NotReady` if another ingest runs or the cache cannot
-    be written; `SourceUnreachable` if no source answers at all. What a file holds never raises.
+    Raises `LabelsInvalid`, `CatalogueDamaged`, or `NotReady` if another ingest runs or the cache cannot be written; and
+    what the first source raises if none can be read (`SourceEmpty`, `SourceUnreachable`, ...): else it costs only what
+    that source has. What a file holds never raises.
     """
     start = time.monotonic()
     check_reader(home.config.imaging)
-    sources = _sources(home)
+    sources, unopened = _sources(home)
     table = _label_table(home)
     private_folder(home.root)
     with (
@@ -104,14 +105,14 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             writer.bind_key(key.check)
         catalogue.seal_names()
         run = _Run(home=home, catalogue=catalogue, cache=cache, applier=_applier(home, key), progress=progress)
-        listings, unreachable = _listed(sources)
+        listings, unreachable = _listed(sources, unopened)
         run.unreachable |= unreachable
         run.take(listings, workers)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
         measure_missing(catalogue, cache)
         counts = catalogue.counts()
-        names = {source.name for source in sources}
+        names = {source.name for source in sources} | set(unopened)
         return IngestReport(
             files=run.total,
             added=run.applier.added,
@@ -139,7 +140,7 @@ class _Run:
     unchanged: int = 0
     removed: int = 0
     done: int = 0
-    unreachable: dict[str, SourceUnreachable] = field(default_factory=dict)
+    unreachable: dict[str, SiloscopeError] = field(default_factory=dict)
 
     def take(self, listings: list[tuple[Source, list[SourceFile]]], workers: int | None) -> None:
         """Forget what has gone, then read what is new or changed."""
@@ -235,24 +236,37 @@ class _Run:
             self.progress(self.done, self.total)
 
 
-def _sources(home: SiloHome) -> list[Source]:
+def _sources(home: SiloHome) -> tuple[list[Source], dict[str, SiloscopeError]]:
+    """Return the sources that can be opened, and why others cannot. Raises the first reason if none can."""
     if not home.config.sources:
         raise SourceEmpty(
             "the silo has no source",
             where=str(home.kit / "local" / "silo.yaml"),
             remedy="Name the folder of your DICOM files with --source, or under `sources` in local/silo.yaml.",
         )
-    return [open_source(home, source) for source in home.config.sources]
+    opened: list[Source] = []
+    unopened: dict[str, SiloscopeError] = {}
+    for settings in home.config.sources:
+        try:
+            opened.append(open_source(home, settings))
+        except SiloscopeError as error:
+            name = str(home.resolve(settings.path).resolve()) if isinstance(settings, FolderSource) else settings.name
+            unopened[name] = error
+    if not opened:
+        raise next(iter(unopened.values()))
+    return opened, unopened
 
 
-def _listed(sources: list[Source]) -> tuple[list[tuple[Source, list[SourceFile]]], dict[str, SourceUnreachable]]:
-    """Return what each source holds, and the sources that do not tell. Raises `SourceUnreachable` if none does."""
+def _listed(
+    sources: list[Source], unopened: Mapping[str, SiloscopeError]
+) -> tuple[list[tuple[Source, list[SourceFile]]], dict[str, SiloscopeError]]:
+    """Return what each source holds, and the sources that do not tell. Raises the first reason if none does."""
     listings: list[tuple[Source, list[SourceFile]]] = []
-    unreachable: dict[str, SourceUnreachable] = {}
+    unreachable: dict[str, SiloscopeError] = dict(unopened)
     for source in sources:
         try:
             listings.append((source, list(source.files())))
-        except SourceUnreachable as error:
+        except SiloscopeError as error:
             unreachable[source.name] = error
     if unreachable and not listings:
         raise next(iter(unreachable.values()))

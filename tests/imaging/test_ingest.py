@@ -263,6 +263,57 @@ def test_empty_source_says_what_to_do(make_silo):
         ingest(make_silo(sources=[]))
 
 
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"path": "nowhere"}, "there is no such folder"),
+        ({"path": "empty"}, "the folder holds no file"),
+        ({"kind": "dicomweb", "name": "pacs", "url": "https://127.0.0.1:9/dicom-web", "password_file": "none"}, ""),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_source_that_cannot_be_read_costs_only_what_it_has(make_silo, put, source, tmp_path, other, problem, first):
+    (tmp_path / "kit" / "empty").mkdir(parents=True)
+    put("1.dcm")
+    sources = [other, {"path": str(source)}]
+    home = make_silo(sources=sources if first else sources[::-1])
+    report = ingest(home, workers=1)
+    assert (report.added, report.views) == (1, 1)
+    ((name, why),) = report.unreachable.items()
+    assert name in {"pacs", str(tmp_path / "kit" / "nowhere"), str(tmp_path / "kit" / "empty")}
+    assert problem in why
+    again = ingest(home, workers=1)
+    assert (again.unchanged, again.removed) == (1, 0)
+    assert list(again.unreachable) == [name]
+
+
+def test_a_full_disk_at_the_spool_costs_the_source_and_loses_nothing(make_silo, put, source, tmp_path, monkeypatch):
+    """Members of a zip file go through the spool; the other folder's files are read where they lie."""
+    import zipfile
+
+    from silo_app.imaging.sources import folder
+
+    path = put("1.dcm")
+    zips = tmp_path / "zips"
+    zips.mkdir()
+    with zipfile.ZipFile(zips / "many.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.dcm", put(f"{number + 2}.dcm").read_bytes())
+            (source / f"{number + 2}.dcm").unlink()
+    home = make_silo(sources=[{"path": str(zips)}, {"path": str(source)}])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "extract", full)
+        report = ingest(home, workers=1)
+    assert path.exists()
+    assert (report.added, report.views) == (1, 1)
+    assert "No space left on device" in report.unreachable[str(zips)]
+    assert ingest(home, workers=1).views == 4
+
+
 def test_decoder_that_dies_or_hangs_costs_one_file(make_silo, put, source, monkeypatch):
     """The decoder is replaced by one that aborts, hangs, or floods its output for files of certain names."""
     for name in ("1.dcm", "abort.dcm", "hang.dcm", "noisy.dcm", "5.dcm"):

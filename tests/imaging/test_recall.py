@@ -1,0 +1,108 @@
+"""What a hospital takes out is out: of catalogue, cache and search, for every ingest to come, until it lets it in again."""
+
+import json
+
+import pytest
+
+from silo_app.catalogue import Catalogue
+from silo_app.errors import CaseUnknown, ConfigInvalid
+from silo_app.imaging.cache import RadiographCache
+from silo_app.imaging.ingest import ingest
+from silo_app.imaging.recall import Subject, recall, restore
+from silo_app.search.current import OpenCatalogue
+
+WHO = {"user": "u", "reason": "consent"}
+
+
+@pytest.fixture
+def home(make_silo, tmp_path, make_dicom, make_picture):
+    """Two patients: P1 with studies 1.1 (two images) and 1.2, P2 with study 2.1."""
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    for number, (patient, study) in enumerate([("P1", "1.1"), ("P1", "1.1"), ("P1", "1.2"), ("P2", "2.1")]):
+        picture = make_picture(24, 20, seed=number)
+        (source / f"{number}.dcm").write_bytes(make_dicom(picture, PatientID=patient, StudyInstanceUID=study))
+    home = make_silo()
+    assert ingest(home, workers=1).views == 4
+    return home
+
+
+def views(home):
+    with Catalogue.open(home.catalogue) as catalogue:
+        return catalogue.views()
+
+
+def test_a_study_leaves_catalogue_and_cache_and_does_not_come_back(home):
+    (first, *_, last) = views(home)
+    with Catalogue.open(home.catalogue) as catalogue:
+        before = {view.digest for view in catalogue.views() if view.case == first.case}
+    searched = OpenCatalogue(home)
+    assert searched.view_of(first.case) is not None
+    done = recall(home, Subject(case=first.case[:8]), **WHO)
+    assert (done.kind, done.found, done.views) == ("study", 1, len(before))
+    assert searched.view_of(first.case) is None
+    assert searched.view_of(last.case) is not None or last.case == first.case
+    assert not before & set(RadiographCache(home.cache).digests())
+    again = ingest(home, workers=1)
+    assert (again.added, again.views) == (0, 4 - len(before))
+    assert [one.reason for one in again.refused] == ["recalled"] * len(before)
+
+
+def test_a_study_that_is_sent_again_under_another_name_stays_out(home, tmp_path, make_dicom, make_picture):
+    recall(home, Subject(study_uid="2.1"), **WHO)
+    picture = make_picture(24, 20, seed=99)
+    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="P2", StudyInstanceUID="2.1"))
+    report = ingest(home, workers=1)
+    assert (report.added, report.views) == (0, 3)
+    assert len(list(RadiographCache(home.cache).digests())) == 3
+
+
+def test_a_patient_is_out_with_studies_that_come_later(home, tmp_path, make_dicom, make_picture):
+    done = recall(home, Subject(patient_id="P1"), **WHO)
+    assert (done.kind, done.views) == ("patient", 3)
+    picture = make_picture(24, 20, seed=99)
+    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="P1", StudyInstanceUID="1.3"))
+    report = ingest(home, workers=1)
+    assert (report.added, report.views) == (0, 1)
+
+
+def test_what_is_let_in_again_has_its_case_id_after_the_next_ingest(home):
+    before = views(home)
+    recall(home, Subject(patient_id="P1"), **WHO)
+    recall(home, Subject(study_uid="2.1"), **WHO)
+    assert views(home) == []
+    restore(home, Subject(patient_id="P1"), **WHO)
+    report = ingest(home, workers=1)
+    assert (report.added, report.views) == (3, 3)
+    restore(home, Subject(study_uid="2.1"), **WHO)
+    assert ingest(home, workers=1).views == 4
+    assert views(home) == before
+
+
+def test_who_took_what_out_is_in_the_audit_log_without_an_identifier(home):
+    recall(home, Subject(patient_id="P1"), **WHO)
+    restore(home, Subject(patient_id="P1"), **WHO)
+    lines = [json.loads(line) for line in home.audit.read_text().splitlines()]
+    assert [one["event"] for one in lines[-2:]] == ["case-recalled", "case-restored"]
+    assert "P1" not in home.audit.read_text()
+    assert b"P1" not in home.catalogue.read_bytes()
+
+
+@pytest.mark.parametrize("subject", [Subject(), Subject(case="0" * 8, study_uid="1.1")])
+def test_exactly_one_thing_names_what_to_take(home, subject):
+    with pytest.raises(ConfigInvalid, match="one is needed"):
+        recall(home, subject, **WHO)
+
+
+@pytest.mark.parametrize(
+    "subject", [Subject(case="0"), Subject(case="f" * 32), Subject(study_uid="9"), Subject(patient_id="9")]
+)
+def test_what_the_silo_never_held_is_refused(home, subject):
+    with pytest.raises(CaseUnknown):
+        recall(home, subject, **WHO)
+    assert len(views(home)) == 4
+
+
+def test_what_was_not_taken_out_cannot_be_let_in(home):
+    with pytest.raises(CaseUnknown, match="was not taken out"):
+        restore(home, Subject(study_uid="1.1"), **WHO)
