@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,6 +27,8 @@ pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
 
 BUDGET_S = 1.0
 SLACK_S = 0.2
+STALLED_S = 0.2
+"""A query during which the machine stood still for so long says nothing of the silos."""
 _PIDFD_GETFD = 438
 _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27
@@ -32,9 +36,19 @@ ALL = {"hospital-a": "answered", "hospital-b": "answered", "hospital-c": "answer
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def folder(tmp_path_factory):
+    """A folder in memory where there is one: silos sync every answer, and a busy disk is no fault of theirs."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path_factory.mktemp("survives")
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="survives-") as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with Lab.running(tmp_path_factory.mktemp("survives"), 500) as made:
+    with Lab.running(folder, 500) as made:
         yield made
 
 
@@ -67,8 +81,8 @@ class Stalls:
 
 
 @pytest.fixture(scope="module")
-def stalls(tmp_path_factory):
-    made = Stalls(tmp_path_factory.mktemp("heart") / "beat")
+def stalls(folder):
+    made = Stalls(folder / "beat")
     yield made
     made.close()
 
@@ -93,8 +107,8 @@ def ask(lab, stalls):
 
 
 @pytest.fixture
-def meanwhile(ask):
-    """Ask on and on from several threads while something happens; yields what came back."""
+def meanwhile(ask, stalls):
+    """Ask on and on from several threads while something happens; yields what came back while the machine itself ran."""
 
     @contextlib.contextmanager
     def asking(threads=4):
@@ -102,8 +116,11 @@ def meanwhile(ask):
 
         def work():
             while not over.is_set():
+                start = time.monotonic()
                 try:
-                    found.append(ask())
+                    states = ask()
+                    if stalls.since(start) < STALLED_S:
+                        found.append(states)
                 except AssertionError as error:
                     failed.append(error)
                 time.sleep(0.02)
