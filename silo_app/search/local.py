@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,15 +65,16 @@ class Connections:
 
     def exchange(self, payload: bytes, timeout_s: float) -> bytes:
         """Send one frame and return the reply. Raises as the function `exchange` does."""
+        end = time.monotonic() + timeout_s
         try:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is not None:
                 # one that its listener has ended since, or that an earlier listener left, is no failure
                 with contextlib.suppress(ConnectionError):
-                    if (reply := self._asked(connection, payload, timeout_s)) is not None:
+                    if (reply := self._asked(connection, payload, end)) is not None:
                         return reply
-            reply = self._asked(self._connected(timeout_s), payload, timeout_s)
+            reply = self._asked(self._connected(end), payload, end)
         except TimeoutError:
             raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(self._path), remedy=_REMEDY) from None
         except OSError as error:
@@ -88,10 +90,10 @@ class Connections:
         for connection in idle:
             connection.close()
 
-    def _connected(self, timeout_s: float) -> socket.socket:
+    def _connected(self, end: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(timeout_s)
+            connection.settimeout(_left(end))
             with _address(self._path) as address:
                 connection.connect(address)
         except BaseException:
@@ -99,10 +101,10 @@ class Connections:
             raise
         return connection
 
-    def _asked(self, connection: socket.socket, payload: bytes, timeout_s: float) -> bytes | None:
+    def _asked(self, connection: socket.socket, payload: bytes, end: float) -> bytes | None:
         reply = None
         try:
-            connection.settimeout(timeout_s)
+            connection.settimeout(_left(end))
             _send(connection, payload, MAX_FRAME_BYTES)
             reply = _receive(connection, MAX_REPLY_BYTES)
         finally:
@@ -228,6 +230,10 @@ def _address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def _left(end: float) -> float:
+    return max(0.001, end - time.monotonic())
 
 
 def _send(connection: socket.socket, payload: bytes, largest: int) -> None:
