@@ -71,6 +71,10 @@ class Catalogue:
         """Return the first view of a case that is still present, or None."""
         return next(iter(self.views_of(case)), None)
 
+    def version(self) -> int:
+        """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""
+        return int(self._rows("PRAGMA data_version", ())[0][0])
+
     def patient_cases(self, patient: PatientKey) -> list[CaseId]:
         """Return the cases of one patient that have views, in a fixed order."""
         rows = self._rows(

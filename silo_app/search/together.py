@@ -1,6 +1,7 @@
 """Requests that came in one parcel: one look at the index for all of them, and replies that fit into one parcel."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
-from silo_app.policy.release import hits_allowed
+from silo_app.policy.release import candidates_for
 from silo_app.search.answer import SearchableCases
 from silo_app.search.messages import SearchRequest
 from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
@@ -30,10 +31,10 @@ def search_together(
         if request.encoder_version == gallery.encoder_version and len(request.embedding) == index.dimension
     ]
     if fit:
-        counts = [hits_allowed(settings, request.k) for request in fit]
+        counts = [candidates_for(settings, request.k) for request in fit]
         hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
-    return SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
+    return replace(gallery, index=_Searched(index, found))
 
 
 class _Searched:
