@@ -149,7 +149,9 @@ def test_each_silo_decides_for_itself(federation, session, config, state):
 
 
 def test_the_budget_is_counted_over_restarts(federation, session):
-    silos, _, processes = federation(south="release: {same_patient: show, private: {answer: true, queries_per_day: 2, processes: 1}}\n")
+    silos, _, processes = federation(
+        south="release: {same_patient: show, private: {answer: true, queries_per_day: 2, processes: 1}}\n"
+    )
     session(silos).search(any_vector(silos))
     session(silos).search(any_vector(silos))
     processes["south"].close()
@@ -168,7 +170,9 @@ def test_an_encoder_that_a_silo_does_not_have_is_named(federation, session):
 
 
 def test_no_more_cases_are_shown_than_the_policy_allows(federation, session):
-    silos, _, _ = federation(south="release: {same_patient: show, max_hits: 2, private: {answer: true, noise: 0, processes: 1}}\n")
+    silos, _, _ = federation(
+        south="release: {same_patient: show, max_hits: 2, private: {answer: true, noise: 0, processes: 1}}\n"
+    )
     result = session(silos).search(any_vector(silos), k=30)
     assert sum(hit.silo == "south" for hit in result.hits) == 2
 
@@ -241,6 +245,7 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
             "scored": scored.query_id,
             "silo": "south",
             "slots": (0,),
+            "scores": (0.5,),
         }
         frame = seal(stocked.federation.identity(asker), CardsRequest(**(known | fields)))
         return peek_reply(local.exchange(socket, frame, 10), CardsAnswer, Refusal)
@@ -254,7 +259,7 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
 def test_a_private_request_that_somebody_else_signed_is_refused(federation, stocked, session):
     silos, _, _ = federation()
     request = CardsRequest(
-        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,)
+        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,), scores=(0.5,)
     )
     frame = seal(stocked.federation.identity("westward"), request)
     reply = peek_reply(local.exchange(silos["south"].home.index_socket, frame, 10), CardsAnswer, Refusal)
