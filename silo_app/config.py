@@ -8,7 +8,7 @@ A silo lives in one folder, the startup kit that its hospital was given:
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -28,6 +28,7 @@ from silo_app.settings.labels import (
     Uncertain,
 )
 from silo_app.settings.privacy import PrivacyBudget
+from silo_app.settings.release import ReleaseSettings
 from silo_app.settings.search import IndexSettings, MilvusSettings, PrivateSettings
 from silo_app.settings.sources import (
     DicomWebSource,
@@ -71,34 +72,6 @@ __all__ = [
 ]
 
 CONFIG_NAME = "silo.yaml"
-
-
-class ReleaseSettings(Settings):
-    """What this silo lets out in an answer to another hospital's query; enforced by `silo_app.policy`."""
-
-    answer_queries: bool = True
-    """Whether this silo answers at all."""
-    fields: tuple[Literal["position", "sex", "age_band", "study_year", "findings"], ...] = (
-        "position",
-        "sex",
-        "age_band",
-        "findings",
-    )
-    """What of a case an answer says, beside its random case id and its similarity; everything else stays."""
-    max_hits: int = Field(default=20, ge=1, le=1000)
-    """The most cases in one answer, whatever was asked for."""
-    min_similarity: float = Field(default=-1.0, ge=-1.0, le=1.0)
-    """Cases that are less similar than this are not released."""
-    min_gallery: int = Field(default=11, ge=1)
-    """A gallery of fewer cases answers nobody (small cells: CMS's threshold of 11)."""
-    purposes: tuple[str, ...] = ("care", "research", "teaching")
-    """The purposes that are answered."""
-    askers: tuple[str, ...] = ()
-    """Names of the silos that are answered; empty means every silo of the federation."""
-    encoder: Literal["silos", "researchers"] = "silos"
-    """Who may be given an exported encoder: silos only, or researchers too."""
-    private: PrivateSettings = PrivateSettings()
-    """Queries that this silo cannot read; see below."""
 
 
 class TrainingSettings(Settings):
@@ -233,6 +206,21 @@ class SiloHome(Settings):
     def audit(self) -> Path:
         """The audit log, JSON lines."""
         return self.root / "audit.jsonl"
+
+    @property
+    def release_key(self) -> Path:
+        """32 random bytes (0600) from which answers take their noise."""
+        return self.root / "release.key"
+
+    @property
+    def budgets(self) -> Path:
+        """Who has asked how often today."""
+        return self.root / "budgets.db"
+
+    @property
+    def canaries(self) -> Path:
+        """Planted cases that nobody should ever find; one case id a line."""
+        return self.root / "canaries.txt"
 
     @property
     def index_socket(self) -> Path:

@@ -65,12 +65,33 @@ def private_folder(path: Path) -> Path:
 def read_private_text(path: Path) -> str:
     """Return the text of a secret's file. Raises `ConfigInvalid` if it is missing, or others may read it."""
     try:
+        return _read_private(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unreadable(path) from None
+
+
+def read_private_bytes(path: Path, count: int) -> bytes:
+    """Return a secret of `count` bytes. Raises `ConfigInvalid` as `read_private_text` does, or if it is of another size."""
+    content = _read_private(path)
+    if len(content) != count:
+        raise ConfigInvalid(
+            f"this secret has {len(content)} bytes, not {count}", where=str(path), remedy="Restore the file from a backup."
+        )
+    return content
+
+
+def _read_private(path: Path) -> bytes:
+    try:
         others = path.stat().st_mode & 0o077
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigInvalid("it cannot be read", where=str(path), remedy="Make the file, with mode 0600.") from None
+        content = path.read_bytes()
+    except OSError:
+        raise _unreadable(path) from None
     if others:
         raise ConfigInvalid(
             "other accounts of this machine may read this secret", where=str(path), remedy=f"chmod 600 {path}"
         )
-    return text
+    return content
+
+
+def _unreadable(path: Path) -> ConfigInvalid:
+    return ConfigInvalid("it cannot be read", where=str(path), remedy="Make the file, with mode 0600.")

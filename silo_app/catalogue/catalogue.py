@@ -82,6 +82,10 @@ class Catalogue:
                 found.setdefault(view.case, view)
         return found
 
+    def version(self) -> int:
+        """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""
+        return int(self._rows("PRAGMA data_version", ())[0][0])
+
     def patient_cases(self, patient: PatientKey) -> list[CaseId]:
         """Return the cases of one patient that have views, in a fixed order."""
         rows = self._rows(

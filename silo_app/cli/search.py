@@ -70,7 +70,7 @@ def search(
         without_patient=without_patient,
         private=private,
     )
-    data = result.model_dump(mode="json", exclude={"kind", "version"})
+    data = result.model_dump(mode="json", exclude={"kind", "version", "signed"})
     if html is not None:
         from silo_app.pages.render import write_page
         from silo_app.pages.search import search_page
@@ -115,6 +115,8 @@ def _state(report: "SiloReport") -> str:
     details: list[Any] = []
     if report.state.value == "answered":
         details = [f"{report.took_ms:.0f} ms", f"{report.released} of {report.indexed} cases"]
+        if report.withheld:
+            details.append(f"about {report.withheld} patient{'s' * (report.withheld != 1)} withheld")
     else:
         details = [text for text in (report.code, report.public) if text]
         details = [f"{report.took_ms:.0f} ms", *details] if report.state.value == "late" else details

@@ -12,6 +12,7 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
 from silo_app.index.generations import building, open_current, publish
+from silo_app.index.likeness import estimate
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
 from silo_app.index.storage import Storage
 
@@ -55,13 +56,15 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
         known = _known_vectors(home, version)
         missing = [view.digest for view in views if view.digest not in known]
         fresh = _embedded(missing, embed, progress)
+        vectors, cases = _stacked(views, known, fresh), [view.case for view in views]
         info = publish(
             home.index,
-            vectors=_stacked(views, known, fresh),
-            cases=[view.case for view in views],
+            vectors=vectors,
+            cases=cases,
             digests=[view.digest for view in views],
             encoder_version=version,
             storage=Storage.of(home),
+            likeness=estimate(vectors, cases, [view.patient for view in views]),
         )
     return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
 
@@ -82,6 +85,7 @@ def move_generation(home: SiloHome) -> GenerationInfo:
             digests=[digest.tobytes().hex() for digest in old.digests],
             encoder_version=EncoderVersion(old.info.encoder_version),
             storage=storage,
+            likeness=old.info.likeness,
         )
 
 

@@ -38,6 +38,7 @@ from silo_app.index.manifest import (
     require_sound,
 )
 from silo_app.index.storage import Storage
+from silo_app.policy.likeness import Likeness
 
 __all__ = ["Generation", "building", "open_current", "pointer", "publish"]
 
@@ -67,6 +68,7 @@ def publish(
     digests: Sequence[str],
     encoder_version: EncoderVersion,
     storage: Storage | None = None,
+    likeness: Likeness | None = None,
 ) -> GenerationInfo:
     """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
 
@@ -87,6 +89,7 @@ def publish(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         kind=written.kind,
         collection=written.collection,
+        likeness=likeness,
         files={file: digest_of(hidden / file) for file in (*written.files, CASES_FILE, DIGESTS_FILE)},
     )
     (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")

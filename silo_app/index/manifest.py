@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from silo_app.errors import IndexDamaged
+from silo_app.policy.likeness import Likeness
 
 __all__ = [
     "CASES_FILE",
@@ -57,6 +58,8 @@ class GenerationInfo(BaseModel):
     kind: IndexKind = "exact"
     collection: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     """In Milvus, where `kind` says so."""
+    likeness: Likeness | None = None
+    """How alike its views are; None in a generation of an older version."""
     files: dict[str, str]
     """SHA-256 of every other file of the generation."""
 

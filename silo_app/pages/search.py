@@ -17,6 +17,7 @@ _WORDS = {
     "other-encoder": "has indexed with another encoder",
     "not-ready": "has no index at the moment",
     "error": "failed to answer",
+    "invalid": "did not sign what came in its name; nothing of it is shown",
 }
 
 
@@ -34,14 +35,20 @@ def search_page(data: Mapping[str, Any], *, private: bool) -> str:
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took_ms": data["took_us"] / 1000,
+        "withheld": any(silo.get("withheld") for silo in silos),
     }
     return render("search.html.j2", {**data, **facts})
 
 
 def _said(silo: Mapping[str, Any]) -> str:
     if silo["state"] == "answered":
-        return f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
+        said = f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
+        return f"{said}; {_withheld(silo['withheld'])}" if silo.get("withheld") else said
     return str(silo["public"] or f"This silo {_WORDS.get(silo['state'], silo['state'])}.")
+
+
+def _withheld(patients: int) -> str:
+    return f"withheld: cases of about {patients} patient{'' if patients == 1 else 's'} (a number with noise)"
 
 
 def _findings(card: Mapping[str, Any]) -> str:

@@ -22,16 +22,18 @@ class RefusalCode(StrEnum):
     OTHER_ENCODER = "other-encoder"
     PRIVATE = "private-not-answered"
     PURPOSE = "purpose-not-allowed"
+    REPEATED = "repeated"
     REPLAYED = "replayed"
     SESSION = "session-unknown"
     SIGNATURE_INVALID = "signature-invalid"
     STALE = "stale"
+    TOO_FEW_SIMILAR = "too-few-similar"
 
 
 PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
     {
         RefusalCode.ASKER: "This silo does not answer whoever asked.",
-        RefusalCode.BUDGET: "The asking silo has spent its private queries of today.",
+        RefusalCode.BUDGET: "The asking silo, or its user, has spent today's queries.",
         RefusalCode.BUSY: "This silo has more queries than it can answer in time.",
         RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few cases to answer without pointing at patients.",
         RefusalCode.INDEX_DAMAGED: "This silo's index cannot be read.",
@@ -42,9 +44,11 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.OTHER_ENCODER: "This silo's index was made with another encoder.",
         RefusalCode.PRIVATE: "This silo does not answer private queries.",
         RefusalCode.PURPOSE: "This silo does not answer queries for this purpose.",
+        RefusalCode.REPEATED: "The asking silo has asked too often today for much the same.",
         RefusalCode.REPLAYED: "This query was asked before.",
         RefusalCode.SESSION: "This silo does not have the query's keys any more.",
         RefusalCode.SIGNATURE_INVALID: "The query's signature does not verify.",
         RefusalCode.STALE: "The query was issued too long ago, or the clocks of the two silos differ.",
+        RefusalCode.TOO_FEW_SIMILAR: "This silo holds too few similar cases to answer without pointing at patients.",
     }
 )

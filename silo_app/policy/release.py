@@ -3,18 +3,33 @@
 An allow-list and not a scrubbed record: a card is built from nothing, field by field, so what is not named stays.
 """
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from silo_app.cases import CaseId, Finding, Sex, View, ViewPosition, age_band
+from silo_app.cases import CaseId, Finding, PatientKey, Sex, View, ViewPosition, age_band
 from silo_app.config import ReleaseSettings
 from silo_app.policy.refusal import RefusalCode
 
-__all__ = ["Candidate", "Card", "Released", "card_of", "hits_allowed", "refusal", "release"]
+__all__ = [
+    "GUARDED",
+    "Candidate",
+    "Card",
+    "Release",
+    "Released",
+    "candidates_for",
+    "card_of",
+    "hits_allowed",
+    "refusal",
+    "release",
+    "shows_same_patient",
+]
+
+GUARDED = 32
+"""So many of the nearest cases may be kept back because of their patients. Whoever is alike to that many strangers is
+hidden among them; and the cost of the guard does not grow with the gallery."""
 
 # Members of an enumeration arrive as their plain text: the one place where a strict message is read leniently.
 _Word = Field(strict=False)
@@ -40,6 +55,8 @@ class Candidate:
     case: CaseId
     score: float
     view: View
+    standing: float
+    """How far it stands out for this query (`policy.likeness`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,17 @@ class Released:
     case: CaseId
     score: float
     card: Card
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What leaves the silo for one query."""
+
+    hits: tuple[Released, ...]
+    patients: int = 0
+    """Patients whose cases were kept back: for the silo's audit log, and with noise for the asker."""
+    enough: bool = True
+    """Whether there are cases of as many patients as the policy wants; without, there are no hits."""
 
 
 def refusal(settings: ReleaseSettings, *, asker: str, purpose: str, cases: int) -> RefusalCode | None:
@@ -69,13 +97,39 @@ def hits_allowed(settings: ReleaseSettings, k: int) -> int:
     return min(k, settings.max_hits)
 
 
-def release(settings: ReleaseSettings, k: int, ranked: Iterable[Candidate]) -> list[Released]:
-    """Return what leaves the silo of candidates that are ranked best first."""
-    similar = (candidate for candidate in ranked if candidate.score >= settings.min_similarity)
-    return [
+def candidates_for(settings: ReleaseSettings, k: int) -> int:
+    """Return how many of the nearest cases the rules look at: the same number whatever they will keep back."""
+    return max(hits_allowed(settings, k), settings.min_cases) + GUARDED
+
+
+def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:
+    """Return whether the silo shows cases of the query's own patient to whoever asks for this purpose."""
+    return settings.same_patient == "show" and purpose in settings.same_patient_purposes
+
+
+def release(settings: ReleaseSettings, k: int, ranked: Sequence[Candidate], *, limit: float | None) -> Release:
+    """Return what leaves the silo of candidates that are ranked best first.
+
+    `limit` is the standing from which on a case may be of the query's own patient; None where that is shown. Whoever has
+    one such case is kept back with all cases, and the next ones take their place.
+    """
+    similar = [candidate for candidate in ranked if candidate.score >= settings.min_similarity]
+    named = _named(similar, limit)
+    others = [candidate for candidate in similar if candidate.view.patient not in named]
+    if len({candidate.view.patient for candidate in others}) < settings.min_cases:
+        return Release((), len(named), enough=False)
+    shown = [
         Released(case=candidate.case, score=candidate.score, card=card_of(settings, candidate.view))
-        for candidate in itertools.islice(similar, hits_allowed(settings, k))
+        for candidate in others[: hits_allowed(settings, k)]
     ]
+    return Release(tuple(shown), len(named))
+
+
+def _named(similar: Sequence[Candidate], limit: float | None) -> set[PatientKey]:
+    """Return the patients who may be the query's own."""
+    if limit is None:
+        return set()
+    return {candidate.view.patient for candidate in similar[:GUARDED] if candidate.standing >= limit}
 
 
 def card_of(settings: ReleaseSettings, view: View) -> Card:

@@ -1,16 +1,26 @@
 """A silo's answer to a verified request: the encoder must be the same, the policy decides, the index ranks. No I/O."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from silo_app.cases import CaseId, EncoderVersion, View
 from silo_app.config import ReleaseSettings
-from silo_app.index.gallery import GalleryIndex
+from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.index.likeness import Sense, sense_of
+from silo_app.policy.noise import noisy_count
 from silo_app.policy.refusal import RefusalCode
-from silo_app.policy.release import Candidate, hits_allowed, refusal, release
+from silo_app.policy.release import (
+    Candidate,
+    Release,
+    candidates_for,
+    hits_allowed,
+    refusal,
+    release,
+    shows_same_patient,
+)
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
 
-__all__ = ["SearchableCases", "answer"]
+__all__ = ["CardLookup", "Found", "Guarded", "Look", "SearchableCases", "answer", "told"]
 
 CardLookup = Callable[[CaseId], View | None]
 """What the catalogue knows of a case now; None once the study was recalled."""
@@ -18,11 +28,35 @@ CardLookup = Callable[[CaseId], View | None]
 
 @dataclass(frozen=True, slots=True)
 class SearchableCases:
-    """One open generation: an index, and what it was made with."""
+    """One open generation: an index, what it was made with, and how alike its views are."""
 
     generation: str
     encoder_version: EncoderVersion
     index: GalleryIndex
+    sense: Sense | None = None
+    """None is estimated anew with every query: for tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the rules decided on, for the silo itself: nothing of it travels."""
+
+    nearest: tuple[Candidate, ...]
+    """As many of the nearest cases as may be released, before anything is kept back."""
+    kept_back: int
+    """Patients, exactly."""
+
+
+Look = Callable[[Found], RefusalCode | None]
+"""The silo's own look at what was found, before anything is released: it may still refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What a silo adds to its policy: a look at what was found, and the secret of its noise."""
+
+    look: Look = field(default=lambda _found: None)
+    secret: bytes = b""
 
 
 def answer(
@@ -32,6 +66,7 @@ def answer(
     silo: str,
     view_of: CardLookup,
     settings: ReleaseSettings,
+    guarded: Guarded | None = None,
 ) -> SiloAnswer | Refusal:
     """Return what silo `silo` says to `request`; `gallery` is None where nothing was indexed yet."""
 
@@ -45,27 +80,47 @@ def answer(
         return refused(RefusalCode.NOT_READY)
     if request.encoder_version != gallery.encoder_version or len(request.embedding) != gallery.index.dimension:
         return refused(RefusalCode.OTHER_ENCODER, gallery.encoder_version)
-    ranked = _ranked(request, gallery.index, view_of, hits_allowed(settings, request.k))
+    sense = gallery.sense or sense_of(gallery.index, None)
+    ranked = _ranked(request, gallery.index, sense, view_of, candidates_for(settings, request.k))
+    shown = request.asker == silo or shows_same_patient(settings, request.purpose)
+    released = release(settings, request.k, ranked, limit=None if shown else sense.likeness.limit)
+    guarded = guarded or Guarded()
+    if code := guarded.look(Found(tuple(ranked[: hits_allowed(settings, request.k)]), released.patients)):
+        return refused(code)
+    if not released.enough:
+        return refused(RefusalCode.TOO_FEW_SIMILAR)
     return SiloAnswer(
         query_id=request.query_id,
         silo=silo,
         encoder_version=gallery.encoder_version,
         generation=gallery.generation,
         indexed=gallery.index.cases,
-        hits=tuple(
-            ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in release(settings, request.k, ranked)
-        ),
+        hits=tuple(ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in released.hits),
+        withheld=0 if shown else told(settings, released, ranked, guarded.secret),
     )
 
 
-def _ranked(request: SearchRequest, index: GalleryIndex, view_of: CardLookup, k: int) -> Iterator[Candidate]:
-    """Yield the nearest cases that the catalogue still holds, best first; asks for more where some are gone."""
-    wanted, seen = k, 0
+def told(settings: ReleaseSettings, released: Release, ranked: Sequence[Candidate], secret: bytes) -> int:
+    """Return how many patients the asker is told were kept back."""
+    if settings.same_patient == "coarsen":
+        return released.patients
+    return noisy_count(released.patients, secret, ranked[0].view.patient if ranked else "")
+
+
+def _ranked(request: SearchRequest, index: GalleryIndex, sense: Sense, view_of: CardLookup, count: int) -> list[Candidate]:
+    """Return the nearest `count` cases that the catalogue still holds, best first; asks for more where some are gone."""
+    wanted = count
     while True:
         hits = index.search(request.embedding, wanted)
-        for hit in hits[seen:]:
-            if (view := view_of(hit.case)) is not None:
-                yield Candidate(case=hit.case, score=hit.score, view=view)
-        if len(hits) < wanted:
-            return
-        seen, wanted = len(hits), 2 * wanted
+        known = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None][:count]
+        if len(known) == count or len(hits) < wanted:
+            return _candidates(request, known, sense)
+        wanted *= 2
+
+
+def _candidates(request: SearchRequest, known: Sequence[tuple[Hit, View]], sense: Sense) -> list[Candidate]:
+    standing = sense.standing(request.embedding, [hit.score for hit, _ in known])
+    return [
+        Candidate(case=hit.case, score=hit.score, view=view, standing=how)
+        for (hit, view), how in zip(known, standing, strict=True)
+    ]

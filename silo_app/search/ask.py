@@ -19,6 +19,7 @@ from silo_app.identity import Identity
 from silo_app.search.envelope import seal
 from silo_app.search.local import Connections
 from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.verified import verified
 from silo_app.search.wire import decode, encode
 
 __all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
@@ -45,10 +46,12 @@ class Asker:
 
     def ask(self, request: SearchRequest) -> SearchResult:
         """Send a request to the broker. Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`."""
-        message = self._reply(seal(self.identity, request), SearchResult, request.budget_ms)
+        frame = seal(self.identity, request)
+        message = self._reply(frame, SearchResult, request.budget_ms)
         _require_result(request, message)
-        self.record(message, purpose=request.purpose, user=request.user, mode="plain")
-        return message
+        result = verified(self.identity.trust, request, frame, message)
+        self.record(result, purpose=request.purpose, user=request.user, mode="plain")
+        return result
 
     def exchange(self, message: Message, expected: type[_M], budget_ms: int) -> _M:
         """Send a message that is for the broker itself and return its reply. Raises as `ask` does."""
@@ -68,6 +71,7 @@ class Asker:
                 "encoder": result.encoder_version,
                 "silos": states,
                 "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
+                "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
             },
         )
 
@@ -179,8 +183,8 @@ def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int
 
 
 def _require_result(request: SearchRequest, result: SearchResult) -> None:
-    same = (result.query_id, result.encoder_version) == (request.query_id, request.encoder_version)
-    if not same or len(result.hits) > request.k:
+    asked = (request.query_id, request.encoder_version, request.k)
+    if (result.query_id, result.encoder_version, result.k) != asked:
         raise MessageInvalid(
             "the broker answered another query than was asked",
             where="result",

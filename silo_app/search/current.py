@@ -10,12 +10,16 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.index.generations import open_current, pointer
+from silo_app.index.likeness import sense_of
 from silo_app.index.storage import Storage
-from silo_app.search.answer import SearchableCases
+from silo_app.search.answer import CardLookup, SearchableCases
 
 __all__ = ["CurrentGallery", "OpenCatalogue"]
 
 _log = logging.getLogger(__name__)
+_KNOWN = 50_000
+"""Cases whose cards are kept in memory until the catalogue changes."""
+_NEVER = -1
 
 
 class CurrentGallery:
@@ -62,7 +66,12 @@ class CurrentGallery:
         for name in generation.skipped:
             _log.error("generation %s of the index is damaged and is not used; run `silo index build`", name)
         info = generation.info
-        self._opened = SearchableCases(info.generation, EncoderVersion(info.encoder_version), generation.gallery)
+        self._opened = SearchableCases(
+            info.generation,
+            EncoderVersion(info.encoder_version),
+            generation.gallery,
+            sense_of(generation.gallery, info.likeness),
+        )
         _log.info("generation %s of the index is open: %d cases", info.generation, info.cases)
         return self._opened
 
@@ -83,23 +92,37 @@ class OpenCatalogue:
         self._lock = threading.Lock()
         self._opened: Catalogue | None = None
         self._inode = 0
+        self._version = _NEVER
+        self._known: dict[CaseId, View | None] = {}
 
     def view_of(self, case: CaseId) -> View | None:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
+        return self.as_it_is()(case)
+
+    def as_it_is(self, ahead: Sequence[CaseId] = ()) -> CardLookup:
+        """Return a look-up in the catalogue as it is now, for the cases of some queries; those in `ahead` are read at once.
+
+        Raises as `view_of` does.
+        """
         with self._lock:  # one connection: SQLite would order the threads itself, less politely
-            return self._current().card(case)
+            inode = self._path.stat().st_ino if self._path.exists() else 0
+            if self._opened is None or inode != self._inode:
+                self._close()
+                self._opened, self._inode, self._version = Catalogue.open(self._path), inode, _NEVER
+            if (version := self._opened.version()) != self._version or len(self._known) > _KNOWN:
+                self._version, self._known = version, {}
+            catalogue, known = self._opened, self._known
+            if unread := [case for case in ahead if case not in known]:
+                cards = catalogue.cards(unread)
+                known.update({case: cards.get(case) for case in unread})
 
-    def views_of(self, cases: Sequence[CaseId]) -> dict[CaseId, View]:
-        """Return what `view_of` does for many cases at one moment, without those that were recalled. Raises alike."""
-        with self._lock:
-            return self._current().cards(cases)
+        def view_of(case: CaseId) -> View | None:
+            if case not in known:
+                with self._lock:
+                    known[case] = catalogue.card(case)
+            return known[case]
 
-    def _current(self) -> Catalogue:
-        inode = self._path.stat().st_ino if self._path.exists() else 0
-        if self._opened is None or inode != self._inode:
-            self._close()
-            self._opened, self._inode = Catalogue.open(self._path), inode
-        return self._opened
+        return view_of
 
     def close(self) -> None:
         """Close it; a later look-up opens it again."""

@@ -1,17 +1,28 @@
-"""The signature around a search request: whoever relays it can neither forge it nor change it."""
+"""The signatures around a search request and around the replies: whoever relays them can neither forge nor change them.
+
+A reply is signed for the one signed request that it replies to, by its digest: it fits no other, not even another of the
+same asker over the same vector, so that a recorded reply cannot be given again.
+"""
+
+from hashlib import sha256
+from typing import TypeVar, overload
 
 import msgpack
 
 from silo_app.errors import SignatureInvalid
 from silo_app.identity import Identity, Trust, unverified_payload
-from silo_app.search.messages import Question, SearchRequest
+from silo_app.search.messages import Message, Question, SearchRequest
 from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.wire import decode, encode
 
-__all__ = ["CONTEXT", "budget_of", "open_request", "peek_request", "seal"]
+__all__ = ["CONTEXT", "budget_of", "open_reply", "open_request", "peek_reply", "peek_request", "seal", "seal_reply"]
+
+_M = TypeVar("_M", bound=Message)
+_N = TypeVar("_N", bound=Message)
 
 CONTEXT = b"siloscope search request 1\0"
+_REPLY_CONTEXT = b"siloscope search reply 1\0"
 _USUAL_MS = 5000
 _LONGEST_MS = 60_000
 
@@ -37,6 +48,32 @@ def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateReques
 def peek_request(envelope: bytes) -> SearchRequest:
     """Return the request without verifying who signed it: for the broker, which only relays. Raises alike."""
     return decode(unverified_payload(envelope, limit=SearchRequest.max_bytes), SearchRequest)
+
+
+def seal_reply(identity: Identity, frame: bytes, reply: Message) -> bytes:
+    """Return the reply to the signed request `frame`, signed."""
+    return identity.sign(encode(reply), context=_REPLY_CONTEXT + sha256(frame).digest())
+
+
+@overload
+def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, first: type[_M], /) -> _M: ...
+@overload
+def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, first: type[_M], second: type[_N], /) -> _M | _N: ...
+def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, /, *expected: type[Message]) -> Message:
+    """Return what `silo` replied to the signed request `frame`. Raises `MessageInvalid` or `SignatureInvalid`."""
+    context = _REPLY_CONTEXT + sha256(frame).digest()
+    verified = trust.verify(signed, context=context, limit=max(kind.max_bytes for kind in expected))
+    if verified.name != silo or not verified.signer.is_silo:
+        raise SignatureInvalid(
+            f"a reply in the name of {silo} was signed by {verified.name[:64]!r}",
+            remedy="Nothing of the message was used. Ask the consortium's operator about this participant.",
+        )
+    return decode(verified.payload, *expected)
+
+
+def peek_reply(signed: bytes, first: type[_M], second: type[_N]) -> _M | _N:
+    """Return a reply without verifying who signed it: for the broker, which only relays. Raises `MessageInvalid`."""
+    return decode(unverified_payload(signed, limit=max(first.max_bytes, second.max_bytes)), first, second)
 
 
 def budget_of(frame: bytes) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from silo_app.search.merge import merge
-from silo_app.search.messages import SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import SearchRequest, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
 
 __all__ = ["Deadlines", "Gathering", "Reply"]
 
@@ -19,6 +19,8 @@ class Reply:
 
     report: SiloReport
     answer: SiloAnswer | None = None
+    content: bytes = b""
+    """As the silo signed it; empty where the broker speaks for it."""
 
 
 class Gathering:
@@ -83,6 +85,7 @@ class Gathering:
             k=self.request.k,
             hits=merge((reply.answer for reply in replies if reply.answer is not None), self.request.k),
             silos=tuple(reply.report for reply in replies),
+            signed=tuple(Signed(silo=reply.report.silo, content=reply.content) for reply in replies if reply.content),
             took_us=int((time.monotonic() - self.start) * 1e6),
         )
 

@@ -31,6 +31,7 @@ __all__ = [
     "ResultHit",
     "SearchRequest",
     "SearchResult",
+    "Signed",
     "SiloAnswer",
     "SiloReport",
     "SiloState",
@@ -139,6 +140,8 @@ class SiloAnswer(Message):
     indexed: Count
     """Cases in the index that was asked."""
     hits: Annotated[tuple[ReleasedHit, ...], Field(max_length=MAX_HITS)]
+    withheld: Count = 0
+    """Patients whose cases were kept back because they may be the query's own; with noise, unless the policy says so."""
     took_us: Count = 0
 
 
@@ -171,6 +174,8 @@ class SiloState(StrEnum):
     OTHER_ENCODER = "other-encoder"
     NOT_READY = "not-ready"
     ERROR = "error"
+    INVALID = "invalid"
+    """What came in the silo's name was not signed by it, or was no answer to this query: nothing of it was used."""
 
 
 class SiloReport(BaseModel):
@@ -187,6 +192,8 @@ class SiloReport(BaseModel):
     """As the broker measured it: the silo's own time and the way there and back."""
     indexed: Count = 0
     released: Count = 0
+    withheld: Count = 0
+    """As the silo tells it (`SiloAnswer.withheld`)."""
     generation: Annotated[str, Field(max_length=64)] = ""
     encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")] = ""
 
@@ -207,8 +214,23 @@ class ResultHit(BaseModel):
         return CaseId(self.case)
 
 
+class Signed(BaseModel):
+    """What one silo replied, as it signed it (`envelope.seal_reply`)."""
+
+    model_config = Message.model_config
+
+    silo: SiloName
+    content: bytes
+
+
 class SearchResult(Message):
-    """Hits of all silos that answered, best first, and what every silo did."""
+    """Hits of all silos that answered, best first, and what every silo did.
+
+    On its way from the broker it has no hits but what the silos signed: the asker verifies and merges that itself
+    (`search.verified`), and believes nothing else that the broker says of a silo that has answered.
+    """
+
+    max_bytes: ClassVar[int] = 16 * 1024 * 1024
 
     kind: Literal["result"] = "result"
     query_id: QueryId
@@ -216,6 +238,7 @@ class SearchResult(Message):
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     hits: Annotated[tuple[ResultHit, ...], Field(max_length=MAX_HITS)]
     silos: Annotated[tuple[SiloReport, ...], Field(max_length=MAX_SILOS)]
+    signed: Annotated[tuple[Signed, ...], Field(max_length=MAX_SILOS)] = ()
     took_us: Count = 0
 
     @property

@@ -2,11 +2,11 @@
 
 from silo_app.errors import MessageInvalid
 from silo_app.policy.refusal import RefusalCode
+from silo_app.search.envelope import peek_reply
 from silo_app.search.gathering import Reply
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer, SiloReport, SiloState
-from silo_app.search.wire import decode
 
-__all__ = ["STATE_OF_CODE", "read_reply"]
+__all__ = ["STATE_OF_CODE", "read_reply", "reply_of"]
 
 STATE_OF_CODE = {
     RefusalCode.BUSY: SiloState.BUSY,
@@ -20,7 +20,11 @@ STATE_OF_CODE = {
 
 def read_reply(silo: str, request: SearchRequest, content: bytes, took_ms: float) -> Reply:
     """Turn a silo's bytes into its reply. Raises `MessageInvalid` for anything but an answer to this request."""
-    message: SiloAnswer | Refusal = decode(content, SiloAnswer, Refusal)
+    return reply_of(silo, request, peek_reply(content, SiloAnswer, Refusal), took_ms, content)
+
+
+def reply_of(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, took_ms: float, content: bytes) -> Reply:
+    """Turn a silo's message into its reply. Raises `MessageInvalid` for anything but an answer to this request."""
     if isinstance(message, Refusal):
         _require(message.silo == silo, "it names another silo")
         _require(message.query_id in {"", request.query_id}, "it refuses another query")
@@ -33,7 +37,8 @@ def read_reply(silo: str, request: SearchRequest, content: bytes, took_ms: float
                 public=message.public,
                 took_ms=took_ms,
                 encoder_version=message.encoder_version,
-            )
+            ),
+            content=content,
         )
     _require_answer(silo, request, message)
     return Reply(
@@ -43,10 +48,12 @@ def read_reply(silo: str, request: SearchRequest, content: bytes, took_ms: float
             took_ms=took_ms,
             indexed=message.indexed,
             released=len(message.hits),
+            withheld=message.withheld,
             generation=message.generation,
             encoder_version=message.encoder_version,
         ),
         message,
+        content,
     )
 
 
@@ -56,6 +63,8 @@ def _require_answer(silo: str, request: SearchRequest, answer: SiloAnswer) -> No
     _require(answer.encoder_version == request.encoder_version, "it is of another encoder")
     _require(len(answer.hits) <= min(request.k, answer.indexed), "it has more hits than asked for or indexed")
     _require(len({hit.case for hit in answer.hits}) == len(answer.hits), "it names a case twice")
+    scores = [hit.score for hit in answer.hits]
+    _require(scores == sorted(scores, reverse=True), "its hits are not in the order of their similarities")
 
 
 def _require(holds: bool, problem: str) -> None:  # noqa: FBT001  (reads as the sentence that it is)

@@ -18,9 +18,9 @@ from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotR
 from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.answer import answer
+from silo_app.search.answer import Found, Guarded, Look, answer
 from silo_app.search.current import CurrentGallery, OpenCatalogue
-from silo_app.search.envelope import open_request
+from silo_app.search.envelope import open_request, seal_reply
 from silo_app.search.local import FrameServer
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
@@ -28,7 +28,7 @@ from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateA
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
 from silo_app.search.together import Together, fitting, search_together
-from silo_app.search.wire import encode
+from silo_app.search.watch import CANARY, Watch
 
 __all__ = ["IndexProcess"]
 
@@ -52,7 +52,8 @@ class IndexProcess:
     ) -> None:
         self._silo = home.config.name
         self._settings = home.config.release
-        self._trust = trust or Identity.load(home.kit).trust
+        self._identity = Identity.load(home.kit)
+        self._trust = trust or self._identity.trust
         self._clock = clock
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
@@ -62,7 +63,10 @@ class IndexProcess:
             ((str(r["asker"]), str(r["query"])) for r in last_records(home.audit) if {"asker", "query"} <= r.keys()),
             clock(),
         )
-        self._private = PrivateAnswers(self._silo, self._settings, self._catalogue.view_of, home.root / "private")
+        self._watch = Watch(home)
+        self._private = PrivateAnswers(
+            self._silo, self._settings, self._catalogue.view_of, home.root / "private", self._watch.secret
+        )
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
@@ -80,6 +84,7 @@ class IndexProcess:
         self._server.close()
         self._private.close()
         self._catalogue.close()
+        self._watch.close()
         self._audit.close()
 
     def answer_frame(self, frame: bytes) -> bytes:
@@ -106,14 +111,15 @@ class IndexProcess:
 
     def _understood(self, case: "_Case") -> None:
         case.request = open_request(self._trust, case.frame)
-        if code := self._seen.refusal(case.request, self._clock()):
+        code = self._seen.refusal(case.request, self._clock()) or self._watch.asked(case.request, self._clock())
+        if code is not None:
             case.reply = self._refuse(case.request, code)
 
     def _privately(self, case: "_Case") -> None:
         if isinstance(case.request, PrivateRequest):
             case.reply = self._private.scores(case.request, self._gallery.get(), self._clock())
         elif isinstance(case.request, CardsRequest):
-            case.reply = self._private.cards(case.request, self._clock())
+            case.reply = self._private.cards(case.request, self._clock(), self._look(case))
 
     def _searched(self, cases: list["_Case"], start: float) -> None:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
@@ -151,9 +157,21 @@ class IndexProcess:
                 case.request,
                 case.found.gallery if case.found else self._gallery.get(),
                 silo=self._silo,
-                view_of=case.found.view_of if case.found else self._catalogue.view_of,
+                view_of=case.found.view_of if case.found else self._catalogue.as_it_is(),
                 settings=self._settings,
+                guarded=Guarded(self._look(case), self._watch.secret),
             )
+
+    def _look(self, case: "_Case") -> Look:
+        """Return the look at what was found for a case: whose it is, and whether it was planted."""
+
+        def look(found: Found) -> RefusalCode | None:
+            if case.request is None:
+                return RefusalCode.INTERNAL
+            case.kept_back, case.canaries = found.kept_back, self._watch.planted(found)
+            return self._watch.found(case.request, found, self._clock())
+
+        return look
 
     def _guarded(self, case: "_Case", step: Callable[["_Case"], None]) -> None:
         """Do one step for one case; whatever fails becomes that case's refusal."""
@@ -184,15 +202,17 @@ class IndexProcess:
         replies = [case.reply or self._refuse(case.request, RefusalCode.INTERNAL) for case in cases]
         try:
             self._audit.append_all(
-                [_record(case.request, reply, took_us) for case, reply in zip(cases, replies, strict=True)]
+                [event for case, reply in zip(cases, replies, strict=True) for event in _events(case, reply, took_us)]
             )
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
-            return [encode(self._refuse(case.request, RefusalCode.INTERNAL)) for case in cases]
-        return [
-            encode(reply.model_copy(update={"took_us": took_us}) if isinstance(reply, SiloAnswer | PrivateAnswer) else reply)
-            for reply in replies
-        ]
+            replies = [self._refuse(case.request, RefusalCode.INTERNAL) for case in cases]
+        return [self._signed(case, reply, took_us) for case, reply in zip(cases, replies, strict=True)]
+
+    def _signed(self, case: "_Case", reply: Reply, took_us: int) -> bytes:
+        if isinstance(reply, SiloAnswer | PrivateAnswer):
+            reply = reply.model_copy(update={"took_us": took_us})
+        return seal_reply(self._identity, case.frame, reply)
 
 
 @dataclass(eq=False)
@@ -206,11 +226,25 @@ class _Case:
     reply: Reply | None = None
     found: Together | None = None
     """What was found for all that came together."""
+    kept_back: int = 0
+    canaries: tuple[str, ...] = ()
 
     def left_s(self, start: float) -> float:
         """Return what is left of its budget."""
         given_s = self.request.budget_ms / 1000 if self.request else 0.0
         return min(given_s, self.budget_s or given_s) - (time.perf_counter() - start)
+
+
+def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:
+    """Return what the audit log says of a request and its reply; an alert comes with it, and takes no time of its own."""
+    request = case.request
+    event, fields = _record(request, reply, took_us)
+    if case.kept_back:
+        fields["kept_back"] = case.kept_back
+    if not case.canaries or request is None:
+        return [(event, fields)]
+    who: dict[str, Value] = {"query": request.query_id, "asker": request.asker, "user": request.user}
+    return [(event, fields), (CANARY, {**who, "purpose": request.purpose, "cases": list(case.canaries)})]
 
 
 def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:

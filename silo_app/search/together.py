@@ -1,15 +1,15 @@
 """Requests that came together: one look at index and catalogue for all of them, and replies that fit into one parcel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, Embedding, View
+from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
-from silo_app.policy.release import hits_allowed, refusal
+from silo_app.policy.release import candidates_for, refusal
 from silo_app.search.answer import CardLookup, SearchableCases
 from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
@@ -42,18 +42,11 @@ def search_together(
         and refusal(settings, asker=request.asker, purpose=request.purpose, cases=index.cases) is None
     ]
     if fit:
-        counts = [hits_allowed(settings, request.k) for request in fit]
+        counts = [candidates_for(settings, request.k) for request in fit]
         hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
-    cases = list({hit.case: None for _, hits in found.values() for hit in hits})
-    views = catalogue.views_of(cases)
-    known = set(cases)
-
-    def view_of(case: CaseId) -> View | None:
-        return views.get(case) if case in known else catalogue.view_of(case)
-
-    searched = SearchableCases(gallery.generation, gallery.encoder_version, _Searched(index, found))
-    return Together(searched, view_of)
+    ahead = list({hit.case: None for _, hits in found.values() for hit in hits})
+    return Together(replace(gallery, index=_Searched(index, found)), catalogue.as_it_is(ahead))
 
 
 class _Searched:

@@ -9,8 +9,9 @@ import typer
 from silo_app.cli import edge
 from silo_app.cli import index as index_command
 from silo_app.cli import search as search_command
+from silo_app.identity import Identity
 from silo_app.search import local
-from silo_app.search.messages import ResultHit, SearchResult, SiloReport, SiloState
+from silo_app.search.messages import ReleasedHit, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
 from silo_app.search.wire import encode
 
 app = typer.Typer()
@@ -24,26 +25,26 @@ def run(*arguments):
     return ended.value.code
 
 
-def result(request_frame) -> bytes:
-    from silo_app.search.envelope import peek_request
+def result(identity, request_frame) -> bytes:
+    """Reply as a broker does; the one silo that answers signs as itself."""
+    from silo_app.search.envelope import peek_request, seal_reply
 
     request = peek_request(request_frame)
-    hit = ResultHit(
-        silo="south",
+    hit = ReleasedHit(
         case="c" * 32,
         score=0.91234,
         card={"position": "PA", "sex": "F", "age_band": "40-49", "findings": {"Pneumonia": True, "Mass": False}},
     )
+    common = {"query_id": request.query_id, "encoder_version": request.encoder_version}
+    answer = SiloAnswer(**common, silo="north", generation="000001", indexed=40, hits=(hit,), withheld=1)
     states = (
-        SiloReport(silo="north", state=SiloState.LATE, code="no-answer-in-time", took_ms=1000.0),
-        SiloReport(silo="south", state=SiloState.ANSWERED, took_ms=12.3, indexed=40, released=1),
+        SiloReport(silo="east", state=SiloState.LATE, code="no-answer-in-time", took_ms=1000.0),
+        SiloReport(silo="north", state=SiloState.ANSWERED, took_ms=12.3),
+        SiloReport(silo="south", state=SiloState.ANSWERED, took_ms=9.0, released=10),
         SiloReport(silo="west", state=SiloState.UNREACHABLE),
     )
-    return encode(
-        SearchResult(
-            query_id=request.query_id, encoder_version=request.encoder_version, k=request.k, hits=(hit,), silos=states
-        )
-    )
+    signed = (Signed(silo="north", content=seal_reply(identity, request_frame, answer)),)
+    return encode(SearchResult(**common, k=request.k, hits=(), silos=states, signed=signed))
 
 
 @pytest.fixture
@@ -62,7 +63,8 @@ def searchable(stocked_kit, monkeypatch):
     import silo_app.encoder.embed
 
     monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
-    server = local.FrameServer(stocked_kit.gateway_socket, result)
+    identity = Identity.load(stocked_kit.kit)
+    server = local.FrameServer(stocked_kit.gateway_socket, lambda frame: result(identity, frame))
     server.start()
     yield stocked_kit
     server.close()
@@ -81,8 +83,9 @@ def test_hits_and_every_silos_state_are_printed(searchable, image, capsys):
     assert "0.9123" in output
     assert "Pneumonia" in output
     assert "Mass" not in output
-    assert "north: late (1000 ms, no-answer-in-time)" in output
-    assert "south: answered (12 ms, 1 of 40 cases)" in output
+    assert "east: late (1000 ms, no-answer-in-time)" in output
+    assert "north: answered (12 ms, 1 of 40 cases, about 1 patient withheld)" in output
+    assert "south: invalid (signature-invalid)" in output  # the broker says that it answered, and has nothing signed
     assert "west: unreachable" in output
 
 
@@ -91,7 +94,7 @@ def test_programs_get_one_envelope(searchable, image, capsys):
     envelope = json.loads(capsys.readouterr().out)
     assert envelope["status"] == "ok"
     assert envelope["data"]["hits"][0]["card"]["findings"] == {"Pneumonia": True, "Mass": False}
-    assert [silo["state"] for silo in envelope["data"]["silos"]] == ["late", "answered", "unreachable"]
+    assert [silo["state"] for silo in envelope["data"]["silos"]] == ["late", "answered", "invalid", "unreachable"]
 
 
 def test_nobody_answering_is_a_status_of_its_own(searchable, image, monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.config import ReleaseSettings
 from silo_app.policy.refusal import PUBLIC, RefusalCode
-from silo_app.policy.release import Candidate, Card, card_of, refusal, release
+from silo_app.policy.release import Candidate, Card, card_of, refusal, release, shows_same_patient
 
 FIELDS = ("position", "sex", "age_band", "study_year", "findings")
 
@@ -81,6 +81,7 @@ def test_every_code_has_a_public_sentence():
     assert set(PUBLIC) == set(RefusalCode)
 
 
+SAME_PATIENT = ("withhold", "coarsen", "show")
 policies = st.builds(
     ReleaseSettings,
     answer_queries=st.booleans(),
@@ -88,6 +89,9 @@ policies = st.builds(
     max_hits=st.integers(1, 8),
     min_similarity=st.sampled_from([-1.0, 0.0, 0.25, 0.5]),
     min_gallery=st.integers(1, 12),
+    min_cases=st.integers(1, 6),
+    same_patient=st.sampled_from(SAME_PATIENT),
+    same_patient_purposes=st.lists(st.sampled_from(["care", "research"]), unique=True).map(tuple),
     purposes=st.lists(st.sampled_from(["care", "research"]), unique=True).map(tuple),
     askers=st.sampled_from([(), ("north",), ("south",), ("north", "south")]),
 )
@@ -102,28 +106,90 @@ def stricter(draw, loose: ReleaseSettings) -> ReleaseSettings:
         max_hits=draw(st.integers(1, loose.max_hits)),
         min_similarity=draw(st.sampled_from([s for s in (-1.0, 0.0, 0.25, 0.5) if s >= loose.min_similarity])),
         min_gallery=draw(st.integers(loose.min_gallery, 13)),
+        min_cases=draw(st.integers(loose.min_cases, 7)),
+        same_patient=draw(st.sampled_from(SAME_PATIENT[: SAME_PATIENT.index(loose.same_patient) + 1])),
+        same_patient_purposes=tuple(purpose for purpose in loose.same_patient_purposes if draw(st.booleans())),
         purposes=tuple(purpose for purpose in loose.purposes if draw(st.booleans())),
         askers=draw(st.sampled_from([loose.askers, askers[:1]])),
     )
 
 
-def released(policy: ReleaseSettings, candidates, k, asker, cases) -> set[tuple[str, str, str]]:
-    """Return every single fact that leaves the silo."""
+LIMIT = 0.75
+
+
+def released(policy: ReleaseSettings, candidates, k, asker, cases) -> list[set[tuple[str, str, str]]]:
+    """Return every single fact that leaves the silo, hit by hit."""
     if refusal(policy, asker=asker, purpose="care", cases=cases):
-        return set()
-    return {
-        (hit.case, name, str(value))
-        for hit in release(policy, k, candidates)
-        for name, value in {"score": hit.score, **hit.card.model_dump(exclude_defaults=True)}.items()
-    }
+        return []
+    limit = None if shows_same_patient(policy, "care") else LIMIT
+    return [
+        {(hit.case, name, str(value)) for name, value in {"score": hit.score, **_card(hit)}.items()}
+        for hit in release(policy, k, candidates, limit=limit).hits
+    ]
+
+
+def _card(hit):
+    return hit.card.model_dump(exclude_defaults=True)
+
+
+def some_candidates(data):
+    scores = sorted(data.draw(st.lists(st.floats(-1, 1), max_size=12)), reverse=True)
+    return [
+        Candidate(CaseId(f"{i:032x}"), score, a_view(age=i, patient=PatientKey(f"p{data.draw(st.integers(0, 6))}")), score)
+        for i, score in enumerate(scores)
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), policies)
+def test_a_stricter_policy_never_releases_more(data, loose):
+    """Never more hits, never more of a case, and no case that the looser one would keep from whoever asks for more."""
+    strict = stricter(data.draw, loose)
+    candidates, k = some_candidates(data), data.draw(st.integers(1, 10))
+    asker, cases = data.draw(st.sampled_from(["north", "south"])), data.draw(st.integers(1, 13))
+    less = released(strict, candidates, k, asker, cases)
+    assert len(less) <= len(released(loose, candidates, k, asker, cases))
+    asking_more = loose.model_copy(update={"max_hits": 1000})
+    more = released(asking_more, candidates, 1000, asker, cases)
+    assert set().union(*less) <= set().union(*more)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data(), policies)
-def test_a_stricter_policy_never_releases_more(data, loose):
-    strict = stricter(data.draw, loose)
-    scores = sorted(data.draw(st.lists(st.floats(-1, 1), max_size=10)), reverse=True)
-    candidates = [Candidate(CaseId(f"{i:032x}"), score, a_view(age=i)) for i, score in enumerate(scores)]
-    asked = (candidates, data.draw(st.integers(1, 10)), data.draw(st.sampled_from(["north", "south"])))
-    cases = data.draw(st.integers(1, 13))
-    assert released(strict, *asked, cases) <= released(loose, *asked, cases)
+def test_no_case_of_a_patient_who_may_be_the_querys_own_is_released_unless_policy_and_purpose_allow(data, policy):
+    candidates = some_candidates(data)
+    alike = {c.view.patient for c in candidates if c.score >= max(LIMIT, policy.min_similarity)}
+    hits = release(policy, 12, candidates, limit=LIMIT).hits
+    patients = {c.case: c.view.patient for c in candidates}
+    assert not alike & {patients[hit.case] for hit in hits}
+
+
+@pytest.mark.parametrize(
+    ("policy", "purpose", "shown"),
+    [
+        ({}, "care", False),
+        ({"same_patient": "coarsen"}, "care", False),
+        ({"same_patient": "show"}, "care", True),
+        ({"same_patient": "show"}, "research", False),
+        ({"same_patient": "show", "same_patient_purposes": ("research",)}, "research", True),
+    ],
+)
+def test_policy_and_purpose_must_both_allow_it(policy, purpose, shown):
+    assert shows_same_patient(ReleaseSettings(**policy), purpose) is shown
+
+
+def test_others_take_the_place_of_those_who_are_kept_back():
+    candidates = [
+        Candidate(CaseId(f"{i:032x}"), s, a_view(patient=PatientKey(f"p{i}")), s) for i, s in enumerate([0.9, 0.5, 0.4])
+    ]
+    policy = ReleaseSettings(min_cases=1)
+    full, kept = (release(policy, 2, candidates, limit=limit) for limit in (None, LIMIT))
+    assert [hit.score for hit in full.hits] == [0.9, 0.5]
+    assert ([hit.score for hit in kept.hits], kept.patients) == ([0.5, 0.4], 1)
+
+
+def test_too_few_patients_is_no_answer_at_all():
+    one = PatientKey("one")
+    candidates = [Candidate(CaseId(f"{i:032x}"), 0.5, a_view(patient=one), 0.0) for i in range(9)]
+    found = release(ReleaseSettings(min_cases=2), 5, candidates, limit=LIMIT)
+    assert (found.hits, found.enough) == ((), False)

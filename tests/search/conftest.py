@@ -19,14 +19,15 @@ from silo_app.identity import Identity
 from silo_app.index.build import build_generation
 from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
-from silo_app.search.envelope import open_request, seal
+from silo_app.search.envelope import open_request, seal, seal_reply
 from silo_app.search.messages import SearchRequest, unit_embedding
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.transport import SiloLate, SiloUnreachable
-from silo_app.search.wire import encode
 
 ENCODER = EncoderVersion("ab" * 32)
 DIMENSION = 16
+SHOWS_ALL = "release: {same_patient: show, similar_queries_per_day: 100000}\n"
+"""The guard is tested by itself (test_guard.py); everything else is compared with brute force over all cases."""
 
 
 @dataclass
@@ -124,7 +125,7 @@ def make_view(case: str, **fields) -> View:
     known = {
         "digest": "0" * 64,
         "case": CaseId(case),
-        "patient": PatientKey("secret-patient"),
+        "patient": PatientKey(f"secret-patient-{case}"),
         "split": Split.TRAIN,
         "position": ViewPosition.PA,
         "sex": Sex.FEMALE,
@@ -144,7 +145,9 @@ class SimulatedSilo:
     gallery: BruteForceGallery
     identity: Identity
     encoder: EncoderVersion = ENCODER
-    settings: ReleaseSettings = field(default_factory=lambda: ReleaseSettings(min_gallery=1, max_hits=1000))
+    settings: ReleaseSettings = field(
+        default_factory=lambda: ReleaseSettings(min_gallery=1, max_hits=1000, same_patient="show")
+    )
 
     def handle(self, frame: bytes) -> bytes:
         if is_parcel(frame):
@@ -152,7 +155,8 @@ class SimulatedSilo:
             return pack(Parcel(tuple(Content(content.number, self.handle(content.body)) for content in contents)))
         request = open_request(self.identity.trust, frame)
         cases = SearchableCases(generation="000001", encoder_version=self.encoder, index=self.gallery)
-        return encode(answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings))
+        reply = answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings)
+        return seal_reply(self.identity, frame, reply)
 
 
 @dataclass
@@ -284,8 +288,7 @@ def stocked(tmp_path):
 
     def make(name: str = "south", cases: int = 20, studies: int = 1, config: str = "") -> StockedSilo:
         kit = federation.kit(name)
-        if config:
-            (kit / "local" / "silo.yaml").write_text(f"name: {name}\n{config}")
+        (kit / "local" / "silo.yaml").write_text(f"name: {name}\n{config or SHOWS_ALL}")
         silo = StockedSilo(load(kit))
         if cases:
             silo.stock(len(name), cases // studies, studies)

@@ -9,7 +9,7 @@ from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.messages import Refusal, SiloAnswer
 
-OPEN = ReleaseSettings(min_gallery=1, max_hits=1000)
+OPEN = ReleaseSettings(min_gallery=1, max_hits=1000, min_cases=1, same_patient="show")
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def test_it_answers_with_the_nearest_cases(request_of, gallery, a_view):
 
 
 def test_the_policy_limits_hits_and_similarity(request_of, gallery, a_view):
-    reply = ask(request_of(k=10), gallery, a_view, ReleaseSettings(min_gallery=1, max_hits=3))
+    reply = ask(request_of(k=10), gallery, a_view, OPEN.model_copy(update={"max_hits": 3}))
     assert len(reply.hits) == 3
-    reply = ask(request_of(k=20), gallery, a_view, ReleaseSettings(min_gallery=1, min_similarity=0.2))
+    reply = ask(request_of(k=20), gallery, a_view, OPEN.model_copy(update={"min_similarity": 0.2}))
     assert 0 < len(reply.hits) < 20
     assert all(hit.score >= 0.2 for hit in reply.hits)
 
@@ -82,8 +82,8 @@ def test_recalled_cases_are_left_out_and_others_take_their_place(request_of, gal
     assert [hit.case for hit in reply.hits] == [case for case in ranked if case not in recalled][:5]
 
 
-def test_all_cases_recalled_is_an_empty_answer(request_of, gallery):
-    assert ask(request_of(), gallery, lambda _case: None).hits == ()
+def test_all_cases_recalled_is_too_few(request_of, gallery):
+    assert ask(request_of(), gallery, lambda _case: None).code is RefusalCode.TOO_FEW_SIMILAR
 
 
 def test_nothing_that_is_not_allowed_is_in_the_answer(request_of, gallery, a_view):

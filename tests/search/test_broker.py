@@ -7,8 +7,9 @@ import pytest
 
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.broker import Broker
+from silo_app.search.envelope import peek_reply, seal_reply
 from silo_app.search.messages import ErrorMessage, Refusal, SearchResult, SiloAnswer, SiloState
-from silo_app.search.wire import decode, encode
+from silo_app.search.wire import decode
 
 NAMES = ("north", "south", "west")
 
@@ -25,7 +26,7 @@ def states(result: SearchResult) -> dict[str, str]:
 
 
 def test_all_silos_answer_and_are_merged(broker, sealed):
-    result = decode(broker.search(sealed(k=7)), SearchResult)
+    result = broker.ask_all(sealed(k=7))
     assert states(result) == dict.fromkeys(NAMES, "answered")
     assert len(result.hits) == 7
     assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
@@ -71,11 +72,11 @@ def _raise(_message, _budget):
 
 
 def _answer(change):
-    """Make a silo that alters its true answer."""
+    """Make a silo that alters its true answer, and signs it."""
 
-    def behave(handler):
+    def behave(silo):
         def ask(message, _budget):
-            return encode(change(decode(handler(message), SiloAnswer)))
+            return seal_reply(silo.identity, message, change(peek_reply(silo.handle(message), SiloAnswer, Refusal)))
 
         return ask
 
@@ -83,9 +84,9 @@ def _answer(change):
 
 
 MAD = {
-    "noise": lambda handler: lambda *_: b"\xc1noise",
-    "nothing": lambda handler: lambda *_: b"",
-    "a bug": lambda handler: _raise,
+    "noise": lambda _silo: lambda *_: b"\xc1noise",
+    "nothing": lambda _silo: lambda *_: b"",
+    "a bug": lambda _silo: _raise,
     "another silo's name": _answer(lambda a: a.model_copy(update={"silo": "west"})),
     "another query": _answer(lambda a: a.model_copy(update={"query_id": "0" * 32})),
     "another encoder": _answer(lambda a: a.model_copy(update={"encoder_version": "cd" * 32})),
@@ -100,7 +101,7 @@ MAD = {
 
 @pytest.mark.parametrize("kind", MAD)
 def test_nonsense_from_a_silo_is_its_own_error(kind, broker, transport, silos, sealed):
-    transport.behaviour["south"] = MAD[kind](silos["south"].handle)
+    transport.behaviour["south"] = MAD[kind](silos["south"])
     result = broker.ask_all(sealed())
     assert states(result) == {"north": "answered", "south": "error", "west": "answered"}
     assert "south" not in {hit.silo for hit in result.hits}
@@ -118,8 +119,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("code", "state"), REFUSALS.items())
-def test_a_refusal_is_a_state_with_its_code(code, state, broker, transport, sealed):
-    transport.behaviour["west"] = lambda *_: encode(Refusal.of("west", code))
+def test_a_refusal_is_a_state_with_its_code(code, state, broker, transport, silos, sealed):
+    transport.behaviour["west"] = lambda frame, _: seal_reply(silos["west"].identity, frame, Refusal.of("west", code))
     report = broker.ask_all(sealed()).silos[2]
     assert (report.silo, report.state, report.code) == ("west", state, code.value)
     assert report.public

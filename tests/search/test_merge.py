@@ -13,7 +13,7 @@ from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.merge import merge
 from silo_app.search.messages import ReleasedHit, SearchRequest, SiloAnswer, unit_embedding
 
-OPEN = ReleaseSettings(min_gallery=1, max_hits=1000)
+OPEN = ReleaseSettings(min_gallery=1, min_cases=1, max_hits=1000, same_patient="show")
 ENCODER = "ab" * 16
 
 scores = st.one_of(st.sampled_from([0.5, 0.25, 0.0]), st.floats(-1, 1).map(lambda score: round(score, 6)))

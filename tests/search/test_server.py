@@ -14,12 +14,12 @@ import pytest
 
 from silo_app.audit.log import verify
 from silo_app.errors import NotReady
+from silo_app.identity import Identity
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.envelope import seal
+from silo_app.search.envelope import open_reply, peek_reply, seal
 from silo_app.search.local import exchange
 from silo_app.search.messages import Refusal, SiloAnswer
 from silo_app.search.server import IndexProcess
-from silo_app.search.wire import decode
 
 
 @pytest.fixture
@@ -53,9 +53,14 @@ def ask(stocked, request_of):
 
     def asking(silo, vector=None, **fields):
         frame = seal(north, request_of(vector, **fields))
-        return decode(exchange(silo.home.index_socket, frame, 10), SiloAnswer, Refusal)
+        reply = exchange(silo.home.index_socket, frame, 10)
+        return open_reply(silo_trust(silo), silo.home.config.name, frame, reply, SiloAnswer, Refusal)
 
     return asking
+
+
+def silo_trust(silo):
+    return Identity.load(silo.home.kit).trust
 
 
 def records(silo):
@@ -105,11 +110,11 @@ def test_without_an_audit_record_nothing_is_released(silo, start, ask):
 def test_a_replayed_request_is_refused_also_after_a_restart(silo, start, stocked, request_of):
     frame = seal(stocked.federation.identity("north"), request_of())
     process = start(silo.home)
-    assert isinstance(decode(process.answer_frame(frame), SiloAnswer, Refusal), SiloAnswer)
-    assert decode(process.answer_frame(frame), Refusal).code is RefusalCode.REPLAYED
+    assert isinstance(peek_reply(process.answer_frame(frame), SiloAnswer, Refusal), SiloAnswer)
+    assert peek_reply(process.answer_frame(frame), SiloAnswer, Refusal).code is RefusalCode.REPLAYED
     process.close()
     again = start(silo.home)
-    assert decode(again.answer_frame(frame), Refusal).code is RefusalCode.REPLAYED
+    assert peek_reply(again.answer_frame(frame), SiloAnswer, Refusal).code is RefusalCode.REPLAYED
 
 
 def test_forged_and_malformed_requests_are_refused(silo, start, stocked, authority, request_of):
@@ -126,7 +131,7 @@ def test_forged_and_malformed_requests_are_refused(silo, start, stocked, authori
         ),
     }
     for kind, (frame, code) in forged.items():
-        assert decode(process.answer_frame(frame), Refusal).code is code, kind
+        assert peek_reply(process.answer_frame(frame), SiloAnswer, Refusal).code is code, kind
 
 
 def test_no_index_yet_is_not_ready_and_a_published_one_is_noticed(stocked, start, ask):

@@ -16,7 +16,7 @@ from silo_app.cases import Embedding, EncoderVersion
 from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
-from silo_app.search.envelope import seal
+from silo_app.search.envelope import open_reply, seal
 from silo_app.search.messages import (
     MAX_HITS,
     Question,
@@ -34,7 +34,7 @@ from silo_app.search.messages import (
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.replies import STATE_OF_CODE
-from silo_app.search.wire import decode
+from silo_app.search.verified import BROKERS_WORD, invalid
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
 
@@ -115,16 +115,16 @@ class PrivateSession:
             keys=self._asking.keys if with_keys else b"",
             **common,  # type: ignore[arg-type]  # the fields of every question
         )
-        relayed = self._relay(silo, request)
+        frame, relayed = self._relay(silo, request)
         if relayed.state is not SiloState.ANSWERED:
             return _Part(SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
         try:
-            answer = decode(relayed.content, PrivateAnswer, Refusal)
+            answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, PrivateAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return _Part(_refused(silo, answer, relayed.took_ms))
             return self._opened(silo, request, answer, k, relayed.took_ms)
-        except ProtocolError:
-            return _Part(_nonsense(silo, relayed.took_ms))
+        except ProtocolError as error:
+            return _Part(invalid(silo, error, relayed.took_ms))
 
     def _opened(self, silo: str, request: PrivateRequest, answer: PrivateAnswer, k: int, took_ms: float) -> _Part:
         """Open a silo's scores. Raises `MessageInvalid` for an answer to anything else, or nonsense."""
@@ -145,38 +145,42 @@ class PrivateSession:
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
         scores = dict(zip(part.slots, part.scores, strict=True))
-        slots = tuple(slot for slot in part.slots if scores[slot] >= chosen)
         silo = part.report.silo
-        if not slots:
+        wanted = sum(score >= chosen for score in part.scores)
+        if not wanted:
             return part.report, ()
+        slots = part.slots[: max(wanted, _SPARE_SLOTS)]  # in company: a silo shows no case alone (`min_cases`)
         request = CardsRequest(
             issued_at_ms=int(time.time() * 1000),
             scored=part.query_id,
             silo=silo,
             slots=slots,
+            scores=tuple(scores[slot] for slot in slots),
             **common,  # type: ignore[arg-type]  # the fields of every question
         )
-        relayed = self._relay(silo, request)
+        frame, relayed = self._relay(silo, request)
         took_ms = round(part.report.took_ms + relayed.took_ms, 3)
         if relayed.state is not SiloState.ANSWERED:
             return SiloReport(silo=silo, state=relayed.state, took_ms=took_ms), ()
         try:
-            answer = decode(relayed.content, CardsAnswer, Refusal)
+            answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, CardsAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return _refused(silo, answer, took_ms), ()
             hits = tuple(_hits(silo, request, answer, scores))
-        except ProtocolError:
-            return _nonsense(silo, took_ms), ()
-        return part.report.model_copy(update={"took_ms": took_ms, "released": len(hits)}), hits
+        except ProtocolError as error:
+            return invalid(silo, error, took_ms), ()
+        told = {"took_ms": took_ms, "released": len(hits), "withheld": answer.withheld}
+        return part.report.model_copy(update=told), hits
 
-    def _relay(self, silo: str, request: Question) -> Relayed:
+    def _relay(self, silo: str, request: Question) -> tuple[bytes, Relayed]:
+        """Return the signed question, and what came back."""
         frame = seal(self._asker.identity, request)
         relayed = self._asker.exchange(
             Relay(silo=silo, budget_ms=request.budget_ms, frame=frame), Relayed, request.budget_ms
         )
-        if relayed.silo != silo:
-            return Relayed(silo=silo, state=SiloState.ERROR)
-        return relayed
+        if relayed.silo != silo or relayed.state not in {SiloState.ANSWERED, *BROKERS_WORD}:
+            return frame, Relayed(silo=silo, state=SiloState.ERROR)
+        return frame, relayed
 
 
 def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -209,7 +213,3 @@ def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
         took_ms=took_ms,
         encoder_version=refusal.encoder_version,
     )
-
-
-def _nonsense(silo: str, took_ms: float) -> SiloReport:
-    return SiloReport(silo=silo, state=SiloState.ERROR, code="answer-invalid", took_ms=took_ms)

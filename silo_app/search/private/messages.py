@@ -1,8 +1,9 @@
 """The messages of a private search: an encrypted query, encrypted scores, and then the cards of the asker's own choice."""
 
-from typing import Annotated, ClassVar, Literal
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from silo_app.policy.release import Card
 from silo_app.search.messages import MAX_HITS, Case, Count, Message, QueryId, Question, SiloName, Version
@@ -55,6 +56,16 @@ class CardsRequest(Question):
     silo: SiloName
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS)]
     """Best first; a silo shows as many cases as its policy allows."""
+    scores: Annotated[tuple[Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)], ...], Field(max_length=MAX_HITS)]
+    """Their similarities as the asker opened them, signed like everything here: what the silo's policy goes by."""
+
+    @model_validator(mode="after")
+    def _scores_every_slot(self) -> Self:
+        if len(self.scores) != len(self.slots):
+            raise ValueError("another number of scores than of slots")
+        if any(later > earlier for earlier, later in pairwise(self.scores)):
+            raise ValueError("not best first")
+        return self
 
 
 class SlotHit(BaseModel):
@@ -74,3 +85,5 @@ class CardsAnswer(Message):
     query_id: QueryId
     silo: SiloName
     hits: Annotated[tuple[SlotHit, ...], Field(max_length=MAX_HITS)]
+    withheld: Count = 0
+    """As in `SiloAnswer`."""

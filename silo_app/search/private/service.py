@@ -19,10 +19,11 @@ from silo_app import durable
 from silo_app.cases import CaseId
 from silo_app.config import ReleaseSettings
 from silo_app.errors import ProcessFailed
+from silo_app.index.likeness import sense_of
 from silo_app.policy.budget import DailyBudget
 from silo_app.policy.refusal import RefusalCode
-from silo_app.policy.release import card_of, hits_allowed, refusal
-from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.policy.release import Candidate, refusal, release, shows_same_patient
+from silo_app.search.answer import CardLookup, Found, Look, SearchableCases, told
 from silo_app.search.messages import Refusal
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest, SlotHit
 from silo_app.search.private.order import new_seed, order_of
@@ -56,11 +57,12 @@ class _Scored:
 class PrivateAnswers:
     """Answers of one silo; called from many threads."""
 
-    def __init__(self, silo: str, settings: ReleaseSettings, view_of: CardLookup, folder: Path) -> None:
+    def __init__(self, silo: str, settings: ReleaseSettings, view_of: CardLookup, folder: Path, secret: bytes = b"") -> None:
         self._silo = silo
         self._settings = settings
         self._view_of = view_of
         self._folder = folder
+        self._secret = secret
         self._workers = Workers(settings.private.processes)
         self._lock = threading.Lock()
         self._held: _Held | None = None
@@ -85,8 +87,12 @@ class PrivateAnswers:
         self._remember(request, held, now)
         return self._answer(request, held, blocks)
 
-    def cards(self, request: CardsRequest, now: float) -> CardsAnswer | Refusal:
-        """Return what may be shown of the cases that an asker chose by its scores; once for each scored query."""
+    def cards(self, request: CardsRequest, now: float, look: Look) -> CardsAnswer | Refusal:
+        """Return what may be shown of the cases that an asker chose by its scores; once for each scored query.
+
+        The rules are those of a plain answer, and go by the scores that the asker says it opened: it signed them, and the
+        silo cannot check them.
+        """
         if request.silo != self._silo:
             return self._refused(request.query_id, RefusalCode.MESSAGE_INVALID)
         with self._lock:
@@ -97,8 +103,7 @@ class PrivateAnswers:
         cases = scored.held.cases.index.cases
         if code := refusal(self._settings, asker=request.asker, purpose=request.purpose, cases=cases):
             return self._refused(request.query_id, code)
-        hits = tuple(self._shown(request.slots, scored.held))
-        return CardsAnswer(query_id=request.query_id, silo=self._silo, hits=hits)
+        return self._shown(request, scored.held, look)
 
     def close(self) -> None:
         """End the scoring processes and remove what they read."""
@@ -167,19 +172,37 @@ class PrivateAnswers:
             blocks=tuple(blocks),
         )
 
-    def _shown(self, slots: tuple[int, ...], held: _Held) -> Iterator[SlotHit]:
-        """Yield the released cases of `slots`, each case once, as many as the policy allows."""
-        shown: set[CaseId] = set()
-        for slot in slots:
-            if len(shown) == hits_allowed(self._settings, len(slots)):
-                return
+    def _shown(self, request: CardsRequest, held: _Held, look: Look) -> CardsAnswer | Refusal:
+        """Return the released cases of the slots, each case once, as many as the policy allows."""
+        chosen = list(self._candidates(request, held))
+        ranked = [candidate for _, candidate in chosen]
+        sense = held.cases.sense or sense_of(held.cases.index, None)
+        shown = request.asker == self._silo or shows_same_patient(self._settings, request.purpose)
+        limit = None if shown else sense.likeness.similarity_limit
+        released = release(self._settings, len(request.slots), ranked, limit=limit)
+        if code := look(Found(tuple(ranked), released.patients)):
+            return self._refused(request.query_id, code)
+        if not released.enough:
+            return self._refused(request.query_id, RefusalCode.TOO_FEW_SIMILAR)
+        slots = {candidate.case: slot for slot, candidate in chosen}
+        return CardsAnswer(
+            query_id=request.query_id,
+            silo=self._silo,
+            hits=tuple(SlotHit(slot=slots[hit.case], case=hit.case, card=hit.card) for hit in released.hits),
+            withheld=0 if shown else told(self._settings, released, ranked, self._secret),
+        )
+
+    def _candidates(self, request: CardsRequest, held: _Held) -> Iterator[tuple[int, Candidate]]:
+        """Yield slots with their cases, each case once, best first by the asker's word."""
+        seen: set[CaseId] = set()
+        for slot, score in zip(request.slots, request.scores, strict=True):
             if slot >= len(held.order):
                 continue
             case = held.cases.index.case_of(int(held.order[slot]))
             view = self._view_of(case)
-            if case not in shown and view is not None:
-                shown.add(case)
-                yield SlotHit(slot=slot, case=case, card=card_of(self._settings, view))
+            if case not in seen and view is not None:
+                seen.add(case)
+                yield slot, Candidate(case=case, score=score, view=view, standing=score)
 
     def _refused(self, query_id: str, code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(self._silo, code, query_id=query_id, encoder_version=encoder_version)

@@ -11,7 +11,7 @@ from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.broker import Broker
-from silo_app.search.envelope import seal
+from silo_app.search.envelope import peek_reply, seal
 from silo_app.search.messages import Refusal, Relay, Relayed, Silos, SiloState, Who
 from silo_app.search.private.ask import PrivateSession
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
@@ -20,7 +20,7 @@ from silo_app.search.wire import decode, encode
 
 ENCODER = "ab" * 32
 NAMES = ("north", "south", "westward")
-OPEN = "release: {private: {answer: true, noise: 0, processes: 1}}\n"
+OPEN = "release: {same_patient: show, private: {answer: true, noise: 0, processes: 1}}\n"
 
 
 class SocketTransport:
@@ -149,7 +149,9 @@ def test_each_silo_decides_for_itself(federation, session, config, state):
 
 
 def test_the_budget_is_counted_over_restarts(federation, session):
-    silos, _, processes = federation(south="release: {private: {answer: true, queries_per_day: 2, processes: 1}}\n")
+    silos, _, processes = federation(
+        south="release: {same_patient: show, private: {answer: true, queries_per_day: 2, processes: 1}}\n"
+    )
     session(silos).search(any_vector(silos))
     session(silos).search(any_vector(silos))
     processes["south"].close()
@@ -168,7 +170,9 @@ def test_an_encoder_that_a_silo_does_not_have_is_named(federation, session):
 
 
 def test_no_more_cases_are_shown_than_the_policy_allows(federation, session):
-    silos, _, _ = federation(south="release: {max_hits: 2, private: {answer: true, noise: 0, processes: 1}}\n")
+    silos, _, _ = federation(
+        south="release: {same_patient: show, max_hits: 2, private: {answer: true, noise: 0, processes: 1}}\n"
+    )
     result = session(silos).search(any_vector(silos), k=30)
     assert sum(hit.silo == "south" for hit in result.hits) == 2
 
@@ -217,7 +221,7 @@ def test_a_silo_that_talks_nonsense_costs_its_own_hits(federation, session, repl
     silos, transport, _ = federation()
     transport.handlers["south"] = lambda _message: reply
     result = session(silos).search(any_vector(silos), k=5)
-    assert states(result)["south"][0] == "error"
+    assert states(result)["south"][0] == "invalid"
     assert states(result)["north"] == ("answered", "")
     assert len(result.hits) == 5
 
@@ -241,9 +245,10 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
             "scored": scored.query_id,
             "silo": "south",
             "slots": (0,),
+            "scores": (0.5,),
         }
         frame = seal(stocked.federation.identity(asker), CardsRequest(**(known | fields)))
-        return decode(local.exchange(socket, frame, 10), CardsAnswer, Refusal)
+        return peek_reply(local.exchange(socket, frame, 10), CardsAnswer, Refusal)
 
     assert cards("north").code is RefusalCode.STALE  # the search took them
     assert cards("westward").code is RefusalCode.STALE
@@ -254,10 +259,10 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
 def test_a_private_request_that_somebody_else_signed_is_refused(federation, stocked, session):
     silos, _, _ = federation()
     request = CardsRequest(
-        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,)
+        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,), scores=(0.5,)
     )
     frame = seal(stocked.federation.identity("westward"), request)
-    reply = decode(local.exchange(silos["south"].home.index_socket, frame, 10), CardsAnswer, Refusal)
+    reply = peek_reply(local.exchange(silos["south"].home.index_socket, frame, 10), CardsAnswer, Refusal)
     assert reply.code is RefusalCode.SIGNATURE_INVALID
 
 

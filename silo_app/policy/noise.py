@@ -1,0 +1,53 @@
+"""Noise that is drawn once for each patient and for ever: whoever asks again learns nothing new.
+
+A count of withheld patients would say by itself that a patient is in the gallery. With two-sided geometric noise it says
+so only with odds of e to 1, however often it is asked for: the noise depends on a secret of the silo and on the patient
+who is nearest, not on the query ("permanent randomised response", Erlingsson, Pihur and Korolova, RAPPOR, 2014).
+"""
+
+import contextlib
+import hashlib
+import hmac
+import math
+import os
+import secrets
+from pathlib import Path
+
+from silo_app.durable import PRIVATE, private_folder, read_private_bytes, sync_folder
+
+__all__ = ["EPSILON", "load_secret", "noisy_count"]
+
+EPSILON = 1.0
+"""One patient more or less changes the odds of every count by a factor of e at most."""
+_BYTES = 32
+
+
+def noisy_count(count: int, secret: bytes, subject: str) -> int:
+    """Return `count` with the noise that belongs to `subject`; at least 0."""
+    digest = hmac.digest(secret, b"withheld\0" + subject.encode(), hashlib.sha256)
+    size = _geometric(int.from_bytes(digest[:8], "big")) - _geometric(int.from_bytes(digest[8:16], "big"))
+    return max(0, count + size)
+
+
+def load_secret(path: Path) -> bytes:
+    """Return the secret in a private file, which is made where it is missing. Raises `ConfigInvalid`."""
+    private_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        temporary = path.with_suffix(f".{os.getpid()}.part")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+        try:
+            os.write(descriptor, secrets.token_bytes(_BYTES))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces a secret that is there
+        finally:
+            temporary.unlink()
+        sync_folder(path.parent)
+    return read_private_bytes(path, _BYTES)
+
+
+def _geometric(uniform: int) -> int:
+    """Return how many times in a row a coin of probability exp(-EPSILON) fell, from 64 uniform bits."""
+    return math.floor(math.log((uniform + 0.5) / 2**64) / -EPSILON)

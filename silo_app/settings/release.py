@@ -1,0 +1,50 @@
+"""What a silo lets out in its answers to other hospitals' queries; enforced by `silo_app.policy`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from silo_app.settings.base import Settings
+from silo_app.settings.search import PrivateSettings
+
+__all__ = ["ReleaseSettings"]
+
+
+class ReleaseSettings(Settings):
+    """What this silo lets out in an answer to another hospital's query; enforced by `silo_app.policy`."""
+
+    answer_queries: bool = True
+    """Whether this silo answers at all."""
+    fields: tuple[Literal["position", "sex", "age_band", "study_year", "findings"], ...] = (
+        "position",
+        "sex",
+        "age_band",
+        "findings",
+    )
+    """What of a case an answer says, beside its random case id and its similarity; everything else stays."""
+    max_hits: int = Field(default=20, ge=1, le=1000)
+    """The most cases in one answer, whatever was asked for."""
+    min_similarity: float = Field(default=-1.0, ge=-1.0, le=1.0)
+    """Cases that are less similar than this are not released."""
+    min_gallery: int = Field(default=11, ge=1)
+    """A gallery of fewer cases answers nobody (small cells: CMS's threshold of 11)."""
+    min_cases: int = Field(default=5, ge=1, le=1000)
+    """Nothing is answered unless cases of so many different patients are similar enough and may be shown."""
+    same_patient: Literal["withhold", "coarsen", "show"] = "withhold"
+    """Cases that may be of the query's own patient: kept back (their number is told with noise), only counted, or shown."""
+    same_patient_purposes: tuple[str, ...] = ("care",)
+    """With `same_patient: show`, the purposes for which they are shown; for all others they are withheld."""
+    purposes: tuple[str, ...] = ("care", "research", "teaching")
+    """The purposes that are answered."""
+    askers: tuple[str, ...] = ()
+    """Names of the silos that are answered; empty means every silo of the federation."""
+    queries_per_day: int = Field(default=20_000, ge=0)
+    """How many queries each silo may ask in a day (UTC)."""
+    user_queries_per_day: int = Field(default=2_000, ge=0)
+    """How many of them one user of a silo may ask, as that silo names its users."""
+    similar_queries_per_day: int = Field(default=100, ge=0)
+    """How often in a day one silo may ask so that the same patient is the nearest here: repeated questions about one."""
+    encoder: Literal["silos", "researchers"] = "silos"
+    """Who may be given an exported encoder: silos only, or researchers too."""
+    private: PrivateSettings = PrivateSettings()
+    """Queries that this silo cannot read; see below."""
