@@ -7,9 +7,9 @@ import pytest
 
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.broker import Broker
+from silo_app.search.envelope import peek_reply, seal_reply
 from silo_app.search.messages import Refusal, SearchResult, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
-from silo_app.search.wire import decode, encode
 
 NAMES = ("north", "south", "west")
 
@@ -174,8 +174,9 @@ def test_an_asker_in_a_hurry_has_no_silo_left_alone(broker, transport, silos, se
     assert states(broker.ask_all(sealed()))["south"] == "answered"
 
 
-def test_a_silo_that_refuses_is_never_left_alone(broker, transport, sealed):
-    transport.behaviour["south"] = lambda *_: encode(Refusal.of("south", RefusalCode.BUSY))
+def test_a_silo_that_refuses_is_never_left_alone(broker, transport, silos, sealed):
+    busy = Refusal.of("south", RefusalCode.BUSY)
+    transport.behaviour["south"] = lambda frame, _: seal_reply(silos["south"].identity, frame, busy)
     for _ in range(6):
         result = broker.ask_all(sealed())
         assert (states(result)["south"], codes(result)["south"]) == ("busy", "busy")
@@ -219,7 +220,7 @@ def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(st
         8: pack(Parcel((Content(1, good[3]),))),
     }
     reply = unpack(process.answer_frame(pack(Parcel(tuple(Content(n, body, 5000) for n, body in mixed.items())))))
-    said = {content.number: decode(content.body, SiloAnswer, Refusal) for content in reply.contents}
+    said = {content.number: peek_reply(content.body, SiloAnswer, Refusal) for content in reply.contents}
     process.close()
     assert {number for number, one in said.items() if isinstance(one, SiloAnswer)} == {0, 2, 7}
     for number, vector in ((0, vectors[0]), (2, vectors[1]), (7, vectors[2])):
