@@ -2,20 +2,20 @@
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.doctor.checked import Checked, guarded, ok, problem, warning
-from silo_app.errors import NotReady
 
-__all__ = ["REACH", "cache", "catalogue", "sources"]
+__all__ = ["cache", "catalogue", "sources"]
 
 _SAMPLE = 100
 _INGEST = "Run `silo ingest`: it decodes again what is not in the cache."
 
 Reach = Callable[[SiloHome, Any], str]
+"""Returns what was seen, raises one of our errors."""
 
 
 def catalogue(home: SiloHome) -> Checked:
@@ -63,34 +63,18 @@ def cache(home: SiloHome) -> Checked:
     return ok("cache", f"{len(digests)} radiographs are there; a sample of them was read")
 
 
-def sources(home: SiloHome, reach: Mapping[str, Reach] | None = None) -> list[Checked]:
-    """Try to reach each source that the configuration names."""
-    known = REACH if reach is None else reach
+def sources(home: SiloHome, reach: Reach | None = None) -> list[Checked]:
+    """Try to reach each source that the configuration names, with the credentials that it names."""
     if not home.config.sources:
         return [warning("sources", "none is named", "Name where your images come from under `sources` in local/silo.yaml.")]
     found = []
     for number, source in enumerate(home.config.sources):
         name = f"source {getattr(source, 'name', '') or number + 1} ({source.kind})"
-        found.append(guarded(name, lambda source=source, name=name: _reached(home, source, name, known)))  # type: ignore[misc]
+        found.append(guarded(name, lambda source=source, name=name: _reached(home, source, name, reach)))  # type: ignore[misc]
     return found
 
 
-def _reached(home: SiloHome, source: Any, name: str, reach: Mapping[str, Reach]) -> Checked:
-    if source.kind not in reach:
-        return warning(name, "there is no check of this kind", "Run `silo ingest` and see whether images come.")
-    return ok(name, reach[source.kind](home, source))
+def _reached(home: SiloHome, source: Any, name: str, reach: Reach | None) -> Checked:
+    from silo_app.imaging.sources.reach import reach as with_our_credentials
 
-
-def _folder(home: SiloHome, source: Any) -> str:
-    """Look into the folder. Raises `NotReady`."""
-    path = home.resolve(source.path)
-    if not path.is_dir():
-        raise NotReady("there is no such folder", where=str(path), remedy="Mount it, or correct `sources` in silo.yaml.")
-    first = next(path.iterdir(), None)
-    if first is None:
-        raise NotReady("the folder is empty", where=str(path), remedy="Mount it, or let the archive export into it.")
-    return f"{path} can be read"
-
-
-REACH: dict[str, Reach] = {"folder": _folder}
-"""How to reach a source, by its kind: returns what was seen, raises one of our errors."""
+    return ok(name, (reach or with_our_credentials)(home, source))

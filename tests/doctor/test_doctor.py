@@ -240,10 +240,8 @@ def test_archive_that_does_not_answer_is_a_problem_and_others_are_still_asked(ma
     def silent(_home, _source):
         raise NotReady("the archive does not answer", remedy="Start it.")
 
-    (checked,) = holdings.sources(home, {"folder": silent})
+    (checked,) = holdings.sources(home, silent)
     assert (checked.outcome, checked.remedy) == (Outcome.PROBLEM, "Start it.")
-    (checked,) = holdings.sources(home, {})
-    assert checked.outcome is Outcome.WARNING
 
 
 def doctor(home, *options):

@@ -74,6 +74,10 @@ class DicomWebFiles:
         held = {(u, s): {i.sop for i in archive.of_series(u, s)} if u in dated else set() for u, s in pairs}
         return gone(names, held)
 
+    def holds(self, study: str) -> bool:
+        """Return whether the archive shows us a study. Raises `SourceUnreachable`."""
+        return self._open().holds(study)
+
     @contextmanager
     def fetching(self, spool: Path) -> Iterator[Fetch]:
         """Give images as files in `spool`."""
