@@ -34,6 +34,8 @@ __all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "unit_vectors"]
 DIMENSION = 256
 SILOS = 3
 ENCODER = EncoderVersion("ab" * 32)
+UNLIMITED = dict.fromkeys(("queries_per_day", "user_queries_per_day", "similar_queries_per_day"), 10**9)
+"""No day of a hospital has as many queries as a minute of a benchmark."""
 _VIEWS_OF_A_CASE = 5
 _BLOCK = 100_000
 _READY_S = 60.0
@@ -86,7 +88,7 @@ class Lab:
     @contextmanager
     def running(cls, root: Path, views: int) -> Iterator["Lab"]:
         """Provision, fill and start it in `root`, with a search job that is kept running, and end it all with the block."""
-        silos = [{"name": f"hospital-{letter}"} for letter in "abc"[:SILOS]]
+        silos = [{"name": f"hospital-{letter}", "release": UNLIMITED} for letter in "abc"[:SILOS]]
         content = {
             "name": "bench",
             "server": {"port": 0},

@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from silo_app.config import FolderSource, ReleaseSettings, SiloConfig, SurveySettings, TrainingSettings, problems, read_yaml
+from silo_app.config import (
+    ReleaseSettings,
+    SiloConfig,
+    SourceSettings,
+    SurveySettings,
+    TrainingSettings,
+    problems,
+    read_yaml,
+)
 from silo_app.errors import ConfigInvalid, InputError
 from silo_app.settings.labels import Labels
 
@@ -49,7 +57,7 @@ class SiloEntry(_Settings):
     display_name: str = ""
     organisation: str | None = Field(default=None, pattern=_ORGANISATION)
     """By default the name, with "_" for "-"."""
-    sources: tuple[FolderSource, ...] = ()
+    sources: tuple[SourceSettings, ...] = ()
     labels: Labels | None = None
     held_out_share: float | None = Field(default=None, ge=0.0, le=0.9)
     release: ReleaseSettings | None = None

@@ -88,10 +88,11 @@ def lab(tmp_path_factory):
     root = tmp_path_factory.mktemp("federation")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     archives = make_phantoms(root / "archives", hospitals=3, studies=24, seed=7, progress=None, workers=2)
-    private = {"release": {"private": {"answer": True, "processes": 1}}}  # all but the last answer private queries
+    often = {"similar_queries_per_day": 10_000}  # tests ask the same thing again and again
+    private = {"private": {"answer": True, "processes": 1}}  # all but the last answer private queries
     silos = [
-        (private if archive.name != "hospital-c" else {})
-        | {
+        {
+            "release": often | (private if archive.name != "hospital-c" else {}),
             "name": archive.name,
             "display_name": archive.display_name,
             "sources": [{"path": str(archive.path / "dicom")}],

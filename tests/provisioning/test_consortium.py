@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from provisioning.consortium import Consortium, read
+from provisioning.consortium import Consortium, SiloEntry, read
 from silo_app.config import CsvLabels, SiloConfig
 from silo_app.errors import ConfigInvalid, InputError
 
@@ -100,3 +100,15 @@ def test_a_silo_gets_what_the_file_gives_and_defaults_for_the_rest(make_consorti
 
 def test_an_organisation_is_made_of_the_name(make_consortium):
     assert make_consortium("st-anna-2").silos[0].org == "st_anna_2"
+
+
+def test_a_silo_may_be_provisioned_with_its_archive():
+    sources = [
+        {"path": "/data/dicom"},
+        {"kind": "dicomweb", "name": "web", "url": "https://pacs.example/dicom-web", "token_file": "token"},
+        {"kind": "dimse", "name": "pacs", "host": "127.0.0.1", "port": 4242, "ae_title": "PACS"},
+        {"kind": "listen", "name": "router", "peers": ["ROUTER"]},
+    ]
+    entry = SiloEntry.model_validate({"name": "st-anna", "sources": sources})
+    assert [source.kind for source in entry.config().sources] == ["folder", "dicomweb", "dimse", "listen"]
+    assert SiloConfig.model_validate(entry.config().model_dump(mode="json")) == entry.config()
