@@ -1,8 +1,8 @@
-"""What a search costs: an encrypted query over one silo's vectors, and the plain one beside it; seconds of one core.
+"""What a search costs: a federation's queries over mutual TLS, an encrypted one over a silo's vectors, and merging.
 
-Vectors are random unit vectors of 256 numbers in a hundred clusters. Two of a silo's processes (FAISS; the scoring
-processes of a private query) run for real, without network and other silos. CPU seconds are those of the process that
-works, so a busy machine spoils them little; wall clock is given for the two scoring processes only.
+The federation is real (`search_federation`). For the encrypted query, vectors are random unit vectors of 256 numbers in a
+hundred clusters, and two of a silo's processes (FAISS; the scoring processes) run for real, without network and other
+silos. CPU seconds are those of the process that works, so a busy machine spoils them little.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import search_federation
 from benchmarks.harness import Figure, Target, main
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.policy.release import Card
@@ -36,6 +37,7 @@ TARGETS = (
     Target("private_100k_answer_mb", 2.5),
     Target("private_top10_overlap", 0.99, at_least=True),
     Target("merge_ms", 1.0),
+    *search_federation.TARGETS,
 )
 
 
@@ -128,7 +130,7 @@ def merging() -> Figure:
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
-    """Measure 10,000 and 100,000 vectors."""
+    """Measure private queries over 10,000 and 100,000 vectors, then the federation."""
     random = np.random.default_rng(0)
     vectors = clustered(random, 100_000)
     queries = clustered(random, 10 if arguments.quick else 100)
@@ -139,6 +141,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
             *two_cores(vectors, queries, Path(folder)),
             *plain(vectors, queries, Path(folder)),
             merging(),
+            *search_federation.federated(quick=arguments.quick),
         ]
 
 

@@ -5,7 +5,6 @@ random unit vectors, five views a case, published as generations; every query is
 """
 
 import secrets
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from silo_app.config import SiloHome
 from silo_app.errors import SiloscopeError
 from silo_app.index.generations import building, publish
 from silo_app.search.ask import Asker, search_embedding
+from silo_app.search.messages import Relay, Relayed, SiloState
+from silo_app.search.parcels import Parcel, pack
 
 __all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "unit_vectors"]
 
@@ -39,7 +40,6 @@ UNLIMITED = dict.fromkeys(("queries_per_day", "user_queries_per_day", "similar_q
 _VIEWS_OF_A_CASE = 5
 _BLOCK = 100_000
 _READY_S = 60.0
-_LATE = 0.99
 
 
 def unit_vectors(seed: int, count: int) -> NDArray[np.float32]:
@@ -83,6 +83,7 @@ class Lab:
 
     federation: Federation
     views: int
+    _tripper: Asker | None = None
 
     @classmethod
     @contextmanager
@@ -133,6 +134,16 @@ class Lab:
             return [report.state.value for report in result.silos]
 
         return _loaded(queries, in_flight, ask)
+
+    def trip(self) -> float:
+        """Pass an empty message to one silo's index process and back, as a query goes but for its work; seconds."""
+        if self._tripper is None:
+            self._tripper = self.askers()[0]
+        relay = Relay(silo=self.federation.silos[-1], budget_ms=5000, frame=pack(Parcel()))
+        start = time.perf_counter()
+        if self._tripper.exchange(relay, Relayed, 5000).state is not SiloState.ANSWERED:
+            raise TimeoutError("a silo is not there")
+        return time.perf_counter() - start
 
     def cpu(self) -> dict[str, float]:
         """Return the CPU seconds of every participant's processes so far."""
@@ -239,13 +250,3 @@ def _of(pid: int, figure: Callable[[psutil.Process], float]) -> float:
         return figure(psutil.Process(pid))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0.0
-
-
-def median_ms(action: Callable[[], object], count: int) -> float:
-    """Return the median time of an action, milliseconds."""
-    spent = []
-    for _ in range(count):
-        start = time.perf_counter()
-        action()
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent) * 1e3
