@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target
-from benchmarks.searching import ENCODER, SILOS, Lab, Load, unit_vectors
+from benchmarks.searching import ENCODER, SILOS, Lab, Load, cpu_seconds, memory_mb, thread_count, unit_vectors
 from silo_app.cases import CaseId
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.index.gallery import GalleryIndex
 from silo_app.index.generations import open_current
 from silo_app.search.ask import search_embedding
+from silo_app.search.messages import unit_embedding
 from silo_app.settings.search import MilvusSettings
 
 __all__ = ["TARGETS", "federated"]
@@ -41,7 +42,7 @@ def federated(*, quick: bool) -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="search-") as folder, Lab.running(Path(folder), _SIZES["10k"]) as lab:
         figures += _sized(lab, "10k", Path(folder), quick=quick)
-        figures += _lasting(lab, 500 if quick else 10_000)
+        figures += _lasting(lab, 300 if quick else 10_000)
         for name in () if quick else ("100k", "1m"):
             lab.refill(_SIZES[name])
             figures += _sized(lab, name, Path(folder), quick=quick)
@@ -52,8 +53,8 @@ def _sized(lab: Lab, name: str, folder: Path, *, quick: bool) -> list[Figure]:
     """Measure one size of gallery."""
     small = quick or name == "1m"
     lab.load(unit_vectors(11, 60), 8)  # warm
-    figures = [*_alone(lab, name, 60 if small else 200)]
-    for in_flight, count in ((8, 200 if small else 1000), (32, 600 if small else 3000)):
+    figures = [*_alone(lab, name, 40 if small else 200)]
+    for in_flight, count in ((8, 100 if small else 1000), (32, 500 if small else 3000)):
         load = lab.load(unit_vectors(in_flight, count), in_flight)
         figures += _of_load(f"federation_{name}_{in_flight}_in_flight", load)
     figures.append(Figure(f"federation_{name}_answered", load.complete, "of the silos' replies, 32 in flight"))
@@ -88,13 +89,14 @@ def _of_load(name: str, load: Load) -> list[Figure]:
 
 def _lasting(lab: Lab, count: int) -> list[Figure]:
     """Ask many queries; threads and memory of all processes before and after."""
-    lab.load(unit_vectors(21, max(200, count // 10)), 8)  # pools fill
-    threads, memory, before = lab.threads(), lab.memory_mb(), sum(lab.cpu().values())
+    lab.load(unit_vectors(21, max(300, count // 10)), 32)  # pools fill
+    pids = lab.pids()
+    threads, memory, before = thread_count(pids), memory_mb(pids), cpu_seconds(pids)
     load = lab.load(unit_vectors(22, count), 8)
-    spent = sum(lab.cpu().values()) - before
+    spent, more = cpu_seconds(pids) - before, thread_count(pids) - threads
     return [
-        Figure("federation_threads_growth", lab.threads() - threads, f"threads more of {threads}, {count} queries"),
-        Figure("federation_memory_growth", 100 * (lab.memory_mb() / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
+        Figure("federation_threads_growth", more, f"threads more of {threads}, {count} queries"),
+        Figure("federation_memory_growth", 100 * (memory_mb(pids) / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
         Figure("federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query, all processes but the asker's"),
     ]
 
@@ -106,7 +108,9 @@ def _beside(lab: Lab, name: str, folder: Path, *, milvus: bool) -> list[Figure]:
     cases = np.concatenate([_cases_of(gallery, lab.views) for gallery in galleries])
     write_faiss(folder / "pooled.faiss", vectors)
     pooled = FaissGallery.open(folder / "pooled.faiss", cases)
-    queries = unit_vectors(31, _COMPARED)
+    queries = np.stack(
+        [np.frombuffer(unit_embedding(query), "<f4") for query in unit_vectors(31, _COMPARED)]
+    )  # as they travel
     figures = [
         Figure(f"pooled_faiss_{name}_ms", statistics.median(_timed(pooled, query) for query in queries) * 1e3, "ms"),
         Figure(f"federation_{name}_equal_to_pooled", _equal(lab, pooled, queries), f"of {_COMPARED} queries"),
@@ -132,7 +136,7 @@ def _cases_of(gallery: GalleryIndex, views: int) -> NDArray[np.uint8]:
 
 def _equal(lab: Lab, pooled: GalleryIndex, queries: NDArray[np.float32]) -> float:
     """Return the share of queries to which the federation's hits are the pooled index's, to the last digit."""
-    asker, same = lab.askers()[0], 0
+    asker, same = lab.asker, 0
     for query in queries:
         result = search_embedding(asker, query, encoder_version=ENCODER, k=_K, budget_ms=5000)
         found = [(CaseId(hit.case), hit.score) for hit in result.hits]

@@ -4,6 +4,7 @@ A server, its anchor and three silos on the loopback interface of this machine, 
 random unit vectors, five views a case, published as generations; every query is signed, verified, decided, audited.
 """
 
+import functools
 import secrets
 import threading
 import time
@@ -30,7 +31,7 @@ from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.messages import Relay, Relayed, SiloState
 from silo_app.search.parcels import Parcel, pack
 
-__all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "unit_vectors"]
+__all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "cpu_seconds", "memory_mb", "thread_count", "unit_vectors"]
 
 DIMENSION = 256
 SILOS = 3
@@ -83,7 +84,6 @@ class Lab:
 
     federation: Federation
     views: int
-    _tripper: Asker | None = None
 
     @classmethod
     @contextmanager
@@ -125,9 +125,14 @@ class Lab:
         """Return an asker of every silo."""
         return [Asker.of(self.home(silo)) for silo in self.federation.silos]
 
+    @functools.cached_property
+    def asker(self) -> Asker:
+        """The asker of the first silo; it keeps its connections, as a hospital's search service does."""
+        return self.askers()[0]
+
     def load(self, queries: NDArray[np.float32], in_flight: int, *, budget_ms: int = 5000) -> Load:
         """Ask all queries from one silo, so many at a time."""
-        asker = self.askers()[0]
+        asker = self.asker
 
         def ask(vector: NDArray[np.float32]) -> list[str]:
             result = search_embedding(asker, vector, encoder_version=ENCODER, budget_ms=budget_ms)
@@ -137,30 +142,16 @@ class Lab:
 
     def trip(self) -> float:
         """Pass an empty message to one silo's index process and back, as a query goes but for its work; seconds."""
-        if self._tripper is None:
-            self._tripper = self.askers()[0]
         relay = Relay(silo=self.federation.silos[-1], budget_ms=5000, frame=pack(Parcel()))
         start = time.perf_counter()
-        if self._tripper.exchange(relay, Relayed, 5000).state is not SiloState.ANSWERED:
+        if self.asker.exchange(relay, Relayed, 5000).state is not SiloState.ANSWERED:
             raise TimeoutError("a silo is not there")
         return time.perf_counter() - start
 
-    def cpu(self) -> dict[str, float]:
-        """Return the CPU seconds of every participant's processes so far."""
-        return {name: sum(_cpu(pid) for pid in self.federation.pids(name)) for name in self._participants}
-
-    def threads(self) -> int:
-        """Return how many threads all processes have."""
-        return sum(_of(pid, lambda p: p.num_threads()) for name in self._participants for pid in self.federation.pids(name))
-
-    def memory_mb(self) -> float:
-        """Return the unshared memory of all processes."""
-        pids = [pid for name in self._participants for pid in self.federation.pids(name)]
-        return sum(_of(pid, lambda p: p.memory_full_info().uss) for pid in pids) / 1e6
-
-    @property
-    def _participants(self) -> list[str]:
-        return [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
+    def pids(self) -> list[int]:
+        """Return all processes of the federation now."""
+        names = [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
+        return [pid for name in names for pid in self.federation.pids(name)]
 
     def await_answers(self) -> None:
         """Wait until every silo asks, and all answer from the generation in use."""
@@ -241,8 +232,19 @@ def _loaded(queries: NDArray[np.float32], in_flight: int, ask: Callable[[NDArray
     return load
 
 
-def _cpu(pid: int) -> float:
-    return _of(pid, lambda process: sum(process.cpu_times()[:2]))
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the CPU seconds of processes so far."""
+    return sum(_of(pid, lambda process: sum(process.cpu_times()[:2])) for pid in pids)
+
+
+def thread_count(pids: list[int]) -> int:
+    """Return how many threads processes have."""
+    return int(sum(_of(pid, lambda process: process.num_threads()) for pid in pids))
+
+
+def memory_mb(pids: list[int]) -> float:
+    """Return the unshared memory of processes."""
+    return sum(_of(pid, lambda process: process.memory_full_info().uss) for pid in pids) / 1e6
 
 
 def _of(pid: int, figure: Callable[[psutil.Process], float]) -> float:
