@@ -254,8 +254,8 @@ class EncoderCard:
     job: str
     rounds: int
     encryption: str
-    silos: Mapping[str, int]
-    """Training views by silo."""
+    silos: tuple[str, ...]
+    """Who trained it; how many images each has is among what silos hide from each other."""
     architecture: Mapping[str, str] = field(default_factory=dict)
     intended_use: str = ""
 

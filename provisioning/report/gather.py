@@ -277,7 +277,7 @@ def _encoder(evaluation: Raw) -> EncoderCard:
         job=str(card.get("job", "not known")),
         rounds=int(card.get("rounds", 0)),
         encryption=str(card.get("encryption", "not known")),
-        silos=card.get("silos", {}),
+        silos=tuple(map(str, card.get("silos", ()))),
         architecture={
             "backbone": str(spec.get("backbone")),
             "input": sides,

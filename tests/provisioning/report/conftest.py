@@ -166,7 +166,7 @@ def whole() -> f.DemoFacts:
             job="7d0e6f1c-4d0a-4f7e-9a4e-000000000000",
             rounds=8,
             encryption="bfv",
-            silos={"hospital-a": 240, "hospital-b": 180, "hospital-c": 120},
+            silos=("hospital-a", "hospital-b", "hospital-c"),
             architecture={"backbone": "densenet-small", "input": "64 x 64 pixels", "embedding": "256 numbers"},
             intended_use="Research. Not a medical device.",
         ),

@@ -90,7 +90,7 @@ def whole() -> dict:
         "evaluation": {
             "encoder_version": "ab" * 16,
             "k": 10,
-            "card": {"kind": "federated", "job": "j", "rounds": 3, "encryption": "bfv", "silos": dict.fromkeys(SILOS, 40)},
+            "card": {"kind": "federated", "job": "j", "rounds": 3, "encryption": "bfv", "silos": list(SILOS)},
             "silos": {silo: {"held_out_patients": 8} for silo in SILOS},
             "statistics_auc": {"Effusion": 0.6, "Nodule": 0.5},
             "retrieval": {"encoder": neighbours | {"own_silo_chance": 0.5}, "raw pixels": floor},
