@@ -3,6 +3,7 @@
 import typer
 
 from silo_app.cli import (
+    audit,
     catalogue,
     deid,
     doctor,
@@ -39,6 +40,7 @@ app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(job.app, name="job")

@@ -14,7 +14,7 @@ __all__ = ["PERCENTS", "Likeness"]
 
 PERCENTS = (0.0, 1.0, 5.0, *map(float, range(10, 100, 10)), 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 """Of random pairs of different patients, so many percent are at most so much alike."""
-_DEFAULT_PERCENT = 90.0
+_DEFAULT_PERCENT = 80.0
 
 _Curve = Annotated[tuple[float, ...], Field(min_length=len(PERCENTS), max_length=len(PERCENTS))]
 
@@ -37,11 +37,10 @@ class Likeness(BaseModel):
     def limit(self) -> float:
         """The standing from which on a case may be of the query's own patient.
 
-        That of the evidence, but not below nine tenths of the random pairs: an encoder that tells patients apart so
-        badly would keep back whatever is similar. Nine tenths is also what is taken where there is no evidence.
+        That of the evidence. Where there is none, four fifths of the random pairs: a weak encoder's evidence lies there
+        (docs/decisions/same-patient-guard.md), a better one's higher.
         """
-        conservative = self.standing[PERCENTS.index(_DEFAULT_PERCENT)]
-        return conservative if self.evidence is None else max(self.evidence, conservative)
+        return self.standing[PERCENTS.index(_DEFAULT_PERCENT)] if self.evidence is None else self.evidence
 
     @property
     def similarity_limit(self) -> float:

@@ -1,0 +1,247 @@
+"""Can another hospital find a patient by an X-ray? The attack, with the guard off and on, and what the guard costs.
+
+Patients with several studies are divided over three silos, study by study. An attacker holds one image of a patient and
+asks the other silos for the most similar case: the attack succeeds where that case is the patient's. *Turned*: the
+attacker mixes another image's embedding into the query, so that no similarity is high any more. Chance is what drawing
+one of the answering silos' cases would give; the target is that with the guard on, the attack's 95 % confidence interval
+(Wilson) does not lie above chance.
+
+The encoder is untrained (DenseNet121, start weights of seed 0): what it sees of patients, every encoder sees. Phantoms
+without `--data`; with a ZIP (images and labels.csv with patients), real radiographs. The answers are the product's
+(`search.answer` over FAISS files), without signatures and network.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import Figure, Target, main
+from benchmarks.image_hospitals import hospitals_of, spec_of
+from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Split, View
+from silo_app.config import ReleaseSettings
+from silo_app.encoder.embed import embed
+from silo_app.encoder.model import build
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.encoder.transforms import squared
+from silo_app.imaging.radiograph import read_radiograph
+from silo_app.imaging.samples.phantom import make_phantoms
+from silo_app.index.faiss_gallery import FaissGallery, write_faiss
+from silo_app.index.likeness import estimate, sense_of
+from silo_app.search.answer import SearchableCases, answer
+from silo_app.search.merge import merge
+from silo_app.search.messages import ResultHit, SearchRequest, SiloAnswer, unit_embedding
+
+TARGETS = (
+    Target("linked_with_guard_above_chance", 0.0),
+    Target("turned_with_guard_above_chance", 0.0),
+    Target("pooled_patients", 20, at_least=True),
+)
+SILOS = ("north", "south", "west")
+ENCODER = EncoderVersion("ab" * 16)
+TURNED = 0.4
+"""The share of another image's embedding in a turned query."""
+K = 10
+
+GUARD_OFF = ReleaseSettings(same_patient="show", min_cases=1)
+GUARD_ON = ReleaseSettings()
+
+
+@dataclass(frozen=True)
+class Silo:
+    """One silo's open gallery."""
+
+    name: str
+    gallery: SearchableCases
+    views: Mapping[CaseId, View]
+    rows: NDArray[np.int64]
+    """Its images among all, int64 (n,)."""
+
+
+@dataclass
+class Tally:
+    """What one way of asking gave."""
+
+    linked: list[bool] = field(default_factory=list)
+    precision: list[float] = field(default_factory=list)
+    strangers: list[float] = field(default_factory=list)
+    """Precision among the first hits of other patients."""
+
+
+def phantoms(folder: Path, spec: EncoderSpec, studies: int) -> tuple[list[View], NDArray[np.uint8]]:
+    """Return the first view of every phantom study, and pixels uint8 (n, S, S)."""
+    (archive,) = make_phantoms(folder, hospitals=1, studies=studies)
+    files = sorted(archive.dicom.glob("P*/S*/IM01.dcm"))
+    views = [_view(number, file.parent.parent.name, {}) for number, file in enumerate(files)]
+    return views, np.stack([squared(read_radiograph(file).pixels, spec.input_size) for file in files])
+
+
+def images(data: Path, spec: EncoderSpec, limit: int | None) -> tuple[list[View], NDArray[np.uint8]]:
+    """Return every image of a ZIP as a study of its own."""
+    (one,) = hospitals_of([data], spec, hospitals=1, alpha=1.0, seed=0, limit=limit)
+    return [_view(n, view.patient, view.findings) for n, view in enumerate(one.images.views)], one.images.pixels
+
+
+def _view(number: int, patient: str, findings: Mapping[Finding, bool]) -> View:
+    case = CaseId(f"{number:032x}")
+    return View(digest="", case=case, patient=PatientKey(patient), split=Split.TRAIN, findings=findings)
+
+
+def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -> list[Silo]:
+    """Divide studies over the silos at random, and open each silo's gallery as an index process does."""
+    places = np.random.default_rng(0).integers(0, len(SILOS), len(views))
+    silos = []
+    for number, name in enumerate(SILOS):
+        rows = np.flatnonzero(places == number)
+        own = [views[row] for row in rows]
+        file = folder / f"{name}.faiss"
+        write_faiss(file, vectors[rows])
+        cases = np.frombuffer(bytes.fromhex("".join(view.case for view in own)), np.uint8).reshape(-1, 16)
+        index = FaissGallery.open(file, cases)
+        likeness = estimate(vectors[rows], [view.case for view in own], [view.patient for view in own])
+        gallery = SearchableCases("000001", ENCODER, index, sense_of(index, likeness))
+        silos.append(Silo(name, gallery, {view.case: view for view in own}, rows))
+    return silos
+
+
+def asked(silo: Silo, vector: NDArray[np.float32], asker: str, settings: ReleaseSettings) -> SiloAnswer | None:
+    """Return a silo's answer, None if it refuses."""
+    request = SearchRequest(
+        issued_at_ms=0,
+        budget_ms=1000,
+        encoder_version=ENCODER,
+        vector=unit_embedding(vector),
+        k=K,
+        purpose="care",
+        asker=asker,
+    )
+    reply = answer(request, silo.gallery, silo=silo.name, view_of=silo.views.get, settings=settings)
+    return reply if isinstance(reply, SiloAnswer) else None
+
+
+def attack(
+    silos: Sequence[Silo],
+    views: Sequence[View],
+    vectors: NDArray[np.float32],
+    settings: ReleaseSettings,
+    *,
+    turned: float = 0.0,
+) -> Tally:
+    """Ask with every image whose patient has a case in another silo."""
+    random, tally = np.random.default_rng(1), Tally()
+    known = {view.case: view for view in views}
+    for own in silos:
+        others = [silo for silo in silos if silo is not own]
+        there = {view.patient for silo in others for view in silo.views.values()}
+        for row in own.rows:
+            if views[row].patient not in there:
+                continue
+            vector = (1 - turned) * vectors[row] + turned * vectors[random.choice(own.rows)]
+            replies = (asked(silo, vector, own.name, settings) for silo in others)
+            count(tally, views[row], merge((reply for reply in replies if reply), K), known)
+    return tally
+
+
+def count(tally: Tally, query: View, hits: Sequence[ResultHit], known: Mapping[CaseId, View]) -> None:
+    """Take one query's hits into the tally."""
+    same = [known[hit.case_id].patient == query.patient for hit in hits]
+    tally.linked.append(bool(same) and same[0])
+    alike = [bool(_present(query) & _present(known[hit.case_id])) for hit in hits]
+    if alike and query.findings:
+        tally.precision.append(float(np.mean(alike)))
+    if query.findings and not all(same):
+        tally.strangers.append(float(np.mean([one for one, is_same in zip(alike, same, strict=True) if not is_same])))
+
+
+def _present(view: View) -> frozenset[Finding]:
+    present = frozenset(finding for finding, is_present in view.findings.items() if is_present)
+    return present or frozenset({Finding.NO_FINDING})
+
+
+def chance(silos: Sequence[Silo], views: Sequence[View]) -> float:
+    """Return how often a case drawn from the other silos is of the query's patient, over all queries of the attack."""
+    shares = []
+    for own in silos:
+        others = [view.patient for silo in silos if silo is not own for view in silo.views.values()]
+        counts = {patient: others.count(patient) for patient in set(others)}
+        shares += [counts[views[row].patient] / len(others) for row in own.rows if views[row].patient in counts]
+    return float(np.mean(shares))
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share (Wilson 1927)."""
+    z, share = 1.96, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def figures_of(name: str, tally: Tally, guess: float) -> list[Figure]:
+    """Return how often one attack succeeded, and how far its interval lies above chance."""
+    linked, total = sum(tally.linked), len(tally.linked)
+    low, high = wilson(linked, total)
+    return [
+        Figure(name, linked / total, f"of {total} queries"),
+        Figure(f"{name}_low", low, "95 % interval"),
+        Figure(f"{name}_high", high, "95 % interval"),
+        Figure(f"{name}_above_chance", max(0.0, low - guess), "share"),
+    ]
+
+
+def measure(arguments: argparse.Namespace) -> list[Figure]:
+    """Run the attack in both forms, with the guard off and on."""
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.data:
+            spec = EncoderSpec(findings=spec_of([arguments.data]).findings)
+            views, pixels = images(arguments.data, spec, arguments.limit)
+        else:
+            spec = EncoderSpec()
+            views, pixels = phantoms(Path(folder) / "phantoms", spec, 150 if arguments.quick else 600)
+        vectors, _ = embed(build(spec, 0), pixels)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        silos = divided(views, vectors, Path(folder))
+        guess = chance(silos, views)
+        start = time.process_time()
+        off = attack(silos, views, vectors, GUARD_OFF)
+        middle = time.process_time()
+        on = attack(silos, views, vectors, GUARD_ON)
+        spent = (middle - start, time.process_time() - middle)
+        return [
+            Figure("images", len(views), "images"),
+            Figure("pooled_patients", len({views[row].patient for row in range(len(views))}), "patients"),
+            Figure("chance", guess, "share"),
+            *figures_of("linked_without_guard", off, guess),
+            *figures_of("linked_with_guard", on, guess),
+            *figures_of("turned_without_guard", attack(silos, views, vectors, GUARD_OFF, turned=TURNED), guess),
+            *figures_of("turned_with_guard", attack(silos, views, vectors, GUARD_ON, turned=TURNED), guess),
+            *_costs(off, on),
+            Figure("answer_without_guard_ms", 500 * spent[0] / len(off.linked), "CPU ms a silo"),
+            Figure("answer_with_guard_ms", 500 * spent[1] / len(on.linked), "CPU ms a silo"),
+        ]
+
+
+def _costs(off: Tally, on: Tally) -> list[Figure]:
+    """Return precision where there are findings; phantoms' are not looked up."""
+    if not off.precision:
+        return []
+    return [
+        Figure("precision_at_10_without_guard", float(np.mean(off.precision)), "share"),
+        Figure("precision_at_10_without_guard_of_strangers", float(np.mean(off.strangers)), "share"),
+        Figure("precision_at_10_with_guard", float(np.mean(on.precision)), "share"),
+    ]
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, metavar="ZIP", help="real radiographs with labels.csv")
+    parser.add_argument("--limit", type=int, help="images of the ZIP")
+
+
+if __name__ == "__main__":
+    sys.exit(main("reidentification", measure, TARGETS, describe=str(__doc__).splitlines()[0], options=_options))

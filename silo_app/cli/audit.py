@@ -1,0 +1,83 @@
+"""`silo audit`: what the silo's privacy officer looks at: planted cases that were found, and whether the log is whole."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.config import load
+
+app = typer.Typer(no_args_is_help=True, help="Alerts, planted cases, and the audit log itself.")
+
+_CaseArgument = Annotated[list[str], typer.Argument(help="Case ids, as `silo catalogue show` prints them.")]
+_CANARY = "canary"
+
+
+@app.command("alerts")
+def alerts(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+    """List who has found planted cases: when, which silo and user, for what purpose, and which cases.
+
+    A line that cannot be read is an error and not passed over. The exit status is 0, with or without alerts.
+
+    Examples:
+        silo audit alerts --silo kits/st-anna
+
+        silo audit alerts --silo kits/st-anna --format json
+    """
+    from silo_app.audit.log import verify
+
+    log = load(silo).audit
+    if not log.exists():
+        emit([], output, _print)
+        return
+    verify(log)
+    with log.open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    kept = ("at", "asker", "user", "purpose", "query", "cases")
+    found = [{key: record.get(key) for key in kept} for record in records if record.get("event") == _CANARY]
+    emit(found, output, _print)
+
+
+@app.command("plant")
+def plant(cases: _CaseArgument, silo: SiloOption) -> None:
+    """Mark cases as planted: whoever finds one causes an alert, and is not told.
+
+    Plant studies that are nobody's (phantoms: `silo sample phantom`), ingested and indexed as any other.
+
+    Examples:
+        silo audit plant 3f2a9c0d4b5e6f708192a3b4c5d6e7f8 --silo kits/st-anna
+    """
+    _change(silo, add=cases)
+
+
+@app.command("unplant")
+def unplant(cases: _CaseArgument, silo: SiloOption) -> None:
+    """Take the mark of planted cases away again.
+
+    Examples:
+        silo audit unplant 3f2a9c0d4b5e6f708192a3b4c5d6e7f8 --silo kits/st-anna
+    """
+    _change(silo, remove=cases)
+
+
+def _change(silo: Any, *, add: list[str] | None = None, remove: list[str] | None = None) -> None:
+    from silo_app.cases import CaseId
+    from silo_app.catalogue import Catalogue
+    from silo_app.errors import CaseUnknown
+    from silo_app.policy.canaries import read_canaries, write_canaries
+
+    home = load(silo)
+    with Catalogue.open(home.catalogue) as catalogue:
+        if missing := [case for case in add or () if catalogue.card(CaseId(case)) is None]:
+            raise CaseUnknown(f"this silo holds no case {missing[0]}", remedy="Give the whole case id; nothing was changed.")
+    planted = (read_canaries(home.canaries) | set(map(CaseId, add or ()))) - set(map(CaseId, remove or ()))
+    write_canaries(home.canaries, planted)
+    typer.echo(f"{len(planted)} planted cases")
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    for one in found:
+        typer.echo(f"{one['at']}  {one['asker']}  {one['user'] or '-'}  {one['purpose']}  {', '.join(one['cases'])}")
+    if not found:
+        typer.echo("no alerts")

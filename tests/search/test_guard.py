@@ -1,0 +1,196 @@
+"""What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all signed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from silo_app.config import load
+from silo_app.index.generations import open_current
+from silo_app.index.likeness import MIN_PATIENTS, estimate
+from silo_app.policy.canaries import write_canaries
+from silo_app.policy.noise import load_secret, noisy_count
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
+from silo_app.search.messages import Refusal, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.server import IndexProcess
+from silo_app.search.verified import verified
+
+
+def two_of_each(patients, spread=0.3, dimension=16, seed=0):
+    """Two cases a patient: alike to each other, unlike everybody else."""
+    rng = np.random.default_rng(seed)
+    own = rng.standard_normal((patients, 1, dimension))
+    vectors = (own + spread * rng.standard_normal((patients, 2, dimension))).reshape(-1, dimension)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return vectors, [f"{i:032x}" for i in range(2 * patients)], [f"p{i // 2}" for i in range(2 * patients)]
+
+
+def test_the_evidence_lies_between_strangers_and_one_patient():
+    vectors, cases, patients = two_of_each(200, spread=0.1)
+    likeness = estimate(vectors, cases, patients)
+    assert likeness.patients == 200
+    assert likeness.standing[-6] < likeness.evidence <= likeness.standing[-1]  # between 95 and 100 % of strangers
+    assert list(likeness.standing) == sorted(likeness.standing)
+    assert likeness.closer_than(likeness.similar[5]) == pytest.approx(30)
+
+
+def test_with_too_few_patients_the_default_holds():
+    likeness = estimate(*two_of_each(MIN_PATIENTS - 1))
+    assert likeness.evidence is None
+    assert likeness.limit == likeness.standing[10]  # 80 %
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_gallery_of_nobody_or_of_one_patient_has_a_strict_limit(count):
+    vectors = np.eye(16, dtype=np.float32)[:count]
+    assert estimate(vectors, [f"{i:032x}" for i in range(count)], ["p"] * count).limit == -1.0
+
+
+def test_the_noise_of_a_count_is_one_draw_for_each_patient():
+    counts = [noisy_count(1, b"s" * 32, f"p{i}") for i in range(4000)]
+    assert counts[:50] == [noisy_count(1, b"s" * 32, f"p{i}") for i in range(50)]
+    assert 0.2 < np.mean(np.array(counts) == 0) < 0.34  # exp(-1) / (1 + exp(-1)) = 0.27
+    assert 0.4 < np.mean(np.array(counts) == 1) < 0.53  # tanh(1 / 2) = 0.46
+
+
+def test_a_secret_is_made_once_and_private(tmp_path):
+    path = tmp_path / "silo" / "release.key"
+    assert load_secret(path) == load_secret(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def asking(stocked, request_of):
+    """Start a silo with a configuration; ask it as `north` about one of its own images."""
+    opened = []
+
+    def start(config, name="south"):
+        silo = stocked(name, cases=60, studies=2, config=config)
+        silo.index()
+        write_canaries(silo.home.canaries, ())
+        process = IndexProcess(load(silo.home.kit))
+        opened.append(process)
+        north = stocked.federation.identity("north")
+
+        def ask(vector, asker=north, **fields):
+            frame = seal(asker, request_of(vector, asker=asker.name, **fields))
+            return open_reply(north.trust, name, frame, process.answer_frame(frame), SiloAnswer, Refusal)
+
+        return silo, ask
+
+    yield start
+    for process in opened:
+        process.close()
+
+
+def test_the_querys_own_patient_is_withheld_unless_policy_and_purpose_allow(asking, stocked):
+    silo, ask = asking("release: {min_cases: 1}\n")
+    vector = next(iter(silo.vectors.values()))
+    generation = open_current(silo.home.index)
+    assert generation.info.likeness.patients >= MIN_PATIENTS
+    nearest = generation.gallery.search(vector, 1)[0].case
+    reply = ask(vector, k=5)
+    assert nearest not in {hit.case for hit in reply.hits}
+    assert len(reply.hits) == 5
+    own = ask(vector, asker=stocked.federation.identity("south"), k=5)
+    assert own.hits[0].case == nearest  # no border is crossed
+    kept = next(json.loads(line) for line in silo.home.audit.read_text().splitlines())
+    assert kept["kept_back"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ("release: {queries_per_day: 2}\n", RefusalCode.BUDGET),
+        ("release: {user_queries_per_day: 2}\n", RefusalCode.BUDGET),
+        ("release: {similar_queries_per_day: 2}\n", RefusalCode.REPEATED),
+    ],
+)
+def test_budgets_end_and_outlive_the_process(config, code, asking, stocked, request_of):
+    silo, ask = asking(config)
+    vector = next(iter(silo.vectors.values()))
+    replies = [ask(vector + 1e-3 * np.float32(i)) for i in range(3)]
+    assert [isinstance(reply, SiloAnswer) for reply in replies] == [True, True, False]
+    assert replies[2].code is code
+    again = IndexProcess(load(silo.home.kit))
+    frame = seal(stocked.federation.identity("north"), request_of(vector))
+    reply = open_reply(
+        stocked.federation.identity("north").trust, "south", frame, again.answer_frame(frame), SiloAnswer, Refusal
+    )
+    again.close()
+    assert reply.code is code
+    assert "refusal" in silo.home.audit.read_text()
+
+
+def test_a_canary_alerts_and_looks_like_any_other_case(asking):
+    silo, ask = asking("release: {same_patient: show, min_cases: 1}\n")
+    vector = next(iter(silo.vectors.values()))
+    before = ask(vector, k=3)
+    write_canaries(silo.home.canaries, [before.hits[0].case])
+    after = ask(vector, k=3)
+    assert after.hits == before.hits
+    records = [json.loads(line) for line in silo.home.audit.read_text().splitlines()]
+    assert [record["event"] for record in records] == ["answer", "answer", "canary"]
+    assert (records[2]["cases"], records[2]["asker"]) == ([before.hits[0].case], "north")
+
+
+def test_too_few_similar_patients_is_a_refusal(asking):
+    silo, ask = asking("release: {min_similarity: 0.99, same_patient: show, min_cases: 5}\n")
+    assert ask(next(iter(silo.vectors.values()))).code is RefusalCode.TOO_FEW_SIMILAR
+
+
+class TestSigned:
+    """A broker that lies: what it makes up, keeps or exchanges is `invalid`, and what it hides is missing."""
+
+    @pytest.fixture
+    def told(self, silos, sealed, authority):
+        """Return a query's frame, and what an asker believes of given (silo, state, content)."""
+        frame = sealed(k=5)
+        request = peek_request(frame)
+
+        def result(*replies):
+            reports = tuple(SiloReport(silo=silo, state=state, released=9) for silo, state, _ in replies)
+            signed = tuple(Signed(silo=silo, content=content) for silo, _, content in replies if content)
+            come = SearchResult(
+                query_id=request.query_id,
+                encoder_version=request.encoder_version,
+                k=5,
+                hits=(),
+                silos=reports,
+                signed=signed,
+            )
+            return verified(authority.identity("north").trust, request, frame, come)
+
+        return frame, result
+
+    def test_true_answers_are_merged(self, told, silos):
+        frame, result = told
+        found = result(*((name, SiloState.ANSWERED, silo.handle(frame)) for name, silo in silos.items()))
+        assert [report.state.value for report in found.silos] == ["answered"] * 3
+        assert len(found.hits) == 5
+
+    def test_forged_replayed_and_exchanged_answers_are_invalid(self, told, silos, sealed):
+        frame, result = told
+        south = silos["south"]
+        true = south.handle(frame)
+        peeked = open_reply(south.identity.trust, "south", frame, true, SiloAnswer, Refusal)
+        lies = {
+            "nothing signed": b"",
+            "noise": b"noise",
+            "changed": true[:-40] + b"\0" + true[-39:],
+            "of another query": south.handle(sealed(k=5)),
+            "of another silo": silos["west"].handle(frame),
+            "signed by another silo": seal_reply(silos["west"].identity, frame, peeked),
+            "too many hits": seal_reply(south.identity, frame, peeked.model_copy(update={"hits": peeked.hits * 2})),
+            "out of order": seal_reply(south.identity, frame, peeked.model_copy(update={"hits": peeked.hits[::-1]})),
+        }
+        for kind, content in lies.items():
+            found = result(("south", SiloState.ANSWERED, content))
+            assert (found.silos[0].state, found.hits) == (SiloState.INVALID, ()), kind
+            assert found.silos[0].released == 0
+
+    def test_a_refusal_needs_the_silos_own_word(self, told):
+        _, result = told
+        assert result(("south", SiloState.DENIED, b"")).silos[0].state is SiloState.INVALID
+        assert result(("south", SiloState.LATE, b"")).silos[0].state is SiloState.LATE
