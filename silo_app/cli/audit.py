@@ -10,7 +10,7 @@ from silo_app.config import load
 
 app = typer.Typer(no_args_is_help=True, help="Alerts, planted cases, and the audit log itself.")
 
-_CaseArgument = Annotated[list[str], typer.Argument(help="Case ids, as `silo catalogue show` prints them.")]
+_CaseArgument = Annotated[list[str], typer.Argument(help="Whole case ids, as `silo search --format json` prints them.")]
 _CANARY = "canary"
 
 

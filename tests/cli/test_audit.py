@@ -1,0 +1,60 @@
+"""`silo audit`: planted cases, and who found them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from silo_app.audit.log import AuditLog
+from silo_app.catalogue import Catalogue
+from silo_app.cli.main import app
+from silo_app.errors import AuditDamaged, CaseUnknown
+from silo_app.imaging.ingest import ingest
+from silo_app.policy.canaries import read_canaries
+
+
+@pytest.fixture
+def home(make_silo, tmp_path, make_dicom, make_picture):
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    (source / "1.dcm").write_bytes(make_dicom(make_picture(24, 20)))
+    home = make_silo()
+    ingest(home, workers=1)
+    return home
+
+
+def run(home, *words):
+    return CliRunner().invoke(app, ["audit", words[0], "--silo", str(home.kit), *words[1:]])
+
+
+def case_of(home):
+    with Catalogue.open(home.catalogue) as catalogue:
+        (view,) = catalogue.views()
+    return view.case
+
+
+def test_planting_and_taking_away(home):
+    case = case_of(home)
+    assert "1 planted" in run(home, "plant", case).stdout
+    assert read_canaries(home.canaries) == {case}
+    assert "0 planted" in run(home, "unplant", case).stdout
+    assert read_canaries(home.canaries) == set()
+
+
+def test_a_case_that_the_silo_does_not_hold_changes_nothing(home):
+    run(home, "plant", case_of(home))
+    assert isinstance(run(home, "plant", "0" * 32).exception, CaseUnknown)
+    assert read_canaries(home.canaries) == {case_of(home)}
+
+
+def test_alerts_are_the_findings_of_planted_cases(home):
+    assert "no alerts" in run(home, "alerts").stdout
+    log = AuditLog(home.audit)
+    log.append("whois", {"user": "u"})
+    log.append("canary", {"asker": "north", "user": "x", "purpose": "care", "query": "q", "cases": ["c"]})
+    log.close()
+    (found,) = json.loads(run(home, "alerts", "--format", "json").stdout)["data"]
+    assert (found["asker"], found["cases"]) == ("north", ["c"])
+    assert "north" in run(home, "alerts").stdout
+    home.audit.write_text(home.audit.read_text().replace("north", "south"))
+    assert isinstance(run(home, "alerts").exception, AuditDamaged)
