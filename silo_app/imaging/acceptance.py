@@ -14,6 +14,8 @@ __all__ = ["check_acceptable"]
 CR = "1.2.840.10008.5.1.4.1.1.1"
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory Storage (PS3.10, section 8.6)."""
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and the multi-frame ones, .7.1 to .7.4
 MODALITIES = ("CR", "DX", "RG")  # computed, digital and film radiography; IO, PX and MG look at other anatomy
 
@@ -44,6 +46,8 @@ def _check_kind(ds: Dataset) -> None:
         raise refusal(RefusalReason.SECONDARY_CAPTURE, "the SOP class is Secondary Capture")
     if sop_class == DX_FOR_PROCESSING or word(ds, "PresentationIntentType") == "FOR PROCESSING":
         raise refusal(RefusalReason.FOR_PROCESSING, "the image is for processing, not for presentation")
+    if sop_class == MEDIA_DIRECTORY:
+        raise refusal(RefusalReason.DICOMDIR, "a directory of files (DICOMDIR) and no image")
     if sop_class not in {"", CR, DX_FOR_PRESENTATION}:
         raise refusal(RefusalReason.NOT_AN_X_RAY, "the SOP class is neither CR nor DX image storage")
     if modality not in MODALITIES and (modality or not sop_class):

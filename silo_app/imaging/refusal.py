@@ -29,6 +29,7 @@ class RefusalReason(StrEnum):
     NOT_RETRIEVED = "not-retrieved"
     BURNED_IN = "burned-in-annotation"
     RECALLED = "recalled"
+    DICOMDIR = "dicomdir"
 
 
 _FETCH_AGAIN = "Fetch the image again from the archive."
@@ -51,6 +52,7 @@ _REMEDIES = {
     RefusalReason.UNREADABLE: "Let the account that runs Siloscope read the file.",
     RefusalReason.BURNED_IN: "Have the text masked in the archive; or look at the picture and set `imaging` in silo.yaml.",
     RefusalReason.DUPLICATE_INSTANCE: "Keep one file for each image (SOP Instance UID) in the source.",
+    RefusalReason.DICOMDIR: "Nothing is lost: the files that it lists are read by themselves.",
     RefusalReason.RECALLED: "The hospital took it out; `silo catalogue restore` lets it in again.",
     RefusalReason.NOT_RETRIEVED: "The next ingest asks for it again; if it stays so, ask the archive's administrator.",
 }

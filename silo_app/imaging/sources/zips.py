@@ -1,5 +1,6 @@
 """Zip files in a folder: listed without unpacking, and each member unpacked by itself within a bound."""
 
+import errno
 import hashlib
 import secrets
 import zipfile
@@ -12,6 +13,8 @@ from silo_app.imaging.sources.source import SourceFile
 __all__ = ["extract", "is_zip", "zip_members"]
 
 _STEP = 1 << 20
+_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+"""What is wrong with this machine, not with the file."""
 
 
 def is_zip(path: Path) -> bool:
@@ -39,7 +42,10 @@ def zip_members(file: SourceFile) -> list[SourceFile]:
 
 
 def extract(path: Path, member: str, spool: Path) -> Path:
-    """Unpack one member into `spool`. Raises `ImageUnsupported` for one that is damaged, encrypted or too large."""
+    """Unpack one member into `spool`.
+
+    Raises `ImageUnsupported` for one that is damaged, encrypted or too large, and `OSError` if there is no room.
+    """
     target = spool / secrets.token_hex(16)
     try:
         with zipfile.ZipFile(path) as opened, opened.open(member) as content, target.open("xb") as file:
@@ -55,7 +61,12 @@ def extract(path: Path, member: str, spool: Path) -> Path:
         raise refusal(RefusalReason.NOT_RETRIEVED, "the zip file changed while it was read") from None
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):
         raise refusal(RefusalReason.TRUNCATED, "the member of the zip file is damaged") from None
-    except Exception as error:  # noqa: BLE001  (decompressors raise their own: zlib.error, LZMAError, OSError)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        if error.errno in _OURS:  # the member may be sound: it waits for the next ingest
+            raise
+        raise refusal(RefusalReason.TRUNCATED, f"the zip file cannot be unpacked ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001  (decompressors raise their own: zlib.error, LZMAError)
         raise refusal(RefusalReason.TRUNCATED, f"the zip file cannot be unpacked ({type(error).__name__})") from None
     if size > MAX_FILE_BYTES:
         target.unlink()
