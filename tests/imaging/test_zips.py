@@ -49,14 +49,15 @@ def refusals(report):
 
 
 def test_members_are_taken_beside_files_and_again_only_if_changed(make_silo, source, image):
-    (source / "a.zip").write_bytes(packed({"x/1.dcm": image(1), "2": image(2), "readme.txt": b"no image"}))
+    first = image(1)
+    (source / "a.zip").write_bytes(packed({"x/1.dcm": first, "2": image(2), "readme.txt": b"no image"}))
     (source / "3.dcm").write_bytes(image(3))
     home = make_silo()
     report = ingest(home, workers=1)
     assert (report.files, report.added) == (4, 3)
     assert refusals(report) == {"a.zip!/readme.txt": "not-dicom"}
     assert ingest(home, workers=1).unchanged == 4  # the refused one too
-    (source / "a.zip").write_bytes(packed({"x/1.dcm": image(1)}))
+    (source / "a.zip").write_bytes(packed({"x/1.dcm": first}))
     report = ingest(home, workers=1)
     assert (report.views, report.removed) == (2, 1)
 
