@@ -262,7 +262,7 @@ def _measured(result: dict[str, Any], stem: str) -> str:
     )
 
 
-_OPTIONS = {" quick": " --quick", " pediatric": " --data pediatric-chest-xray.zip"}
+_OPTIONS = {" nih": " --data nih-chest-xray-700.zip", " quick": " --quick", " pediatric": " --data pediatric-chest-xray.zip"}
 
 
 def _verdict(target: list[Any] | None, value: float | None) -> str:
