@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 import urllib.request
 from base64 import b64encode
@@ -71,7 +73,7 @@ def certificates(folder: Path) -> dict[str, str]:
 class Orthanc:
     """One Orthanc process and its folder."""
 
-    def __init__(self, folder: Path, *, tls: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, tls: dict[str, str] | None = None, move_tls: bool = False) -> None:
         self.folder, self.tls = folder, tls
         folder.mkdir(parents=True)
         self.http, self.dicom, self.move, self.listen = (free_port() for _ in range(4))
@@ -88,7 +90,7 @@ class Orthanc:
             "DicomCheckCalledAet": True,
             "DicomAlwaysAllowStore": False,
             "DicomModalities": {
-                "silo": ["SILOSCOPE", "127.0.0.1", self.move],
+                "silo": {"AET": "SILOSCOPE", "Host": "127.0.0.1", "Port": self.move, "UseDicomTls": move_tls},
                 "listener": ["LISTENER", "127.0.0.1", self.listen],
             },
             "Plugins": [str(PLUGIN)],
@@ -165,6 +167,51 @@ def run_orthanc(tmp_path):
     yield run
     for orthanc in running:
         orthanc.kill()
+
+
+@contextlib.contextmanager
+def tls_front(certified, port):
+    """Serve https before an http port, as hospitals do before an archive; Orthanc's own https crashes here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified["certificate_file"], certified["key_file"])
+    connections = []
+
+    def pour(source, target):
+        with contextlib.suppress(OSError):
+            while block := source.recv(65536):
+                target.sendall(block)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def relay(inner):
+        with (
+            inner,
+            contextlib.suppress(OSError),  # ssl.SSLError too: who does not believe us hangs up
+            context.wrap_socket(inner, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", port)) as behind,
+        ):
+            back = threading.Thread(target=pour, args=(behind, client))
+            back.start()
+            pour(client, behind)
+            back.join()
+
+    def serve(listener):
+        with contextlib.suppress(OSError):  # the listener is shut
+            while True:
+                connections.append(threading.Thread(target=relay, args=(listener.accept()[0],)))
+                connections[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=serve, args=(listener,))
+        accepting.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for thread in connections:
+                thread.join(20)
 
 
 @pytest.fixture

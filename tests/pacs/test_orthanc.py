@@ -11,6 +11,7 @@ from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.ingest import ingest
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.imaging.sources import open_source
+from tests.pacs.conftest import certificates, tls_front
 
 KINDS = ["dicomweb", "get", "move"]
 
@@ -156,3 +157,23 @@ def test_dimse_over_tls_with_certificates_on_both_sides(run_orthanc, certified, 
     home = make_silo(sources=[sources("get", orthanc, patience_s=0)])
     with pytest.raises(SourceUnreachable):
         ingest(home)
+
+
+def test_dicomweb_over_https_believes_its_own_authority_only(orthanc, certified, images, sources, make_silo, tmp_path):
+    orthanc.store(images[0])
+    (tmp_path / "other").mkdir()
+    with tls_front(certified, orthanc.http) as url:
+        web = {"url": f"{url}/dicom-web", "patience_s": 0}
+        trusting = sources("dicomweb", orthanc, tls={"ca_file": certified["ca_file"]}, **web)
+        assert ingest(make_silo(sources=[trusting]), workers=1).added == 1
+        for other in ({"tls": {"ca_file": certificates(tmp_path / "other")["ca_file"]}}, {}):
+            with pytest.raises(SourceUnreachable):
+                ingest(make_silo(sources=[sources("dicomweb", orthanc, **web, **other)]))
+
+
+def test_move_over_tls_comes_back_over_tls(run_orthanc, certified, images, sources, make_silo):
+    """The archive's association to us is opened with its certificate too, where it is told to."""
+    orthanc = run_orthanc(tls=certified, move_tls=True)
+    orthanc.store(images[0])
+    home = make_silo(sources=[sources("move", orthanc, tls=certified)])
+    assert ingest(home, workers=1).added == 1
