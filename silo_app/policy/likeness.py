@@ -14,7 +14,7 @@ __all__ = ["PERCENTS", "Likeness"]
 
 PERCENTS = (0.0, 1.0, 5.0, *map(float, range(10, 100, 10)), 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 """Of random pairs of different patients, so many percent are at most so much alike."""
-_DEFAULT_PERCENT = 80.0
+_LEAST_PERCENT = 95.0
 
 _Curve = Annotated[tuple[float, ...], Field(min_length=len(PERCENTS), max_length=len(PERCENTS))]
 
@@ -40,7 +40,8 @@ class Likeness(BaseModel):
         That of the evidence. Where there is none, four fifths of the random pairs: a weak encoder's evidence lies there
         (docs/decisions/same-patient-guard.md), a better one's higher.
         """
-        return self.standing[PERCENTS.index(_DEFAULT_PERCENT)] if self.evidence is None else self.evidence
+        least = self.standing[PERCENTS.index(_LEAST_PERCENT)]
+        return least if self.evidence is None else max(least, self.evidence)
 
     @property
     def similarity_limit(self) -> float:

@@ -158,7 +158,7 @@ def test_the_owner_may_renew_as_far_as_the_budget_goes(silo):
 
 
 def test_a_policy_that_became_stricter_holds_at_once(silo):
-    exact = release(silo(100, epsilon=None), job="j")
+    exact = release(silo(500, epsilon=None), job="j")
     noisy_one = release(silo(epsilon=5.0), job="j")
     assert noisy_one.counts["patients"] != exact.counts["patients"] or noisy_one.counts["age"] != exact.counts["age"]
     assert release(silo(epsilon=1.0), job="j").spent == 6.0

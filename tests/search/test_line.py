@@ -12,13 +12,20 @@ from silo_app.search.messages import Refusal, SearchResult, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 
 NAMES = ("north", "south", "west")
+UNHURRIED = 20_000
 
 
 @pytest.fixture
 def broker(transport):
-    made = Broker(transport, NAMES, budget_ms=1000)
+    made = Broker(transport, NAMES, budget_ms=UNHURRIED)
     yield made
     made.close()
+
+
+@pytest.fixture
+def sealed(sealed):
+    """As everywhere, but with time enough for a machine that is busy with other things."""
+    return lambda *args, budget_ms=UNHURRIED, **fields: sealed(*args, budget_ms=budget_ms, **fields)
 
 
 def states(result: SearchResult) -> dict[str, str]:
@@ -81,9 +88,9 @@ def _exchanged(reply):
 
 @pytest.mark.parametrize(("change", "harmed"), [(_without_the_first, 1), (_with_noise_first, 1), (_exchanged, 2)])
 def test_nonsense_for_one_query_harms_no_other(change, harmed, transport, silos, sealed):
-    broker = Broker(transport, NAMES, budget_ms=3000)
+    broker = Broker(transport, NAMES, budget_ms=UNHURRIED)
     transport.behaviour["south"] = Slow(silos["south"].handle, 0.1, change)
-    results = at_once(broker, [sealed(budget_ms=3000) for _ in range(20)])
+    results = at_once(broker, [sealed() for _ in range(20)])
     broker.close()
     bad = [result for result in results if states(result)["south"] != "answered"]
     parcels = sum(size > 1 for size in transport.behaviour["south"].sizes)
@@ -98,6 +105,15 @@ def test_a_reply_that_is_no_parcel_is_an_error_of_those_that_shared_it(broker, t
     results = at_once(broker, [sealed() for _ in range(12)])
     assert {states(result)["south"] for result in results} == {"answered", "error"}
     assert all(states(result)["north"] == "answered" for result in results)
+
+
+def asked_until(broker, sealed, wanted):
+    """Ask until the result is as wanted: a query ends with its own time, the line's judgement may come a moment later."""
+    end = time.monotonic() + 30
+    while not wanted(result := broker.ask_all(sealed())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return result
 
 
 def test_each_query_ends_with_its_own_time(broker, transport, sealed, faults):
@@ -124,14 +140,11 @@ def test_a_silo_that_is_late_again_and_again_is_not_waited_for_and_found_again(t
     transport.behaviour["south"] = faults["late"]
     for _ in range(3):
         assert states(broker.ask_all(sealed()))["south"] == "late"
-    result = broker.ask_all(sealed())
-    assert (states(result)["south"], codes(result)["south"]) == ("late", "left-alone")
+    result = asked_until(broker, sealed, lambda result: codes(result)["south"] == "left-alone")
+    assert states(result)["south"] == "late"
     assert states(result)["north"] == states(result)["west"] == "answered"
     del transport.behaviour["south"]
-    end = time.monotonic() + 5
-    while states(broker.ask_all(sealed()))["south"] != "answered":
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    asked_until(broker, sealed, lambda result: states(result)["south"] == "answered")
     broker.close()
 
 
@@ -144,13 +157,15 @@ def test_no_query_is_spent_on_finding_out_whether_a_silo_is_back(transport, seal
         return faults["gone"](message, budget_s)
 
     transport.behaviour["south"] = gone
-    for _ in range(3):
-        broker.ask_all(sealed())
-    time.sleep(0.9)
-    assert states(broker.ask_all(sealed()))["south"] == "unreachable"
+    asked_until(broker, sealed, lambda result: codes(result)["south"] == "left-alone")
+    queries = len(seen)
+    end = time.monotonic() + 30
+    while len(seen) < queries + 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        assert states(broker.ask_all(sealed()))["south"] == "unreachable"
     broker.close()
-    assert len(seen) >= 4
-    assert all(message == pack(Parcel()) for message in seen[3:])
+    assert all(message == pack(Parcel()) for message in seen[queries:])
 
 
 def test_an_asker_in_a_hurry_has_no_silo_left_alone(broker, transport, silos, sealed):
@@ -182,14 +197,14 @@ def test_a_silo_that_refuses_is_never_left_alone(broker, transport, silos, seale
 
 
 def test_one_asker_that_floods_leaves_room_for_another(transport, silos, sealed):
-    broker = Broker(transport, NAMES, budget_ms=2000, in_flight_per_silo=16)
+    broker = Broker(transport, NAMES, budget_ms=UNHURRIED, in_flight_per_silo=16)
     slow = transport.behaviour["south"] = Slow(silos["south"].handle, 0.2)
-    flood = [sealed(budget_ms=2000) for _ in range(100)]
+    flood = [sealed() for _ in range(100)]
     flooded: list[SearchResult] = []
     thread = threading.Thread(target=lambda: flooded.extend(at_once(broker, flood, ("greedy",))))
     thread.start()
     time.sleep(0.05)
-    modest = broker.ask_all(sealed(budget_ms=2000), "modest")
+    modest = broker.ask_all(sealed(), "modest")
     thread.join()
     broker.close()
     assert states(modest)["south"] == "answered"
