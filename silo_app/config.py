@@ -208,6 +208,11 @@ class SiloHome(Settings):
         return self.root / "audit.jsonl"
 
     @property
+    def audit_within_s(self) -> float:
+        """How soon a record of a query is on disk."""
+        return self.config.release.audit_within_ms / 1000
+
+    @property
     def release_key(self) -> Path:
         """32 random bytes (0600) from which answers take their noise."""
         return self.root / "release.key"

@@ -1,8 +1,11 @@
-"""The silo's audit log: who asked what, and what was released; JSON lines, appended, on disk before an answer leaves.
+"""The silo's audit log: who asked what, and what was released; JSON lines, appended before an answer leaves.
 
 Several processes append to one file (the index process, people's commands): a lock on the file orders them, and whoever
 appends reads the last digest again if somebody else has written, or if the file was rotated away. Many threads share one
 fsync. A line holds codes, counts, names of silos and users, and random case ids; no identifier, no embedding, no pixel.
+
+A record outlives the process from the moment it is written, and a power cut from the next fsync on: at once, or within the
+time that an `AuditLog` is given (docs/decisions/audit-before-answer.md).
 """
 
 import datetime as dt
@@ -10,6 +13,8 @@ import fcntl
 import json
 import os
 import threading
+import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +30,16 @@ _TAIL = 1 << 20
 
 
 class AuditLog:
-    """Appends to one file; safe from many threads and processes."""
+    """Appends to one file; safe from many threads and processes.
 
-    def __init__(self, path: Path) -> None:
+    With `sync_within_s`, an append does not wait for the disk: a thread sees to it that the record is there within so many
+    seconds, and an append after a disk that failed raises.
+    """
+
+    def __init__(self, path: Path, *, sync_within_s: float = 0.0) -> None:
         self._path = path
+        self._within_s = sync_within_s
+        self._later = _Later(self) if sync_within_s else None
         self._writing = threading.Lock()
         self._syncing = threading.Lock()
         self._descriptor = -1
@@ -37,27 +48,42 @@ class AuditLog:
         self._written = self._synced = 0
 
     def append(self, event: str, fields: Mapping[str, Value]) -> None:
-        """Write one record and return when it is on disk."""
+        """Write one record; it is on disk when this returns, or soon. Raises `OSError`."""
         self.append_all([(event, fields)])
 
     def append_all(self, records: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
-        """Write records, events with their fields, and return when all of them are on disk."""
+        """Write records, events with their fields; all are on disk when this returns, or soon. Raises `OSError`."""
+        if self._later is not None:
+            self._later.require_sound()
         with self._writing:
             for event, fields in records:
                 self._append(event, fields)
                 self._written += 1
-            mine, descriptor = self._written, self._descriptor
+            mine = self._written
+        if self._later is None:
+            self._sync(mine)
+        else:
+            self._later.wake(self._within_s)
+
+    def sync(self) -> None:
+        """Return when everything that was appended here is on disk. Raises `OSError`."""
+        with self._writing:
+            mine = self._written
+        self._sync(mine)
+
+    def close(self) -> None:
+        """Close the file, synced; a later `append` opens it again."""
+        self.sync()
+        with self._writing, self._syncing:
+            self._close()
+
+    def _sync(self, mine: int) -> None:
         with self._syncing:
             if self._synced >= mine:
                 return  # another thread's fsync came after our write
             upto = self._written
-            os.fsync(descriptor)
+            os.fsync(self._descriptor)
             self._synced = upto
-
-    def close(self) -> None:
-        """Close the file; a later `append` opens it again."""
-        with self._writing, self._syncing:
-            self._close()
 
     def _append(self, event: str, fields: Mapping[str, Value]) -> None:
         self._open_current()
@@ -104,6 +130,51 @@ class AuditLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor, self._place = -1, (0, 0, 0)
+
+
+class _Later:
+    """The thread that syncs a log a moment after it was written to; it ends when there is nothing more to sync."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = weakref.ref(log)
+        self._lock = threading.Lock()
+        self._pending = self._running = False
+        self._failure: OSError | None = None
+
+    def require_sound(self) -> None:
+        """Raise the `OSError` of a sync that failed, once: the next append tries again."""
+        with self._lock:
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def wake(self, within_s: float) -> None:
+        """Have the log synced in time."""
+        with self._lock:
+            self._pending = True
+            if self._running:
+                return
+            self._running = True
+        # no daemon: the process does not end before what it wrote is on disk
+        threading.Thread(target=self._run, args=(within_s,), name="audit-sync").start()
+
+    def _run(self, within_s: float) -> None:
+        while True:
+            time.sleep(within_s)
+            with self._lock:
+                if not self._pending:
+                    self._running = False
+                    return
+                self._pending = False
+            if (log := self._log()) is not None:
+                self._synced(log)
+
+    def _synced(self, log: AuditLog) -> None:
+        try:
+            log.sync()
+        except OSError as error:
+            with self._lock:
+                self._failure = error
 
 
 def verify(path: Path, *, previous: str | None = None) -> Chain:

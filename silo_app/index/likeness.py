@@ -38,8 +38,8 @@ class Sense:
     def standing(self, query: Embedding, scores: Sequence[float]) -> list[float]:
         """Return how far each similarity to the query stands out from those of the cohort."""
         usual = self.cohort @ query  # (n,)
-        spread = max(float(usual.std()), _SMALLEST_SPREAD)
-        return [(score - float(usual.mean())) / spread for score in scores]
+        mean, spread = float(usual.mean()), max(float(usual.std()), _SMALLEST_SPREAD)
+        return [(score - mean) / spread for score in scores]
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:

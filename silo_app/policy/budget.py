@@ -35,6 +35,7 @@ class DailyBudget:
         private_folder(path.parent)
         path.touch(mode=PRIVATE)
         self._lock = threading.Lock()
+        self._day = ""
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._database.execute("PRAGMA journal_mode=WAL")
         # a count that the power takes away was given twice
@@ -50,7 +51,9 @@ class DailyBudget:
         day = dt.datetime.fromtimestamp(now, dt.UTC).date().isoformat()
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("DELETE FROM asked WHERE day < ?", (day,))
+            if day != self._day:
+                self._database.execute("DELETE FROM asked WHERE day < ?", (day,))
+                self._day = day
             counts = [self._count(day, share) for share in shares]
             for share, count in zip(shares, counts, strict=True):
                 if count >= share.limit:

@@ -37,8 +37,8 @@ class Likeness(BaseModel):
     def limit(self) -> float:
         """The standing from which on a case may be of the query's own patient.
 
-        That of the evidence. Where there is none, four fifths of the random pairs: a weak encoder's evidence lies there
-        (docs/decisions/same-patient-guard.md), a better one's higher.
+        That of the evidence, but never so low that more than one random pair in twenty lies above it: below that, what is
+        kept back says little of the patient and much of the finding (docs/decisions/same-patient-guard.md).
         """
         least = self.standing[PERCENTS.index(_LEAST_PERCENT)]
         return least if self.evidence is None else max(least, self.evidence)

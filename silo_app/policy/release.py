@@ -27,7 +27,7 @@ __all__ = [
     "shows_same_patient",
 ]
 
-GUARDED = 32
+GUARDED = 64
 """So many of the nearest cases may be kept back because of their patients. Whoever is alike to that many strangers is
 hidden among them; and the cost of the guard does not grow with the gallery."""
 

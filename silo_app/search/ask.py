@@ -42,7 +42,7 @@ class Asker:
     @classmethod
     def of(cls, home: SiloHome) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
-        return cls(Identity.load(home.kit), home.gateway_socket, AuditLog(home.audit))
+        return cls(Identity.load(home.kit), home.gateway_socket, AuditLog(home.audit, sync_within_s=home.audit_within_s))
 
     def ask(self, request: SearchRequest) -> SearchResult:
         """Send a request to the broker. Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`."""

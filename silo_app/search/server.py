@@ -57,7 +57,7 @@ class IndexProcess:
         self._clock = clock
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
-        self._audit = AuditLog(home.audit)
+        self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
         self._seen = SeenQueries()
         self._seen.remember(
             ((str(r["asker"]), str(r["query"])) for r in last_records(home.audit) if {"asker", "query"} <= r.keys()),

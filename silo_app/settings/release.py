@@ -44,6 +44,8 @@ class ReleaseSettings(Settings):
     """How many of them one user of a silo may ask, as that silo names its users."""
     similar_queries_per_day: int = Field(default=100, ge=0)
     """How often in a day one silo may ask so that the same patient is the nearest here: repeated questions about one."""
+    audit_within_ms: int = Field(default=100, ge=0, le=10_000)
+    """How soon the audit record of an answer outlives a power cut; 0 is before the answer leaves, a few ms later each."""
     encoder: Literal["silos", "researchers"] = "silos"
     """Who may be given an exported encoder: silos only, or researchers too."""
     private: PrivateSettings = PrivateSettings()

@@ -1,9 +1,11 @@
-"""The audit log: on disk before an answer leaves, private, and any change to it shows."""
+"""The audit log: written before an answer leaves and on disk soon, private, and any change to it shows."""
 
 import json
 import multiprocessing
+import os
 import stat
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +115,75 @@ def test_processes_share_a_log(path):
     for worker in workers:
         worker.join()
     assert verify(path).lines == 60
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Note the size that the file has at each fsync; the first one may be made to fail."""
+    sizes, failures = [], []
+    real = os.fsync
+
+    def fsync(descriptor):
+        if failures:
+            raise failures.pop()
+        real(descriptor)
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr("silo_app.audit.log.os.fsync", fsync)
+    return sizes, failures
+
+
+def eventually(holds):
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_record_is_on_disk_before_append_returns(path, synced):
+    log = AuditLog(path)
+    log.append("answer", {"number": 1})
+    assert synced[0][-1] == path.stat().st_size > 0
+
+
+def test_with_a_time_given_it_is_on_disk_within_it(path, synced):
+    log = AuditLog(path, sync_within_s=0.2)
+    for number in range(50):
+        log.append("answer", {"number": number})
+    assert verify(path).lines == 50  # written, and so not lost with the process
+    eventually(lambda: synced[0] and synced[0][-1] == path.stat().st_size)
+    assert len(synced[0]) < 50
+    log.append("answer", {"number": 50})
+    eventually(lambda: synced[0][-1] == path.stat().st_size)
+    log.close()
+
+
+def test_closing_syncs_what_is_waiting(path, synced):
+    log = AuditLog(path, sync_within_s=60)
+    log.append("answer", {"number": 1})
+    log.close()
+    assert synced[0][-1] == path.stat().st_size
+
+
+def test_after_a_disk_that_failed_nothing_more_is_taken_until_somebody_heard(path, synced):
+    log = AuditLog(path, sync_within_s=0.01)
+    log.append("answer", {"number": 0})
+    log.sync()
+    synced[1].append(OSError(5, "Input/output error"))
+    log.append("answer", {"number": 1})
+    eventually(lambda: not synced[1])
+
+    def refused():
+        try:
+            log.append("answer", {"number": 2})
+        except OSError:
+            return True
+        return False
+
+    eventually(refused)
+    log.append("answer", {"number": 3})
+    log.close()
+    verify(path)
 
 
 def test_the_newest_records_come_back(path):

@@ -9,6 +9,7 @@ from silo_app.config import load
 from silo_app.index.generations import open_current
 from silo_app.index.likeness import MIN_PATIENTS, estimate
 from silo_app.policy.canaries import write_canaries
+from silo_app.policy.likeness import PERCENTS
 from silo_app.policy.noise import load_secret, noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
@@ -35,10 +36,17 @@ def test_the_evidence_lies_between_strangers_and_one_patient():
     assert likeness.closer_than(likeness.similar[5]) == pytest.approx(30)
 
 
-def test_with_too_few_patients_the_default_holds():
+def test_with_too_few_patients_nineteen_of_twenty_random_pairs_lie_below_the_limit():
     likeness = estimate(*two_of_each(MIN_PATIENTS - 1))
     assert likeness.evidence is None
-    assert likeness.limit == likeness.standing[10]  # 80 %
+    assert likeness.limit == likeness.standing[PERCENTS.index(95.0)]
+
+
+def test_evidence_raises_the_limit_and_never_lowers_it():
+    known = estimate(*two_of_each(200, spread=0.1))
+    assert known.limit == known.evidence > known.standing[PERCENTS.index(95.0)]
+    vague = known.model_copy(update={"evidence": known.standing[PERCENTS.index(50.0)]})
+    assert vague.limit == known.standing[PERCENTS.index(95.0)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
