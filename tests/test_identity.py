@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from silo_app.errors import CertificateMissing, MessageInvalid, SignatureInvalid
 from silo_app.identity import Identity, Trust
+from silo_app.session_key import SessionKeys
 
 CONTEXT = b"siloscope/test/1"
 
@@ -228,6 +229,27 @@ def test_no_change_of_a_signed_message_is_believed(signed, data):
         return
     with pytest.raises((MessageInvalid, SignatureInvalid)):
         trust.verify(changed, context=CONTEXT)
+
+
+def test_a_session_speaks_for_its_certificate_and_no_longer(tmp_path, root):
+    identity = Identity.load(write_kit(tmp_path / "a", root))
+    other = Identity.load(write_kit(tmp_path / "b", root, "silo-b"))
+    message = identity.session.sign(b"hello", context=CONTEXT)
+    verified = other.trust.verify_session(message, context=CONTEXT)
+    assert (verified.name, verified.signer.is_silo, verified.payload) == ("silo-a", True, b"hello")
+    with pytest.raises(SignatureInvalid, match="not issued by this federation's root"):
+        Trust(Root().certificate).verify_session(message, context=CONTEXT)
+    key = ec.generate_private_key(ec.SECP256R1())
+    late = Identity("late", root.issue("late", key.public_key(), days=(-9, -1)), key, other.trust)
+    with pytest.raises(SignatureInvalid, match=r"'late'.*expired"):
+        other.trust.verify_session(late.session.sign(b"x", context=CONTEXT), context=CONTEXT)
+
+
+def test_a_signature_for_another_purpose_is_no_voucher(tmp_path, root):
+    identity = Identity.load(write_kit(tmp_path, root))
+    keys = SessionKeys(lambda content: identity.sign(content, context=CONTEXT))
+    with pytest.raises(SignatureInvalid):
+        identity.trust.verify_session(keys.sign(b"x", context=CONTEXT), context=CONTEXT)
 
 
 PROJECT = """

@@ -81,12 +81,13 @@ def exact_scores(stored: NDArray[np.float32], query: Embedding) -> NDArray[np.fl
 
 def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list[Hit]:
     """Return the best `k` cases of scored views: nearest view per case, best first, ties by case id."""
+    ranked = sorted(zip((-score for score in scores), cases, strict=True))
     best: dict[CaseId, float] = {}
-    for case, score in zip(cases, scores, strict=True):
-        if score > best.get(case, -2.0):
-            best[case] = float(score)
-    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
-    return [Hit(case=case, score=score) for case, score in ranked[:k]]
+    for negative, case in ranked:
+        if len(best) >= k:
+            break
+        best.setdefault(case, 0.0 - negative)
+    return [Hit(case=case, score=score) for case, score in best.items()]
 
 
 def distinct_cases(cases: NDArray[np.uint8]) -> int:

@@ -10,11 +10,12 @@ from typing import TypeVar, overload
 import msgpack
 
 from silo_app.errors import SignatureInvalid
-from silo_app.identity import Identity, Trust, unverified_payload
+from silo_app.identity import Identity, Trust
 from silo_app.search.messages import Message, Question, SearchRequest
 from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.wire import decode, encode
+from silo_app.session_key import unsigned_payload
 
 __all__ = ["CONTEXT", "budget_of", "open_reply", "open_request", "peek_reply", "peek_request", "seal", "seal_reply"]
 
@@ -29,12 +30,12 @@ _LONGEST_MS = 60_000
 
 def seal(identity: Identity, request: Question) -> bytes:
     """Return the signed request."""
-    return identity.sign(encode(request), context=CONTEXT)
+    return identity.session.sign(encode(request), context=CONTEXT)
 
 
 def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
-    signed = trust.verify(envelope, context=CONTEXT, limit=PrivateRequest.max_bytes)
+    signed = trust.verify_session(envelope, context=CONTEXT, limit=PrivateRequest.max_bytes)
     request = decode(signed.payload, SearchRequest, PrivateRequest, CardsRequest)
     if request.asker != signed.name or not signed.signer.is_silo:
         raise SignatureInvalid(
@@ -47,12 +48,12 @@ def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateReques
 
 def peek_request(envelope: bytes) -> SearchRequest:
     """Return the request without verifying who signed it: for the broker, which only relays. Raises alike."""
-    return decode(unverified_payload(envelope, limit=SearchRequest.max_bytes), SearchRequest)
+    return decode(unsigned_payload(envelope, limit=SearchRequest.max_bytes), SearchRequest)
 
 
 def seal_reply(identity: Identity, frame: bytes, reply: Message) -> bytes:
     """Return the reply to the signed request `frame`, signed."""
-    return identity.sign(encode(reply), context=_REPLY_CONTEXT + sha256(frame).digest())
+    return identity.session.sign(encode(reply), context=_REPLY_CONTEXT + sha256(frame).digest())
 
 
 @overload
@@ -62,7 +63,7 @@ def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, first: type
 def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, /, *expected: type[Message]) -> Message:
     """Return what `silo` replied to the signed request `frame`. Raises `MessageInvalid` or `SignatureInvalid`."""
     context = _REPLY_CONTEXT + sha256(frame).digest()
-    verified = trust.verify(signed, context=context, limit=max(kind.max_bytes for kind in expected))
+    verified = trust.verify_session(signed, context=context, limit=max(kind.max_bytes for kind in expected))
     if verified.name != silo or not verified.signer.is_silo:
         raise SignatureInvalid(
             f"a reply in the name of {silo} was signed by {verified.name[:64]!r}",
@@ -73,7 +74,7 @@ def open_reply(trust: Trust, silo: str, frame: bytes, signed: bytes, /, *expecte
 
 def peek_reply(signed: bytes, first: type[_M], second: type[_N]) -> _M | _N:
     """Return a reply without verifying who signed it: for the broker, which only relays. Raises `MessageInvalid`."""
-    return decode(unverified_payload(signed, limit=max(first.max_bytes, second.max_bytes)), first, second)
+    return decode(unsigned_payload(signed, limit=max(first.max_bytes, second.max_bytes)), first, second)
 
 
 def budget_of(frame: bytes) -> int:

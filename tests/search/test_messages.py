@@ -221,7 +221,10 @@ def test_a_request_of_another_federation_is_refused(authority, request_of, tmp_p
 
 
 def test_a_signature_made_for_another_purpose_is_refused(authority, request_of):
-    frame = authority.identity("north").sign(encode(request_of()), context=b"another purpose")
+    frame = authority.identity("north").session.sign(encode(request_of()), context=b"another purpose")
     with pytest.raises(SignatureInvalid):
         open_request(authority.identity("south").trust, frame)
+    kept = authority.identity("north").sign(encode(request_of()), context=CONTEXT)
+    with pytest.raises(MessageInvalid):
+        open_request(authority.identity("south").trust, kept)
     assert CONTEXT != b"another purpose"
