@@ -135,10 +135,13 @@ def _cases_of(gallery: GalleryIndex, views: int) -> NDArray[np.uint8]:
 
 
 def _equal(lab: Lab, pooled: GalleryIndex, queries: NDArray[np.float32]) -> float:
-    """Return the share of queries to which the federation's hits are the pooled index's, to the last digit."""
+    """Return the share of queries to which the federation's hits are the pooled index's, to the last digit.
+
+    They are asked for a purpose for which no case is kept back as the query's own patient's.
+    """
     asker, same = lab.asker, 0
     for query in queries:
-        result = search_embedding(asker, query, encoder_version=ENCODER, k=_K, budget_ms=5000)
+        result = search_embedding(asker, query, encoder_version=ENCODER, k=_K, purpose="teaching", budget_ms=5000)
         found = [(CaseId(hit.case), hit.score) for hit in result.hits]
         same += sorted(found) == sorted((hit.case, hit.score) for hit in pooled.search(query, _K))
     return same / len(queries)
