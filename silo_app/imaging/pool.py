@@ -22,10 +22,13 @@ from silo_app.errors import NotReady
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.worker import READY, Request
 
-__all__ = ["LOST", "decode_all", "default_workers"]
+__all__ = ["LOST", "decode_all", "default_workers", "environment"]
 
 LOST = {"reason": RefusalReason.DECODE_FAILED.value, "detail": "the decoder crashed or took too long"}
 
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""A worker takes one radiograph after another: what one has freed the next one uses, and is not returned to the system,
+which would give it out again page by page (glibc's `mallopt(3)`; other C libraries do not read this)."""
 _AHEAD = 512
 """How far finished files may run ahead of one that takes long; only small replies wait."""
 
@@ -145,14 +148,19 @@ class _Pool:
             worker.requests.close()
 
 
-def _start() -> subprocess.Popen[bytes]:
-    """Start a worker that imports the same `silo_app` as we did; `-P` keeps the current folder out of its path."""
+def environment() -> dict[str, str]:
+    """Return the environment of a worker: one thread each, the `silo_app` that we imported, and memory kept for the next."""
     paths = [str(Path(silo_app.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | _KEPT_MEMORY | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """Start a worker; `-P` keeps the current folder out of its path."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "silo_app.imaging.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OPENBLAS_NUM_THREADS": "1"},
+        env=environment(),
         start_new_session=True,  # Ctrl-C is for us: we end the workers ourselves
     )

@@ -33,6 +33,8 @@ class Ramp:
     high: int
     slope: float
     offset: float
+    cuts: bool
+    """Whether values occur that have to be cut."""
 
     def applied(self, mean: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the brightness of averages of values that were cut to [low, high]."""
@@ -63,7 +65,8 @@ def ramp_of(curve: NDArray[np.float32], low: int, high: int) -> Ramp | None:
     first, last = int(inside[0]), int(inside[-1])
     slope = float(part[last] - part[first]) / (last - first)
     offset = float(part[first]) - slope * (low + first)
-    found = Ramp(low=low + max(0, first - 1), high=low + min(len(part) - 1, last + 1), slope=slope, offset=offset)
+    start, end = low + max(0, first - 1), low + min(len(part) - 1, last + 1)
+    found = Ramp(low=start, high=end, slope=slope, offset=offset, cuts=(start, end) != (low, high))
     values = np.clip(np.arange(low, high + 1), found.low, found.high)
     return found if np.abs(found.applied(values.astype(np.float32)) - part).max() <= _QUARTER_GREY else None
 
@@ -82,7 +85,7 @@ def _cut_to(ramp: Ramp) -> Brightness:
     low, high = np.uint16(ramp.low), np.uint16(ramp.high)
 
     def cut(values: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
-        np.copyto(out, np.clip(values, low, high))
+        np.copyto(out, np.clip(values, low, high) if ramp.cuts else values)
 
     return cut
 
