@@ -1,7 +1,7 @@
 """All checks of a silo, one after the other; none stops another."""
 
 from silo_app.config import SiloHome
-from silo_app.doctor import holdings, kit, machine
+from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Checked, guarded
 
 __all__ = ["examine"]
@@ -15,6 +15,7 @@ def examine(home: SiloHome) -> list[Checked]:
         guarded("graphics processor", machine.gpu),
         guarded("disk", lambda: machine.disk(home.root)),
         guarded("clock", lambda: kit.clock(home)),
+        guarded("server's clock", lambda: server.clock(home)),
         guarded("certificates", lambda: kit.certificates(home)),
         guarded("site policy", lambda: kit.site_policy(home)),
         guarded("private files", lambda: kit.private_files(home)),

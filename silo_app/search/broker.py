@@ -115,7 +115,7 @@ class Broker:
             self._ask_all(frame, lambda query: done(_result_of(query)), asker)
             return
         if isinstance(message, Who):
-            done(encode(Silos(silos=tuple(self._lines))))
+            done(encode(Silos(silos=tuple(self._lines), at_ms=int(time.time() * 1000))))
         else:
             threading.Thread(target=lambda: done(encode(self.relay(message))), name="relay", daemon=True).start()
 

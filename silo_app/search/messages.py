@@ -278,10 +278,12 @@ class Who(Message):
 
 
 class Silos(Message):
-    """Broker -> asker: these."""
+    """Broker -> asker: these, and what the server's clock shows."""
 
     kind: Literal["silos"] = "silos"
     silos: Annotated[tuple[SiloName, ...], Field(max_length=MAX_SILOS)]
+    at_ms: Annotated[int, Field(ge=0, le=2**53)]
+    """Milliseconds since 1970."""
 
 
 class ErrorMessage(Message):

@@ -13,12 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from silo_app.doctor import holdings, kit, machine
+from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Outcome, guarded
 from silo_app.doctor.examination import examine
 from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.ingest import ingest
+from silo_app.search.messages import Silos
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +129,28 @@ def test_missing_certificate_is_a_problem(certified):
     checked = guarded("certificates", lambda: kit.certificates(home))
     assert checked.outcome is Outcome.PROBLEM
     assert "client.crt" in checked.seen
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "outcome"),
+    [
+        (0, Outcome.OK),
+        (20, Outcome.OK),
+        (40, Outcome.WARNING),
+        (-40, Outcome.WARNING),
+        (200, Outcome.PROBLEM),
+        (-200, Outcome.PROBLEM),
+    ],
+)
+def test_the_servers_clock_is_compared_with_ours(stocked, ahead_s, outcome):
+    moments = iter([1000.0, 1000.4])
+    told = Silos(silos=("north",), at_ms=int((1000.2 + ahead_s) * 1000))
+    assert server.clock(stocked, ask=lambda: told, now=lambda: next(moments)).outcome is outcome
+
+
+def test_a_clock_that_nobody_told_is_not_called_right(certified):
+    found = server.clock(certified(30))
+    assert (found.outcome, found.seen.split(":")[0]) == (Outcome.WARNING, "not compared")
 
 
 def test_clock_that_lags_behind_the_silos_own_files(stocked):

@@ -20,6 +20,8 @@ import psutil
 import pytest
 
 from benchmarks.searching import ENCODER, Lab, thread_count, unit_vectors
+from silo_app.doctor import server
+from silo_app.doctor.checked import Outcome
 from silo_app.errors import SiloscopeError
 from silo_app.search.ask import search_embedding
 
@@ -152,6 +154,11 @@ def own(lab, part):
 
 def test_all_answer(ask):
     assert ask() == ALL
+
+
+def test_the_servers_clock_is_known_to_the_doctor(lab):
+    found = server.clock(lab.home("hospital-a"))
+    assert (found.outcome, found.seen.split(" ")[0]) == (Outcome.OK, "0.0")
 
 
 @pytest.mark.parametrize("part", ["hospital-b.index", "hospital-b"])
