@@ -14,6 +14,8 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # S
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 _TRAILER = 64
 """Bytes in which the end marker is looked for; writers pad to an even length, or more."""
+_FIRST_MARKER = 0xC0
+"""0x00 is a stuffed byte of a scan, and 0x02 to 0xBF are reserved (B.1.1.3)."""
 _STANDALONE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
 
@@ -74,6 +76,8 @@ def _segments_follow(frame: bytes) -> bool:
         if marker == 0xFF or marker in _STANDALONE:
             at += 1 if marker == 0xFF else 2
             continue
+        if marker < _FIRST_MARKER:
+            return False
         end = at + 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
         if marker == 0xC4 and not _tables_fill(frame[at + 4 : end]):
             return False

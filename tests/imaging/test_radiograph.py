@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging import parse
+from silo_app.imaging.codestream import check_codestream
 from silo_app.imaging.radiograph import read_radiograph
 
 GREY = 1 / 255
@@ -324,6 +325,23 @@ def test_rows_written_as_text_are_read_or_refused_but_never_raise(make_dicom):
     with pytest.raises(ImageUnsupported) as caught:
         read_radiograph(broken)
     assert caught.value.reason == "wrong-vr"
+
+
+@pytest.mark.parametrize("marker", [0x00, 0x02, 0xBF])
+def test_a_jpeg_whose_headers_have_no_marker_is_not_given_to_a_decoder(marker):
+    """GDCM ends the process on one whose Huffman table's marker was damaged; found by `benchmarks.fuzz`."""
+    frame = (
+        bytes.fromhex("ffd8 ffc3000b100028002201011100")
+        + bytes([0xFF, marker])
+        + bytes.fromhex(
+            "001e00000300030101010101000000000000000607080405090302010 00f ffda0008010100010000 ff0008 ffd9".replace(" ", "")
+        )
+    )
+    with pytest.raises(ImageUnsupported) as raised:
+        check_codestream(encapsulate([frame]), 40, 34)
+    assert raised.value.reason == "decode-failed"
+    whole = frame.replace(bytes([0xFF, marker, 0x00, 0x1E]), b"\xff\xc4\x00\x1e")
+    check_codestream(encapsulate([whole]), 40, 34)
 
 
 def test_compressed_size_that_contradicts_the_header_is_refused(make_dataset, encode_dicom):
