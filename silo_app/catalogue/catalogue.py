@@ -9,12 +9,14 @@ from typing import Self
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.catalogue.counts import brightness_counts, read_counts
+from silo_app.catalogue.filtering import cases_where
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
+from silo_app.policy.filters import Filters
 
 __all__ = ["Catalogue"]
 
@@ -81,6 +83,10 @@ class Catalogue:
             for view in self._views(f"WHERE v.case_id IN ({', '.join('?' * len(named))})", named):
                 found.setdefault(view.case, view)
         return found
+
+    def cases_where(self, filters: Filters) -> list[CaseId]:
+        """Return the cases for whose `card` the filters hold, in a fixed order."""
+        return [CaseId(case) for (case,) in self._rows(*cases_where(filters))]
 
     def version(self) -> int:
         """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""
@@ -212,7 +218,7 @@ class Catalogue:
             )
         ]
 
-    def _rows(self, query: str, arguments: tuple[str, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
+    def _rows(self, query: str, arguments: tuple[str | int, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
         """Run a query. Raises `CatalogueDamaged` if the file turns out to be broken."""
         try:
             return self._connection.execute(query, arguments).fetchall()

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from silo_app.cases import Sex, ViewPosition
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import load
 
@@ -36,6 +37,26 @@ def search(
             help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
         ),
     ] = None,
+    view: Annotated[
+        list[ViewPosition] | None, typer.Option(help="Only cases of this view; may be repeated.", show_default=False)
+    ] = None,
+    sex: Annotated[
+        list[Sex] | None, typer.Option(help="Only cases of this sex; may be repeated.", show_default=False)
+    ] = None,
+    age: Annotated[
+        str, typer.Option(help="Only these ages, in whole decades: 40-69, or 80- for all from 80 on.", show_default=False)
+    ] = "",
+    year: Annotated[
+        str, typer.Option(help="Only studies of these years: 2015-2020, or 2015- or -2020.", show_default=False)
+    ] = "",
+    present: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Only cases with this finding; may be repeated.", show_default=False),
+    ] = None,
+    absent: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="Only cases known not to have this finding; may be repeated.", show_default=False),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
     ] = None,
@@ -45,6 +66,9 @@ def search(
 
     The image is embedded here; only the embedding is sent, signed by this silo. A silo that does not answer is named
     and costs only its own hits. The exit status is 1 if no silo answered.
+
+    With --view, --sex, --age, --year, --with and --without, every hospital looks among these cases only. A hospital that
+    does not release a field refuses to look by it, and so does one with fewer such cases than it may point at.
 
     With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
     their cases blindly, and are then asked for the cards of the nearest only.
@@ -56,10 +80,14 @@ def search(
 
         silo search image.dcm --silo kits/st-anna -k 20 --purpose research --format json
 
+        silo search image.dcm --silo kits/st-anna --age 40-69 --with Pneumothorax --without Effusion
+
         silo search image.dcm --silo kits/st-anna --html similar.html
     """
+    from silo_app.cli.narrowing import filters_of
     from silo_app.search.ask import search_file
 
+    filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
     result = search_file(
         load(silo),
         file,
@@ -69,6 +97,7 @@ def search(
         budget_ms=budget_ms,
         without_patient=without_patient,
         private=private,
+        filters=filters,
     )
     data = result.model_dump(mode="json", exclude={"kind", "version", "signed"})
     if html is not None:

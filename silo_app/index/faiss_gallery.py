@@ -1,6 +1,7 @@
 """An exact gallery in FAISS: inner product over half-precision vectors, two bytes a component, read by memory map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
 
-__all__ = ["FaissGallery", "damaged", "write_faiss"]
+__all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss"]
 
 CASE_BYTES = 16
+FEW = 2000
+"""Rows that are scored one by one in less time than it takes to scan everything."""
 
 
 class FaissGallery:
@@ -57,6 +60,10 @@ class FaissGallery:
 
     def search(self, query: Embedding, k: int) -> list[Hit]:
         """Return the nearest `k` cases, asking FAISS for more views until no other case can be among them."""
+        return self._searched(query, k, self.views, None)
+
+    def _searched(self, query: Embedding, k: int, most: int, among: Any) -> list[Hit]:
+        """Search, among what FAISS's parameters select if there are any: `most` views."""
         import faiss
 
         if query.shape != (self.dimension,):
@@ -65,13 +72,14 @@ class FaissGallery:
                 remedy="Ask with the encoder that the index was made with.",
             )
         faiss.omp_set_num_threads(1)  # of this thread: queries run beside each other, not within each other
-        wanted = min(self.views, k + 16)
-        while True:
-            approximate, rows = self._index.search(query[None, :], wanted) if wanted else (np.empty((1, 0)),) * 2
+        wanted = min(most, k + 16)
+        while wanted:
+            approximate, rows = self._index.search(query[None, :], wanted, params=among)
             hits = rank_cases(*self._scored(rows[0].astype(np.int64), query), k)
-            if wanted == self.views or self._is_certain(hits, k, float(approximate[0, -1])):
+            if wanted == most or self._is_certain(hits, k, float(approximate[0, -1])):
                 return hits
-            wanted = min(self.views, 2 * wanted)
+            wanted = min(most, 2 * wanted)
+        return []
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS."""
@@ -91,6 +99,20 @@ class FaissGallery:
         hits = rank_cases(*self._scored(rows.astype(np.int64), query), k)
         return hits if len(rows) == self.views or self._is_certain(hits, k, last) else self.search(query, k)
 
+    def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+        """Return the nearest `k` cases of some rows, ascending int64 (m,)."""
+        import faiss
+
+        if len(rows) <= FEW:
+            return best_among(self, query, k, rows)
+        parameters: Any = faiss.SearchParameters
+        with selected(self.views, rows) as selector:
+            return self._searched(query, k, len(rows), parameters(sel=selector))
+
+    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+        """Return the rows of all views of these cases, ascending int64 (m,)."""
+        return rows_of_cases(self._cases, cases)
+
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""
         return CaseId(self._cases[row].tobytes().hex())
@@ -108,6 +130,18 @@ class FaissGallery:
     def _is_certain(self, hits: list[Hit], k: int, last: float) -> bool:
         """Whether no view beyond the last that FAISS gave can reach the `k`-th case, not even by a tie."""
         return len(hits) == k and hits[-1].score > last + self._doubt
+
+
+@contextmanager
+def selected(views: int, rows: NDArray[np.int64]) -> Iterator[Any]:
+    """Give FAISS's selector of some of so many rows; it is only good within the block."""
+    import faiss
+
+    chosen = np.zeros(views, np.bool_)
+    chosen[rows] = True
+    bits = np.packbits(chosen, bitorder="little")  # the selector points into this
+    yield faiss.IDSelectorBitmap(views, faiss.swig_ptr(bits))
+    del bits
 
 
 def write_faiss(file: Path, vectors: NDArray[np.float32]) -> None:

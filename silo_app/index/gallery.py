@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 
-__all__ = ["SCORE_DIGITS", "GalleryIndex", "Hit", "distinct_cases", "exact_scores", "rank_cases"]
+__all__ = [
+    "SCORE_DIGITS",
+    "GalleryIndex",
+    "Hit",
+    "best_among",
+    "distinct_cases",
+    "exact_scores",
+    "rank_cases",
+    "rows_of_cases",
+]
 
+_BLOCK = 4096
 SCORE_DIGITS = 6
 """Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
 
@@ -59,6 +69,14 @@ class GalleryIndex(Protocol):
         """Return what `search` does for each of many unit vectors, float32 (n, D), with its own `k`, in less time."""
         ...
 
+    def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+        """Return what `search` would if there were only the views in `rows`, ascending int64 (m,)."""
+        ...
+
+    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+        """Return the rows of all views of these cases, ascending int64 (m,)."""
+        ...
+
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""
         ...
@@ -90,6 +108,31 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
     return [Hit(case=case, score=score) for case, score in best.items()]
 
 
+def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+    """Return the best `k` cases of some rows by scoring all of them, in blocks: for few rows, or any library."""
+    best: list[Hit] = []
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        scores = exact_scores(index.vectors(block), query)
+        found = rank_cases([index.case_of(int(row)) for row in block], scores.tolist(), k)
+        best = rank_cases([hit.case for hit in (*best, *found)], [hit.score for hit in (*best, *found)], k)
+    return best
+
+
+def rows_of_cases(cases: NDArray[np.uint8], wanted: Sequence[CaseId]) -> NDArray[np.int64]:
+    """Return the rows of uint8 (n, 16) that hold one of the wanted cases, ascending int64 (m,)."""
+    if not len(cases) or not wanted:
+        return np.empty(0, np.int64)
+    named = np.frombuffer(bytes.fromhex("".join(wanted)), np.uint8).reshape(len(wanted), 16)
+    return np.flatnonzero(np.isin(_names(cases), _names(named))).astype(np.int64)
+
+
 def distinct_cases(cases: NDArray[np.uint8]) -> int:
     """Return how many different cases uint8 (n, 16) names."""
-    return len(np.unique(cases.view("V16"))) if len(cases) else 0
+    return len(np.unique(_names(cases))) if len(cases) else 0
+
+
+def _names(cases: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return each of uint8 (n, 16) as one value, (n,)."""
+    named: NDArray[np.void] = np.ascontiguousarray(cases).view("V16").ravel()
+    return named

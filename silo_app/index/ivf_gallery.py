@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch
-from silo_app.index.faiss_gallery import damaged
-from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_cases
+from silo_app.index.faiss_gallery import FEW, damaged, selected
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
 
 __all__ = ["MIN_VIEWS", "RECALL", "IvfGallery", "write_ivf"]
 
@@ -71,6 +71,10 @@ class IvfGallery:
 
     def search(self, query: Embedding, k: int) -> list[Hit]:
         """Return the nearest `k` cases among the lists that are scanned, widened until there are `k` or all lists."""
+        return self._searched(query, k, self.views, None)
+
+    def _searched(self, query: Embedding, k: int, most: int, among: Any) -> list[Hit]:
+        """Search, among what a selector of FAISS selects if there is one: `most` views."""
         import faiss
 
         if query.shape != (self.dimension,):
@@ -79,17 +83,28 @@ class IvfGallery:
                 remedy="Ask with the encoder that the index was made with.",
             )
         faiss.omp_set_num_threads(1)  # of this thread: queries run beside each other, not within each other
-        wanted, lists = min(self.views, 4 * k + _SPARE), int(self._index.nprobe)
+        wanted, lists = min(most, 4 * k + _SPARE), int(self._index.nprobe)
         while True:
-            rows = _candidates(self._index, query, wanted, lists)
+            rows = _candidates(self._index, query, wanted, lists, among)
             hits = rank_cases(self._names(rows), exact_scores(self.vectors(rows), query), k)
-            if len(hits) == k or (lists >= self._index.nlist and (len(rows) < wanted or wanted == self.views)):
+            if len(hits) == k or (lists >= self._index.nlist and (len(rows) < wanted or wanted == most)):
                 return hits
-            wanted, lists = min(self.views, 4 * wanted), min(int(self._index.nlist), 4 * lists)
+            wanted, lists = min(most, 4 * wanted), min(int(self._index.nlist), 4 * lists)
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         """Return the nearest cases to each of many queries, float32 (n, D)."""
         return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+
+    def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+        """Return the nearest `k` cases of some rows, ascending int64 (m,)."""
+        if len(rows) <= FEW:
+            return best_among(self, query, k, rows)
+        with selected(self.views, rows) as selector:
+            return self._searched(query, k, len(rows), selector)
+
+    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+        """Return the rows of all views of these cases, ascending int64 (m,)."""
+        return rows_of_cases(self._cases, cases)
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""
@@ -158,12 +173,12 @@ def _nearest(stored: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArr
     return rows
 
 
-def _candidates(index: Any, query: Embedding, wanted: int, lists: int) -> NDArray[np.int64]:
+def _candidates(index: Any, query: Embedding, wanted: int, lists: int, among: Any = None) -> NDArray[np.int64]:
     """Return up to `wanted` rows found by scanning `lists` lists, int64 (n,)."""
     import faiss
 
-    scanned = faiss.SearchParametersIVF()
-    scanned.nprobe = lists
+    parameters: Any = faiss.SearchParametersIVF
+    scanned = parameters(sel=among, nprobe=lists) if among else parameters(nprobe=lists)
     _, rows = index.search(query[None, :], wanted, params=scanned)
     found: NDArray[np.int64] = rows[0][rows[0] >= 0].astype(np.int64)
     return found

@@ -17,7 +17,7 @@ from silo_app import durable
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
-from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
 
 __all__ = ["MilvusGallery", "drop_others", "write_milvus"]
 
@@ -94,6 +94,29 @@ class MilvusGallery:
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         """Return the nearest cases to each of many queries, float32 (n, D)."""
         return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+
+    def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+        """Return the nearest `k` cases of some rows, ascending int64 (m,)."""
+        if len(rows) <= _BLOCK:
+            return best_among(self, query, k, rows)
+        most = min(self.views, _MOST)
+        chosen, wanted = np.zeros(self.views, np.bool_), min(most, 2 * k + _SPARE)
+        chosen[rows] = True
+        while True:
+            found, vectors = self._nearest(query, wanted)
+            kept = chosen[found]
+            scores = exact_scores(vectors[kept], query)
+            hits = rank_cases([self.case_of(int(row)) for row in found[kept]], scores, k)
+            last = float(exact_scores(vectors[-1:], query)[0])
+            if len(hits) == k and hits[-1].score > last + _DOUBT:
+                return hits
+            if wanted >= most:
+                return hits if most == self.views else best_among(self, query, k, rows)
+            wanted = min(most, 4 * wanted)
+
+    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+        """Return the rows of all views of these cases, ascending int64 (m,)."""
+        return rows_of_cases(self._cases, cases)
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

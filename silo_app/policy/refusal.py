@@ -13,6 +13,7 @@ class RefusalCode(StrEnum):
     ASKER = "asker-not-allowed"
     BUDGET = "budget-spent"
     BUSY = "busy"
+    FILTER = "filter-not-allowed"
     GALLERY_TOO_SMALL = "gallery-too-small"
     INDEX_DAMAGED = "index-damaged"
     INTERNAL = "internal"
@@ -35,7 +36,8 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.ASKER: "This silo does not answer whoever asked.",
         RefusalCode.BUDGET: "The asking silo, or its user, has spent today's queries.",
         RefusalCode.BUSY: "This silo has more queries than it can answer in time.",
-        RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few cases to answer without pointing at patients.",
+        RefusalCode.FILTER: "This silo does not release the field that the query was narrowed by.",
+        RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few such cases to answer without pointing at patients.",
         RefusalCode.INDEX_DAMAGED: "This silo's index cannot be read.",
         RefusalCode.INTERNAL: "This silo failed to answer; its own log says why.",
         RefusalCode.MESSAGE_INVALID: "The message is malformed or of another version.",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, View, ViewPosition, age_band
 from silo_app.config import ReleaseSettings
+from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
 
 __all__ = [
@@ -79,14 +80,21 @@ class Release:
     """Whether there are cases of as many patients as the policy wants; without, there are no hits."""
 
 
-def refusal(settings: ReleaseSettings, *, asker: str, purpose: str, cases: int) -> RefusalCode | None:
-    """Return why the policy refuses a query over a gallery of `cases` cases, or None."""
+def refusal(
+    settings: ReleaseSettings, *, asker: str, purpose: str, cases: int, filters: Filters | None = None
+) -> RefusalCode | None:
+    """Return why the policy refuses a query over a gallery of `cases` cases, or None.
+
+    A field that is not released is not asked about either: who is found when it is filtered by would tell it.
+    """
     if not settings.answer_queries:
         return RefusalCode.NOT_ANSWERING
     if settings.askers and asker not in settings.askers:
         return RefusalCode.ASKER
     if purpose not in settings.purposes:
         return RefusalCode.PURPOSE
+    if filters and not filters.fields <= set(settings.fields):
+        return RefusalCode.FILTER
     if cases < settings.min_gallery:
         return RefusalCode.GALLERY_TOO_SMALL
     return None

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from silo_app.cases import CaseId, EncoderVersion, View
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
 from silo_app.index.likeness import Sense, sense_of
+from silo_app.policy.filters import Filters
 from silo_app.policy.noise import noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import (
@@ -20,8 +24,10 @@ from silo_app.policy.release import (
 )
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
 
-__all__ = ["CardLookup", "Found", "Guarded", "Look", "SearchableCases", "answer", "told"]
+__all__ = ["CardLookup", "Found", "Guarded", "Look", "RowsWhere", "SearchableCases", "answer", "told"]
 
+RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
+"""The rows of a gallery whose cases the filters hold for, as the catalogue was a moment ago; int64 (n,), ascending."""
 CardLookup = Callable[[CaseId], View | None]
 """What the catalogue knows of a case now; None once the study was recalled."""
 
@@ -59,6 +65,10 @@ class Guarded:
     secret: bytes = b""
 
 
+def _nothing(_filters: Filters, _index: GalleryIndex) -> NDArray[np.int64]:
+    return np.empty(0, np.int64)
+
+
 def answer(
     request: SearchRequest,
     gallery: SearchableCases | None,
@@ -67,21 +77,21 @@ def answer(
     view_of: CardLookup,
     settings: ReleaseSettings,
     guarded: Guarded | None = None,
+    rows_where: RowsWhere = _nothing,
 ) -> SiloAnswer | Refusal:
     """Return what silo `silo` says to `request`; `gallery` is None where nothing was indexed yet."""
 
     def refused(code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(silo, code, query_id=request.query_id, encoder_version=encoder_version)
 
-    cases = gallery.index.cases if gallery else settings.min_gallery
-    if code := refusal(settings, asker=request.asker, purpose=request.purpose, cases=cases):
-        return refused(code)
-    if gallery is None:
-        return refused(RefusalCode.NOT_READY)
-    if request.encoder_version != gallery.encoder_version or len(request.embedding) != gallery.index.dimension:
-        return refused(RefusalCode.OTHER_ENCODER, gallery.encoder_version)
+    if code := _unfit(request, gallery, settings):
+        return refused(code, gallery.encoder_version if gallery and code is RefusalCode.OTHER_ENCODER else "")
+    assert gallery is not None  # noqa: S101  (an unfit one)
     sense = gallery.sense or sense_of(gallery.index, None)
-    ranked = _ranked(request, gallery.index, sense, view_of, candidates_for(settings, request.k))
+    rows = rows_where(request.filters, gallery.index) if request.filters else None
+    if rows is not None and not _are_of(settings.min_gallery, gallery.index, rows):
+        return refused(RefusalCode.GALLERY_TOO_SMALL)
+    ranked = _ranked(request, gallery.index, sense, view_of, candidates_for(settings, request.k), rows)
     shown = request.asker == silo or shows_same_patient(settings, request.purpose)
     released = release(settings, request.k, ranked, limit=None if shown else sense.likeness.limit)
     guarded = guarded or Guarded()
@@ -107,14 +117,42 @@ def told(settings: ReleaseSettings, released: Release, ranked: Sequence[Candidat
     return noisy_count(released.patients, secret, ranked[0].view.patient if ranked else "")
 
 
-def _ranked(request: SearchRequest, index: GalleryIndex, sense: Sense, view_of: CardLookup, count: int) -> list[Candidate]:
+def _unfit(request: SearchRequest, gallery: SearchableCases | None, settings: ReleaseSettings) -> RefusalCode | None:
+    """Return why this gallery is not searched for this request, before anything is looked at."""
+    cases = gallery.index.cases if gallery else settings.min_gallery
+    code = refusal(settings, asker=request.asker, purpose=request.purpose, cases=cases, filters=request.filters)
+    if code or gallery is None:
+        return code or RefusalCode.NOT_READY
+    fits = request.encoder_version == gallery.encoder_version and len(request.embedding) == gallery.index.dimension
+    return None if fits else RefusalCode.OTHER_ENCODER
+
+
+def _are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
+    """Return whether rows are of at least so many cases."""
+    seen: set[CaseId] = set()
+    for row in rows:
+        seen.add(index.case_of(int(row)))
+        if len(seen) >= cases:
+            return True
+    return False
+
+
+def _ranked(
+    request: SearchRequest,
+    index: GalleryIndex,
+    sense: Sense,
+    view_of: CardLookup,
+    count: int,
+    rows: NDArray[np.int64] | None,
+) -> list[Candidate]:
     """Return the nearest `count` cases that the catalogue still holds, best first; asks for more where some are gone."""
     wanted = count
     while True:
-        hits = index.search(request.embedding, wanted)
-        known = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None][:count]
-        if len(known) == count or len(hits) < wanted:
-            return _candidates(request, known, sense)
+        query = request.embedding
+        hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
+        held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None and request.filters.holds(view)]
+        if len(held) >= count or len(hits) < wanted:
+            return _candidates(request, held[:count], sense)
         wanted *= 2
 
 

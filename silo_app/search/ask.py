@@ -16,6 +16,7 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
+from silo_app.policy.filters import Filters
 from silo_app.search.envelope import seal
 from silo_app.search.local import Connections
 from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
@@ -26,6 +27,7 @@ __all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
 
 _M = TypeVar("_M", bound=Message)
 
+_ALL = Filters()
 DEFAULT_BUDGET_MS = 1000
 _ANSWER_MARGIN_S = 0.2
 """How much longer than the silos' budget the asker waits; the gateway gives up a little sooner, and says why."""
@@ -104,11 +106,12 @@ def search_embedding(
     user: str = "",
     budget_ms: int = DEFAULT_BUDGET_MS,
     exclude: Iterable[CaseId] = (),
+    filters: Filters = _ALL,
 ) -> SearchResult:
     """Search all silos for the cases nearest to an embedding, float32 (D,).
 
     `exclude` names cases of the asking silo, which are left out here: who they are is told to nobody. So the request
-    asks for as many more.
+    asks for as many more. Silos that do not release a field that `filters` ask about refuse.
     """
     excluded = frozenset(exclude)
     request = SearchRequest(
@@ -120,6 +123,7 @@ def search_embedding(
         purpose=purpose,
         asker=asker.identity.name,
         user=user,
+        filters=filters,
     )
     return _without(asker.ask(request), asker.identity.name, excluded, k)
 
@@ -134,13 +138,20 @@ def search_file(
     budget_ms: int | None = None,
     without_patient: bool = False,
     private: bool = False,
+    filters: Filters = _ALL,
 ) -> SearchResult:
     """Embed a DICOM file with the silo's current encoder and search all silos for similar cases.
 
     `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file;
     `private` encrypts the embedding (`search.private`). Raises `ImageUnsupported`, `NotReady` (no encoder, no gateway),
-    `BrokerUnreachable`, `EncoderMismatch` for an embedding that is too long to be searched in private.
+    `BrokerUnreachable`, `EncoderMismatch` for an embedding that is too long to be searched in private, `NotReady` for a
+    private search with filters: silos score all of their cases blindly.
     """
+    if private and filters:
+        raise NotReady(
+            "a private search cannot be narrowed: silos score all of their cases without seeing the query",
+            remedy="Leave out the filters, or --private.",
+        )
     from silo_app.encoder.embed import load_encoder
 
     encoder = load_encoder(home.models)
@@ -163,6 +174,7 @@ def search_file(
         user=user,
         budget_ms=budget_ms or DEFAULT_BUDGET_MS,
         exclude=excluded,
+        filters=filters,
     )
 
 

@@ -5,13 +5,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from silo_app.cases import CaseId, EncoderVersion, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
+from silo_app.index.gallery import GalleryIndex
 from silo_app.index.generations import open_current, pointer
 from silo_app.index.likeness import sense_of
 from silo_app.index.storage import Storage
+from silo_app.policy.filters import Filters
 from silo_app.search.answer import CardLookup, SearchableCases
 
 __all__ = ["CurrentGallery", "OpenCatalogue"]
@@ -19,6 +24,8 @@ __all__ = ["CurrentGallery", "OpenCatalogue"]
 _log = logging.getLogger(__name__)
 _KNOWN = 50_000
 """Cases whose cards are kept in memory until the catalogue changes."""
+_NARROWED = 32
+"""Filters whose rows are kept in memory until then."""
 _NEVER = -1
 
 
@@ -94,6 +101,8 @@ class OpenCatalogue:
         self._inode = 0
         self._version = _NEVER
         self._known: dict[CaseId, View | None] = {}
+        self._narrowed_version = _NEVER
+        self._narrowed: dict[tuple[Filters, str], NDArray[np.int64]] = {}
 
     def view_of(self, case: CaseId) -> View | None:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
@@ -123,6 +132,20 @@ class OpenCatalogue:
             return known[case]
 
         return view_of
+
+    def rows_where(self, filters: Filters, index: GalleryIndex, generation: str) -> NDArray[np.int64]:
+        """Return the rows of a generation's index whose cases the filters hold for, ascending int64 (n,).
+
+        Remembered until the catalogue changes. Raises as `view_of` does.
+        """
+        self.as_it_is()
+        with self._lock:
+            key, version = (filters, generation), self._version
+            if version != self._narrowed_version or len(self._narrowed) >= _NARROWED:
+                self._narrowed, self._narrowed_version = {}, version
+            if key not in self._narrowed and self._opened is not None:
+                self._narrowed[key] = index.rows_of(self._opened.cases_where(filters))
+            return self._narrowed[key]
 
     def close(self) -> None:
         """Close it; a later look-up opens it again."""

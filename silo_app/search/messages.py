@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from silo_app.cases import CaseId, Embedding, EncoderVersion
+from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import PUBLIC, RefusalCode
 from silo_app.policy.release import Card
 
@@ -96,6 +97,8 @@ class SearchRequest(Question):
     vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
     """The embedding: float32 little endian (D,), a unit vector."""
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
+    filters: Filters = Filters()
+    """What cases are looked for among; nothing is all of them."""
 
     @field_validator("vector")
     @classmethod

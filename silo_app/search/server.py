@@ -153,13 +153,16 @@ class IndexProcess:
 
     def _search(self, case: "_Case") -> None:
         if isinstance(case.request, SearchRequest):
+            gallery = case.found.gallery if case.found else self._gallery.get()
+            generation = gallery.generation if gallery else ""
             case.reply = answer(
                 case.request,
-                case.found.gallery if case.found else self._gallery.get(),
+                gallery,
                 silo=self._silo,
                 view_of=case.found.view_of if case.found else self._catalogue.as_it_is(),
                 settings=self._settings,
                 guarded=Guarded(self._look(case), self._watch.secret),
+                rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
             )
 
     def _look(self, case: "_Case") -> Look:
@@ -260,6 +263,8 @@ def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
         }
     if isinstance(request, SearchRequest):
         asked["k"] = request.k
+        if request.filters:
+            asked["filters"] = sorted(request.filters.fields)
     if isinstance(request, SearchRequest | PrivateRequest):
         asked["encoder"] = request.encoder_version
     if isinstance(reply, Refusal):

@@ -37,7 +37,8 @@ def search_together(
     fit = [
         request
         for request in requests
-        if request.encoder_version == gallery.encoder_version
+        if not request.filters
+        and request.encoder_version == gallery.encoder_version
         and len(request.embedding) == index.dimension
         and refusal(settings, asker=request.asker, purpose=request.purpose, cases=index.cases) is None
     ]
@@ -74,6 +75,12 @@ class _Searched:
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         return self._index.search_many(queries, counts)
+
+    def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
+        return self._index.search_among(query, k, rows)
+
+    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+        return self._index.rows_of(cases)
 
     def case_of(self, row: int) -> CaseId:
         return self._index.case_of(row)

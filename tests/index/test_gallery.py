@@ -82,6 +82,29 @@ def test_it_is_congruent_with_brute_force_on_few_distinct_vectors(tmp_path_facto
         assert found(gallery, query, k) == brute_force(vectors, names, query, k)
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 150, 1400, 2500])
+def test_among_some_views_it_is_congruent_with_brute_force_over_these(make, count):
+    rng = np.random.default_rng(count)
+    vectors = unit_rows(rng, 2600, 16)
+    names = case_names(rng, 900)
+    names = [names[i] for i in rng.integers(0, 900, 2600)]
+    gallery = make(vectors, names)
+    rows = np.sort(rng.choice(2600, count, replace=False)).astype(np.int64)
+    some = [names[row] for row in rows]
+    for query in unit_rows(rng, 3, 16):
+        for k in (1, 10, 100):
+            hits = [(hit.score, hit.case) for hit in gallery.search_among(query, k, rows)]
+            assert hits == brute_force(vectors[rows], some, query, k)
+
+
+def test_the_rows_of_cases(make):
+    rng = np.random.default_rng(8)
+    names = case_names(rng, 4)
+    gallery = make(unit_rows(rng, 8, 8), names + names)
+    assert gallery.rows_of([names[2], names[0]]).tolist() == [0, 2, 4, 6]
+    assert gallery.rows_of([]).tolist() == gallery.rows_of(case_names(rng, 1)).tolist() == []
+
+
 def test_one_case_with_all_the_nearest_views_does_not_hide_the_others(make):
     rng = np.random.default_rng(0)
     query = unit_rows(rng, 1, 32)[0]

@@ -50,6 +50,23 @@ def test_it_finds_what_the_calibration_promised(large):
     assert found / 1000 >= RECALL - 0.04  # these queries are further from the gallery than those of the calibration
 
 
+@pytest.mark.parametrize("count", [5, 500, 6000, 11_999])
+def test_among_some_views_it_finds_only_these_and_nearly_all_of_the_nearest(large, count):
+    gallery, vectors, names = large
+    rng = np.random.default_rng(count)
+    rows = np.sort(rng.choice(len(vectors), count, replace=False)).astype(np.int64)
+    stored, some = vectors[rows].astype(np.float16).astype(np.float32), [names[row] for row in rows]
+    found = 0
+    for query in vectors[rng.integers(0, len(vectors), 40)]:
+        scores = exact_scores(stored, query)
+        order = np.argsort(-scores, kind="stable")[:10]
+        hits = gallery.search_among(query, 10, rows)
+        assert {hit.case for hit in hits} <= set(some)
+        assert len(hits) == min(10, count)
+        found += len({some[i] for i in order} & {hit.case for hit in hits})
+    assert found / (40 * min(10, count)) >= RECALL - 0.04
+
+
 def test_it_scans_a_part_only(large):
     gallery, _, _ = large
     assert 1 <= gallery._index.nprobe < gallery._index.nlist

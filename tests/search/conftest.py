@@ -112,6 +112,12 @@ class BruteForceGallery:
     def search(self, query, k):
         return rank_cases(self.names, exact_scores(self.stored, query), k)
 
+    def search_among(self, query, k, rows):
+        return rank_cases([self.names[row] for row in rows], exact_scores(self.stored[rows], query), k)
+
+    def rows_of(self, cases):
+        return np.array([row for row, name in enumerate(self.names) if name in set(cases)], np.int64)
+
     def search_many(self, queries, counts):
         return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
 

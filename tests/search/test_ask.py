@@ -168,6 +168,7 @@ def test_what_leaves_is_the_request_and_nothing_more(gateway):
     content = peek_request(seen[0]).model_dump()
     assert set(content) == {
         "kind", "version", "query_id", "issued_at_ms", "budget_ms", "encoder_version", "vector", "k", "purpose",
-        "asker", "user",
+        "asker", "user", "filters",
     }  # fmt: skip
+    assert not peek_request(seen[0]).filters
     assert decode(encode(peek_request(seen[0])), type(peek_request(seen[0]))).user == "dr.x"

@@ -1,0 +1,73 @@
+"""What people type to narrow a search, as `Filters`."""
+
+import re
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+
+from silo_app.cases import Finding, Sex, ViewPosition
+from silo_app.policy.filters import AGE_BANDS, Filters
+
+__all__ = ["filters_of"]
+
+_RANGE = re.compile(r"(\d*)-(\d*)")
+_OLDEST = 90
+
+
+def filters_of(
+    *,
+    views: Sequence[ViewPosition] | None = None,
+    sexes: Sequence[Sex] | None = None,
+    ages: str = "",
+    years: str = "",
+    present: Sequence[str] | None = None,
+    absent: Sequence[str] | None = None,
+) -> Filters:
+    """Return the filters. Raises `typer.BadParameter` naming the option and what it may be."""
+    first, last = _range(years, "--year", "2015-2020, 2015- or -2020")
+    try:
+        return Filters(
+            positions=tuple(views or ()),
+            sexes=tuple(sexes or ()),
+            age_bands=_bands(ages),
+            year_from=first,
+            year_to=last,
+            present=tuple(_finding(name, "--with") for name in present or ()),
+            absent=tuple(_finding(name, "--without") for name in absent or ()),
+        )
+    except ValidationError as error:
+        problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise typer.BadParameter(problems) from None
+
+
+def _bands(ages: str) -> tuple[str, ...]:
+    """Return the decades of "40-69"; hospitals tell no age more closely."""
+    if not ages:
+        return ()
+    says = "whole decades, as 40-69 or 80-"
+    low, high = _range(ages, "--age", says)
+    low = low or 0
+    if low % 10 or low > _OLDEST or (high is not None and (high % 10 != 9 or high < low)):
+        raise typer.BadParameter(f"{ages!r} is not {says}: hospitals tell ages in decades", param_hint="--age")
+    return tuple(
+        band for number, band in enumerate(AGE_BANDS) if 10 * number >= low and (high is None or 10 * number <= high)
+    )
+
+
+def _range(text: str, option: str, says: str) -> tuple[int | None, int | None]:
+    if not text:
+        return None, None
+    found = _RANGE.fullmatch(text.strip())
+    if found is None or text.strip() == "-":
+        raise typer.BadParameter(f"{text!r} is not like {says}", param_hint=option)
+    return (int(found[1]) if found[1] else None), (int(found[2]) if found[2] else None)
+
+
+def _finding(name: str, option: str) -> Finding:
+    """Return a finding, however it is capitalised."""
+    for finding in Finding:
+        if finding.value.casefold() == name.strip().casefold():
+            return finding
+    known = ", ".join(finding.value for finding in Finding)
+    raise typer.BadParameter(f"{name!r} is none of the findings that silos share: {known}", param_hint=option)
