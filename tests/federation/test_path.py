@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -71,6 +72,31 @@ def test_a_hit_says_no_more_than_the_policy_allows(searching):
     allowed = {"position", "sex", "age_band", "study_year", "findings"}
     assert all(set(hit["card"]) <= allowed for hit in envelope["data"]["hits"])
     assert all(hit["card"].get("study_year") in {None, 0} for hit in envelope["data"]["hits"])  # not in the default policy
+
+
+def test_every_hospital_narrows_a_search_before_it_ranks(searching):
+    asked = ("search", searching.query("hospital-a"), "--silo", searching.federation.kit("hospital-a"), "-k", 12)
+    status, envelope, text = searching.silo(*asked, "--with", "consolidation", "--without", "Effusion")
+    assert status == 0, text
+    assert {one["state"] for one in envelope["data"]["silos"]} == {"answered"}
+    assert len(envelope["data"]["hits"]) == 12
+    for hit in envelope["data"]["hits"]:
+        findings = hit["card"]["findings"]
+        assert findings["Consolidation"]
+        assert not findings["Effusion"]
+    status, envelope, text = searching.silo(*asked, "--year", "2015-")
+    assert status == 1
+    assert {one["code"] for one in envelope["data"]["silos"]} == {"filter-not-allowed"}
+
+
+def test_the_python_of_the_docs_runs(searching, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "how-to-search.md").read_text(encoding="utf-8")
+    code = page.partition("```python")[2].partition("```")[0]
+    code = code.replace("kits/st-anna", str(searching.federation.kit("hospital-a")))
+    exec(code.replace("image.dcm", str(searching.query("hospital-a"))), {})  # noqa: S102  (our own page)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("answered" in line for line in lines) == len(searching.federation.silos)
+    assert len(lines) == 5 + len(searching.federation.silos)
 
 
 def test_the_federated_precision_is_measured_through_the_federation(searching, tmp_path):
