@@ -76,14 +76,12 @@ def test_a_hit_says_no_more_than_the_policy_allows(searching):
 
 def test_every_hospital_narrows_a_search_before_it_ranks(searching):
     asked = ("search", searching.query("hospital-a"), "--silo", searching.federation.kit("hospital-a"), "-k", 12)
-    status, envelope, text = searching.silo(*asked, "--with", "consolidation", "--without", "Effusion")
+    status, envelope, text = searching.silo(*asked, "--sex", "F", "--age", "20-")
     assert status == 0, text
-    assert {one["state"] for one in envelope["data"]["silos"]} == {"answered"}
-    assert len(envelope["data"]["hits"]) == 12
-    for hit in envelope["data"]["hits"]:
-        findings = hit["card"]["findings"]
-        assert findings["Consolidation"]
-        assert not findings["Effusion"]
+    assert envelope["data"]["hits"]
+    assert {hit["card"]["sex"] for hit in envelope["data"]["hits"]} == {"F"}
+    # few such cases are enough for a refusal, and never for another case
+    assert {one["state"] for one in envelope["data"]["silos"]} <= {"answered", "denied"}
     status, envelope, text = searching.silo(*asked, "--year", "2015-")
     assert status == 1
     assert {one["code"] for one in envelope["data"]["silos"]} == {"filter-not-allowed"}
@@ -95,8 +93,9 @@ def test_the_python_of_the_docs_runs(searching, capsys):
     code = code.replace("kits/st-anna", str(searching.federation.kit("hospital-a")))
     exec(code.replace("image.dcm", str(searching.query("hospital-a"))), {})  # noqa: S102  (our own page)
     lines = capsys.readouterr().out.splitlines()
-    assert sum("answered" in line for line in lines) == len(searching.federation.silos)
-    assert len(lines) == 5 + len(searching.federation.silos)
+    assert any("answered" in line for line in lines), lines
+    for silo in searching.federation.silos:
+        assert any(line.startswith(silo) for line in lines), lines
 
 
 def test_the_federated_precision_is_measured_through_the_federation(searching, tmp_path):
