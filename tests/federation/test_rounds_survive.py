@@ -1,4 +1,4 @@
-"""Four silos train; one is killed in the second round, the server in the third; the resumed job ends as if nothing had been.
+"""Four silos train; one is killed in the second round, the server after it; the resumed job ends as if nothing had been.
 
 "As if nothing had been" is bit for bit: sums of quantised updates are exact, rounding follows from the plan's seed, and
 training is deterministic on one machine. The unharmed run is made of the same parts in this process, without NVFlare.
@@ -116,12 +116,14 @@ def replay(lab, work, pattern):
 
 
 def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_run(four, tmp_path):
-    job = four.submit("train", SETTINGS)
+    rounds_asked = 8  # the kill lands in the second round where nothing stalls; a busy machine may be a round or two ahead of us
+    job = four.submit("train", {**SETTINGS, "rounds": rounds_asked})
     four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
     four.federation.stop(VICTIM, grace=0)
-    four.until(lambda: len(entries(four, job)) >= 2, limit_s=120)
-    begun = entries(four, job)
+    four.until(lambda: VICTIM in entries(four, job)[-1]["quarantined"], limit_s=120)
     kill_server(four)
+    begun = entries(four, job)
+    assert len(begun) < rounds_asked
     four.federation.start(VICTIM)
     with Console.open(four.federation.admin_kit) as console:
         assert console.state(job).status == "FINISHED:ABNORMAL"
@@ -136,17 +138,19 @@ def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_r
     assert resumed["resumes"] == [job]
     everybody = sorted(four.federation.silos)
     rounds = {one["round"]: one for one in begun + resumed["rounds"]}
-    assert [rounds[number]["round"] for number in range(4)] == [0, 1, 2, 3]
+    assert sorted(rounds) == list(range(rounds_asked))
     assert rounds[0]["accepted"] == everybody
-    assert rounds[1]["accepted"] == [silo for silo in everybody if silo != VICTIM]
-    assert rounds[1]["quarantined"][VICTIM]["code"] == "gone"
-    assert rounds[3]["accepted"] == everybody  # the silo that was killed has caught up
+    missed = [one for one in begun if VICTIM in one["quarantined"]]
+    assert missed
+    assert missed[0]["accepted"] == [silo for silo in everybody if silo != VICTIM]
+    assert missed[0]["quarantined"][VICTIM]["code"] == "gone"
+    assert rounds[rounds_asked - 1]["accepted"] == everybody  # the silo that was killed has caught up
 
     ended = versions(four)
     assert len(set(ended.values())) == 1
     assert all(job_state.kept(config.load(four.federation.kit(s)).root / "jobs") == [] for s in four.federation.silos)
     assert not list((four.federation.kit("server") / "store" / "rounds").iterdir())
-    assert replay(four, tmp_path, [rounds[number]["accepted"] for number in range(4)]) == set(ended.values())
+    assert replay(four, tmp_path, [rounds[number]["accepted"] for number in range(rounds_asked)]) == set(ended.values())
 
 
 def processes(lab, silo, word):
