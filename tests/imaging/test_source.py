@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from silo_app.errors import SourceEmpty, SourceUnreachable
+from silo_app.errors import ImageUnsupported, SourceEmpty, SourceUnreachable
 from silo_app.imaging.sources import open_folder
 
 
@@ -54,13 +54,21 @@ def test_folders_that_are_closed_to_us_are_named_and_the_others_read(as_nobody, 
         (shared_folder / name / "1.dcm").write_bytes(b"x")
         (shared_folder / name / "deep" / "2.zip").write_bytes(b"x")
     (shared_folder / "link").symlink_to(shared_folder / "shut" / "deep")
+    (shared_folder / "link.zip").symlink_to(shared_folder / "shut" / "deep" / "2.zip")
     for name, mode in (("shut", 0o000), ("only-listed", 0o444), ("only-entered", 0o111)):
         (shared_folder / name).chmod(mode)
     with as_nobody():
         files = open_folder(shared_folder).files()
     assert [file.name for file in files if file.whole] == ["open/1.dcm"]
-    unlisted = ["link", "only-entered", "only-listed", "open/deep/2.zip", "shut"]
+    unlisted = ["link", "link.zip", "only-entered", "only-listed", "open/deep/2.zip", "shut"]
     assert [file.name for file in files if not file.whole] == unlisted
+
+
+def test_a_folder_that_is_closed_to_us_is_refused_as_one(as_nobody, shared_folder):
+    (shared_folder / "shut").mkdir(mode=0o000)
+    source = open_folder(shared_folder)
+    with as_nobody(), source.fetching(shared_folder) as fetch, pytest.raises(ImageUnsupported, match="listed or entered"):
+        fetch(source.files()[0])
 
 
 @pytest.mark.parametrize(("mode", "below"), [(0o000, ""), (0o444, ""), (0o111, ""), (0o000, "deep"), (0o444, "deep")])

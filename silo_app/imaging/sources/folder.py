@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from silo_app.errors import SourceEmpty, SourceUnreachable
+from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.sources.source import Fetch, SourceFile
 from silo_app.imaging.sources.zips import extract, is_zip, zip_members
 
@@ -46,6 +47,8 @@ class FolderFiles:
         """Give files where they lie, and members of zip files unpacked."""
 
         def fetch(file: SourceFile) -> Path:
+            if not file.whole and not is_zip(file.path):
+                raise refusal(RefusalReason.UNREADABLE, "the folder cannot be listed or entered; nothing in it was read")
             member = file.name.removeprefix(file.path.relative_to(self.root).as_posix() + "!/")
             return extract(file.path, member, spool) if member != file.name else file.path
 
