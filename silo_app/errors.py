@@ -318,7 +318,7 @@ class ReleaseRefused(SiloscopeError):
 
 
 class SourceUnreachable(SiloscopeError):
-    """An archive that a silo ingests from does not answer, does not let us in, or ends in the middle."""
+    """An archive or folder that a silo ingests from does not answer, does not let us in, or ends in the middle."""
 
     code = "source-unreachable"
     public = "An archive does not answer."

@@ -1,7 +1,10 @@
 """Fixtures that several packages share: DICOM files made on the spot, and a silo to put them into."""
 
+import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +115,35 @@ def make_silo(tmp_path: Path) -> Callable[..., SiloHome]:
         return load(kit)
 
     return make
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that every account may enter (pytest's own are closed); what a test closes in it is opened at its end."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        waiting = [folder]
+        while waiting:
+            waiting[-1].chmod(0o700)
+            waiting += [path for path in waiting.pop().iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which permissions count: root, whom they do not bind, is another account for as long."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        import silo_app.imaging.sources.reach  # noqa: F401  (the other account may not read our code)
+
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(before)
+
+    return block

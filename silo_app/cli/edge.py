@@ -4,6 +4,7 @@ Data go to stdout and people's text to stderr. `--format json` prints one envelo
 (nvflare `tool/cli_output.py`): {"schema_version": 1, "status": "ok", "data": ...} or {..., "status": "error", "error": ...}.
 """
 
+import errno
 import json
 import sys
 import traceback
@@ -16,12 +17,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from silo_app.errors import SiloscopeError
+from silo_app.errors import NotReady, SiloscopeError
 
 __all__ = ["FormatOption", "OutputFormat", "SiloOption", "emit", "people", "run"]
 
 SCHEMA_VERSION = 1
 _ERROR_PAGE = "docs/errors/README.md"
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+"""What whoever runs the machine can mend, and we cannot; any other error of the system is a bug of ours."""
+_MEND_MACHINE = (
+    "Let the account that runs Siloscope read and write there, and look whether the disk has room (`silo doctor`)."
+)
 
 people = Console(stderr=True)
 """Where progress, summaries and errors for people go."""
@@ -67,11 +73,21 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            _end_with_bug(error, wants_json=wants_json)
+        problem = f"the system refuses it: {error.strerror}"
+        _report(NotReady.code, problem, str(error.filename or ""), _MEND_MACHINE, wants_json=wants_json)
+        raise SystemExit(NotReady.exit_status) from None
     except Exception as error:  # noqa: BLE001  (a bug of ours: show it whole, and say that it is one)
-        traceback.print_exc()
-        _report("internal", f"{type(error).__name__}: {error}", "", "This is a bug: report it.", wants_json=wants_json)
-        raise SystemExit(70) from None
+        _end_with_bug(error, wants_json=wants_json)
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _end_with_bug(error: Exception, *, wants_json: bool) -> NoReturn:
+    traceback.print_exception(error)
+    _report("internal", f"{type(error).__name__}: {error}", "", "This is a bug: report it.", wants_json=wants_json)
+    raise SystemExit(70) from None
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -1,5 +1,6 @@
 """The command line's edge: data on stdout, people on stderr, one envelope for programs, a status for every outcome."""
 
+import errno
 import json
 from typing import Annotated
 
@@ -29,6 +30,10 @@ def bad(kind: Annotated[str, typer.Argument()], output: FormatOption = OutputFor
         raise typer.Exit(3)
     if kind == "pipe":
         raise BrokenPipeError
+    if kind == "closed":
+        raise PermissionError(errno.EACCES, "Permission denied", "local/silo.yaml")
+    if kind == "lost":
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a bug")
     raise ZeroDivisionError("a bug")
 
 
@@ -85,3 +90,15 @@ def test_a_wrong_command_line_is_a_usage_error(capsys, arguments):
     status, out, err = ended(capsys, *arguments, "--format", "json")
     assert (status, err) == (2, "")
     assert json.loads(out)["error"]["code"] == "usage"
+
+
+def test_what_the_system_refuses_is_no_bug(capsys):
+    status, _, err = ended(capsys, "bad", "closed")
+    assert status == NotReady.exit_status
+    assert err.startswith("error: local/silo.yaml: the system refuses it: Permission denied\nLet the account")
+    assert "Traceback" not in err
+
+
+def test_a_file_that_we_did_not_expect_to_miss_is_a_bug(capsys):
+    status, _, err = ended(capsys, "bad", "lost")
+    assert (status, "Traceback" in err, "This is a bug" in err) == (70, True, True)

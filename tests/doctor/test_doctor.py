@@ -257,6 +257,19 @@ def test_sources_that_are_gone_or_empty_are_problems(make_silo, tmp_path):
     assert [checked.outcome for checked in holdings.sources(home)] == [Outcome.PROBLEM] * 2
 
 
+@pytest.mark.parametrize(("mode", "below"), [(0o000, ""), (0o444, ""), (0o111, ""), (0o000, "images")])
+def test_a_source_that_is_closed_to_us_is_a_problem_that_says_which_rights(mode, below, make_silo, as_nobody, shared_folder):
+    closed = shared_folder / "closed"
+    (closed / "images").mkdir(parents=True)
+    home = make_silo(sources=[{"path": str(closed / below)}])
+    closed.chmod(mode)
+    with as_nobody():
+        (checked,) = holdings.sources(home)
+    assert checked.outcome is Outcome.PROBLEM
+    assert checked.seen == f"{closed / below}: the folder cannot be read (Permission denied)"
+    assert "list and enter" in checked.remedy
+
+
 def test_archive_that_does_not_answer_is_a_problem_and_others_are_still_asked(make_silo):
     home = make_silo()
 

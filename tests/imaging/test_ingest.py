@@ -407,13 +407,17 @@ def test_killed_ingest_is_finished_by_the_next(make_silo, put, source, tmp_path,
     script = (
         "import sys, time, silo_app.imaging.ingest as i\n"
         "from pathlib import Path\nfrom silo_app.config import load\n"
-        "i._BATCH = 3\n"  # more transactions to be killed between
-        "i.ingest(load(Path(sys.argv[1])), workers=1, progress=lambda d, t: (print(d, flush=True), time.sleep(0.05)))\n"
+        "i._FIRST_BATCH = i._BATCH = 3\n"  # more transactions to be killed between
+        # it says that the moment has come, and waits there to be killed, however slow the machine is
+        "def wait(done, total):\n"
+        "    if done >= float(sys.argv[2]) * total:\n"
+        "        print(done, flush=True)\n"
+        "        time.sleep(600)\n"
+        "i.ingest(load(Path(sys.argv[1])), workers=1, progress=wait)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(home.kit)], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if int(line) >= moment * 25:
-            break
+    command = [sys.executable, "-c", script, str(home.kit), str(moment)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert moment * 25 <= int(process.stdout.readline()) < 25
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

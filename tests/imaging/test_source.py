@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from silo_app.errors import SourceEmpty
+from silo_app.errors import ImageUnsupported, SourceEmpty, SourceUnreachable
 from silo_app.imaging.sources import open_folder
 
 
@@ -46,3 +46,37 @@ def test_folder_of_empty_folders_is_empty(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     with pytest.raises(SourceEmpty):
         names(tmp_path)
+
+
+def test_folders_that_are_closed_to_us_are_named_and_the_others_read(as_nobody, shared_folder):
+    for name in ("open", "shut", "only-listed", "only-entered"):
+        (shared_folder / name / "deep").mkdir(parents=True)
+        (shared_folder / name / "1.dcm").write_bytes(b"x")
+        (shared_folder / name / "deep" / "2.zip").write_bytes(b"x")
+    (shared_folder / "link").symlink_to(shared_folder / "shut" / "deep")
+    (shared_folder / "link.zip").symlink_to(shared_folder / "shut" / "deep" / "2.zip")
+    for name, mode in (("shut", 0o000), ("only-listed", 0o444), ("only-entered", 0o111)):
+        (shared_folder / name).chmod(mode)
+    with as_nobody():
+        files = open_folder(shared_folder).files()
+    assert [file.name for file in files if file.whole] == ["open/1.dcm"]
+    unlisted = ["link", "link.zip", "only-entered", "only-listed", "open/deep/2.zip", "shut"]
+    assert [file.name for file in files if not file.whole] == unlisted
+
+
+def test_a_folder_that_is_closed_to_us_is_refused_as_one(as_nobody, shared_folder):
+    (shared_folder / "shut").mkdir(mode=0o000)
+    source = open_folder(shared_folder)
+    with as_nobody(), source.fetching(shared_folder) as fetch, pytest.raises(ImageUnsupported, match="listed or entered"):
+        fetch(source.files()[0])
+
+
+@pytest.mark.parametrize(("mode", "below"), [(0o000, ""), (0o444, ""), (0o111, ""), (0o000, "deep"), (0o444, "deep")])
+def test_a_source_that_is_closed_to_us_is_not_an_empty_one(mode, below, as_nobody, shared_folder):
+    path = shared_folder / "images" / below
+    (shared_folder / "images" / "deep").mkdir(parents=True)
+    (shared_folder / "images" / "deep" / "1.dcm").write_bytes(b"x")
+    (shared_folder / "images").chmod(mode)
+    with as_nobody(), pytest.raises(SourceUnreachable, match="cannot be read") as caught:
+        names(path)
+    assert "list and enter" in caught.value.remedy

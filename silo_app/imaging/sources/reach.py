@@ -7,6 +7,7 @@ from typing import TypeVar
 from silo_app.config import DicomWebSource, DimseSource, FolderSource, ListenSource, SiloHome, SourceSettings
 from silo_app.durable import private_folder
 from silo_app.errors import NotReady
+from silo_app.imaging.sources.folder import listed, open_folder
 
 __all__ = ["reach"]
 
@@ -18,7 +19,10 @@ _MOST_S = 10.0
 
 
 def reach(home: SiloHome, settings: SourceSettings) -> str:
-    """Return in words what was reached. Raises `NotReady`, `SourceUnreachable`, `ConfigInvalid`, `CertificateMissing`."""
+    """Return in words what was reached.
+
+    Raises `NotReady`, `SourceEmpty`, `SourceUnreachable`, `ConfigInvalid`, `CertificateMissing`.
+    """
     match settings:
         case FolderSource():
             return _folder(home, settings)
@@ -44,9 +48,8 @@ def _at_once(settings: S) -> S:
 
 def _folder(home: SiloHome, settings: FolderSource) -> str:
     path = home.resolve(settings.path)
-    if not path.is_dir():
-        raise NotReady("there is no such folder", where=str(path), remedy="Mount it, or correct `sources` in silo.yaml.")
-    if next(path.iterdir(), None) is None:
+    open_folder(path)
+    if not listed(path):
         raise NotReady("the folder is empty", where=str(path), remedy="Mount it, or let the archive export into it.")
     return f"{path} can be read"
 

@@ -19,7 +19,10 @@ _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 
 def is_zip(path: Path) -> bool:
     """Return whether a file is called .zip; what it holds is seen when it is listed."""
-    return path.suffix.lower() == ".zip" and path.is_file()
+    try:
+        return path.suffix.lower() == ".zip" and path.is_file()
+    except OSError:  # a link into a closed place
+        return False
 
 
 def zip_members(file: SourceFile) -> list[SourceFile]:
