@@ -116,7 +116,9 @@ def replay(lab, work, pattern):
 
 
 def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_run(four, tmp_path):
-    rounds_asked = 8  # the kill lands in the second round where nothing stalls; a busy machine may be a round or two ahead of us
+    rounds_asked = (
+        8  # the kill lands in the second round where nothing stalls; a busy machine may be a round or two ahead of us
+    )
     job = four.submit("train", {**SETTINGS, "rounds": rounds_asked})
     four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
     four.federation.stop(VICTIM, grace=0)
