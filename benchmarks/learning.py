@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> NDArray[np.float32]:
-    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), with the plan's averaging."""
+    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), averaging as planned."""
     shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
