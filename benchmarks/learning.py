@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
-from silo_app.encoder.averaging import Momentum
+from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
 from silo_app.encoder.model import Encoder, build, load_vector, to_vector
@@ -52,19 +52,19 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan, *, keep: float = 0.0) -> NDArray[np.float32]:
-    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), with momentum `keep`."""
+def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> NDArray[np.float32]:
+    """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), averaging as planned."""
     shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
     weights = to_vector(model)
-    momentum = Momentum.none(len(weights))
+    moments = Moments.none(plan.averaging, len(weights))
     for number in range(plan.rounds):
         update = np.zeros(len(weights), np.float64)
         for images, share in zip(silos, shares, strict=True):
             load_vector(model, weights)
             _round(model, images, plan, number)
             update += share * (to_vector(model) - weights)
-        momentum = momentum.after(update.astype(np.float32), keep)
-        weights = weights + momentum.velocity
+        step, moments = step_of(plan.averaging, moments, update.astype(np.float32))
+        weights = weights + step
     return weights
 
 

@@ -31,6 +31,7 @@ from silo_app.encoder.metrics import findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.retrieval import classes_of, neighbourhood
+from silo_app.encoder.settings import AveragingPlan
 from silo_app.encoder.spec import EncoderSpec
 
 QUICK_IMAGES = 250
@@ -65,13 +66,15 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
-    plain, recipe = _plan(arguments, seed, {}), _plan(arguments, seed, json.loads(arguments.recipe))
+    plain = _plan(arguments, seed, {})
+    averaging = AveragingPlan.model_validate_json(arguments.averaging)
+    recipe = _plan(arguments, seed, json.loads(arguments.recipe)).model_copy(update={"averaging": averaging})
     everything = pooled_images([one.images for one in hospitals])
     yield from _figures("raw pixels", hospitals, floors.raw_pixel_vectors(everything.pixels))
     yield from _encoded("random", build(spec, seed), hospitals)
     ways: Mapping[str, Callable[[Encoder], Vectors]] = {
         "fedavg": lambda model: federated(model, silos, plain),
-        "recipe": lambda model: federated(model, silos, recipe, keep=arguments.momentum),
+        "recipe": lambda model: federated(model, silos, recipe),
         "pooled": lambda model: alone(model, pooled_images(silos), plain),
     }
     for way, trained in ways.items():
@@ -136,7 +139,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
     parser.add_argument("--epochs", type=float, default=4.0, help="a round, in every way of training")
     parser.add_argument("--recipe", default="{}", help="the recipe's training settings, JSON, as in a job's plan")
-    parser.add_argument("--momentum", type=float, default=0.0, help="FedAvgM in the recipe")
+    parser.add_argument("--averaging", default="{}", help="the recipe's averaging, JSON, as in a job's plan")
     parser.add_argument(
         "--looks", choices=("kept", "centred", "whitened"), default="kept", help="what is held to the targets"
     )

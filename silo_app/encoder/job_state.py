@@ -1,6 +1,6 @@
 """What a silo keeps of a training job that may be resumed: one private file, whole or refused, gone when the job is over.
 
-    <silo home>/jobs/<job>/state     safetensors (weights, session), its metadata, then SHA-256 over all of it
+    <silo home>/jobs/<job>/state     safetensors (weights, moments, session), its metadata, then SHA-256 over all of it
 
 The session's state holds the job's key, so the file is 0600 in a 0700 folder, and is removed at the job's true end, by
 `silo job forget`, when a newer training finishes, and after `KEEP_DAYS`.
@@ -9,7 +9,7 @@ The session's state holds the job's key, so the file is 0600 in a 0700 folder, a
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from silo_app import durable
+from silo_app.encoder.averaging import Moments
 from silo_app.errors import CheckpointInvalid, NotReady
 
 __all__ = ["JobState", "forget", "forget_all", "kept", "newest_of"]
@@ -43,11 +44,18 @@ class JobState:
     plan: dict[str, Any]
     before: dict[str, Any]
     """How the last accepted weights did on the silo's held-out patients."""
+    moments: Moments = field(default_factory=Moments.none)
+    """What the plan's averaging remembers; the next step rests on it."""
 
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""
         about = {"job": self.job, "trained": self.trained, "plan": self.plan, "before": self.before}
-        tensors: dict[str, NDArray[Any]] = {"weights": self.weights, "session": np.frombuffer(self.session, dtype=np.uint8)}
+        tensors: dict[str, NDArray[Any]] = {
+            "weights": self.weights,
+            "first": self.moments.first,
+            "second": self.moments.second,
+            "session": np.frombuffer(self.session, dtype=np.uint8),
+        }
         content = save(tensors, metadata={"about": json.dumps(about)})
         folder = durable.private_folder(jobs / self.job)
         with durable.replacing(folder / _NAME) as file:
@@ -65,7 +73,8 @@ class JobState:
             length = int.from_bytes(content[:8], "little")
             about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["about"])
             tensors = load(content)
-            return cls(weights=tensors["weights"], session=tensors["session"].tobytes(), **about)
+            moments = Moments(tensors["first"], tensors["second"])
+            return cls(weights=tensors["weights"], session=tensors["session"].tobytes(), moments=moments, **about)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             raise _invalid(file) from None
 

@@ -23,6 +23,7 @@ from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder import job_state
 from silo_app.encoder.acceptance import why_rejected
+from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
@@ -66,6 +67,7 @@ class Participation:
         self._jobs = durable.private_folder(home.root / "jobs")
         self._journal = Journal(self._jobs / job)
         self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._moments = Moments.none()
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
@@ -183,7 +185,8 @@ class Participation:
         else:
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
             if opened.update is not None:
-                self._weights = self._weights + opened.update
+                step, self._moments = step_of(self._plan.averaging, self._moments, opened.update)
+                self._weights = self._weights + step
                 self._trained += 1
             self._journal.opened(self._trained, last.number, opened.silos, opened.numbers)
         self._keep()
@@ -204,6 +207,7 @@ class Participation:
             "threshold": self._joined().threshold if self._plan.encryption == "bfv" else None,
             "seed": self._plan.seed,
             "training": self._plan.training.model_dump(mode="json"),
+            "averaging": self._plan.averaging.model_dump(mode="json"),
         }
         final = str(self._write("final"))
         saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage)
@@ -231,8 +235,10 @@ class Participation:
         self._weights = read_vector(Path(opened["weights"]))
         self._initial = digest_of(self._weights)
         self._session = self._new_session(state.session if state else None)
+        self._moments = Moments.none(plan.averaging, len(self._weights))
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
+            self._moments = state.moments
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(
@@ -321,6 +327,7 @@ class Participation:
         JobState(
             job=self._job,
             weights=self._weights,
+            moments=self._moments,
             session=self._joined().export_state(),
             trained=self._trained,
             plan=_settings(self._plan),

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from silo_app.encoder.settings import PrivacyPlan, TrainSettings
+from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import ConfigInvalid
 
@@ -38,6 +38,8 @@ class TrainingPlan(BaseModel):
     field_bits: Literal[10, 12, 16, 25] = 16
     encoder: EncoderSpec = EncoderSpec()
     training: TrainSettings = TrainSettings()
+    averaging: AveragingPlan = AveragingPlan()
+    """What every silo does with the mean update once it is decrypted."""
     privacy: PrivacyPlan | None = None
     """Differential privacy for whole patients; none unless the job asks for it."""
 

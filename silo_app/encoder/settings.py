@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["PrivacyPlan", "TrainSettings"]
+__all__ = ["AveragingPlan", "PrivacyPlan", "TrainSettings"]
 
 
 class PrivacyPlan(BaseModel):
@@ -25,6 +25,41 @@ class PrivacyPlan(BaseModel):
         if (self.epsilon is None) == (self.noise is None):
             raise ValueError("give either epsilon or noise")
         return self
+
+
+class AveragingPlan(BaseModel):
+    """How every silo steps after it has decrypted the mean update; immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["mean", "momentum", "adam"] = "mean"
+    """FedAvg, FedAvgM (Hsu, Qi and Brown, 2019) or FedAdam (Reddi et al., ICLR 2021)."""
+    rate: float | None = Field(default=None, gt=0, le=10)
+    """The length of a step; null for 1 with momentum, 0.01 with adam."""
+    keep: float | None = Field(default=None, ge=0, lt=1)
+    """How much of earlier updates stays; null for 0.5 with momentum, 0.9 with adam."""
+    keep_squares: float = Field(default=0.99, ge=0, lt=1)
+    """With adam: how much of earlier updates' squares stays."""
+    floor: float = Field(default=1e-3, ge=1e-8, le=1)
+    """With adam: Reddi's tau. Weights that move less than this in a round are not lifted to full steps."""
+
+    @model_validator(mode="after")
+    def _nothing_unused(self) -> Self:
+        used = {"mean": {"method"}, "momentum": {"method", "rate", "keep"}}.get(self.method, set(type(self).model_fields))
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        if unused := sorted(changed - used):
+            raise ValueError(f'method "{self.method}" does not use {", ".join(unused)}')
+        return self
+
+    @property
+    def rate_used(self) -> float:
+        """The rate, given or the method's own."""
+        return self.rate if self.rate is not None else {"adam": 0.01}.get(self.method, 1.0)
+
+    @property
+    def keep_used(self) -> float:
+        """What is kept, given or the method's own."""
+        return self.keep if self.keep is not None else {"adam": 0.9, "momentum": 0.5}.get(self.method, 0.0)
 
 
 class TrainSettings(BaseModel):

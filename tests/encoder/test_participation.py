@@ -16,7 +16,7 @@ from silo_app.encoder import checkpoint, job_state
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.participation import Participation
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.encoder.settings import PrivacyPlan
+from silo_app.encoder.settings import AveragingPlan, PrivacyPlan
 from silo_app.errors import CheckpointInvalid, ConfigInvalid, NotReady, PrivacyRefused, RoundRefused, SumRejected
 from silo_app.privacy.accountant import epsilon_of
 from silo_app.privacy.ledger import PrivacyLedger
@@ -166,6 +166,48 @@ def test_a_resumed_job_ends_as_if_nothing_had_happened(begin, homes, opened):
     assert set(unharmed.finish().values()) == ended
     card = checkpoint.read_card(homes["alpha"].models, ended.pop())
     assert card["round"] == 2
+
+
+@pytest.mark.parametrize("method", ["momentum", "adam"])
+def test_memory_of_earlier_rounds_is_the_same_in_a_late_silo_and_in_a_resumed_job(begin, homes, method):
+    """Gamma is away for the first round; the server is killed in the second; the third rests on both rounds' memory."""
+    plan = TrainingPlan.checked(PLAN.model_dump(mode="json") | {"rounds": 3, "averaging": {"method": method}})
+    killed = begin(plan=plan)
+    killed.round(participants=["alpha", "beta"])
+    killed.catch_up("gamma")
+    killed.round()
+    resumed = begin("job-2", resume="job-1", plan=plan)
+    resumed.round()
+    (ended,) = set(resumed.finish().values())
+    unharmed = begin("job-3", plan=plan)
+    unharmed.round(participants=["alpha", "beta"])
+    unharmed.catch_up("gamma")
+    unharmed.round()
+    unharmed.round()
+    assert set(unharmed.finish().values()) == {ended}
+    card = checkpoint.read_card(homes["alpha"].models, ended)
+    assert card["averaging"]["method"] == method
+
+
+def test_memory_of_earlier_rounds_changes_what_is_learned(begin):
+    plan = PLAN.model_copy(update={"averaging": AveragingPlan(method="momentum", keep=0.9)})
+    ends = []
+    for name, chosen in (("job-1", PLAN), ("job-2", plan)):
+        job = begin(name, plan=chosen)
+        job.round()
+        job.round()
+        ends.append(job.finish()["alpha"])
+    assert ends[0] != ends[1]
+
+
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(begin):
+    ends = []
+    for name, seed in (("job-1", 1), ("job-2", 1), ("job-3", 2)):
+        job = begin(name, plan=PLAN.model_copy(update={"seed": seed}))
+        job.round()
+        job.round()
+        ends.append(job.finish()["alpha"])
+    assert ends[0] == ends[1] != ends[2]
 
 
 def test_a_silo_that_missed_the_last_round_before_the_kill_catches_up_under_the_old_key(begin):
