@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.encoder import checkpoint
+from silo_app.encoder.looks import FindingsHead
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared, standardised
@@ -31,14 +32,21 @@ class LoadedEncoder:
     version: EncoderVersion
 
     def radiographs(self, radiographs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return unit embeddings, float32 (N, D), of radiographs, each float32 (H, W) in [0, 1]."""
+        """Return unit embeddings, float32 (N, D), of radiographs, each float32 (H, W) in [0, 1]; with the silo's look."""
         pixels = np.stack([squared(radiograph, self.spec.input_size) for radiograph in radiographs])
         return embed(self.model, pixels)[0]
 
     def file(self, path: Path) -> Embedding:
-        """Return the unit embedding, float32 (D,), of a DICOM file. Raises `ImageUnsupported`."""
+        """Return the unit embedding, float32 (D,), of a DICOM file, with the silo's look. Raises `ImageUnsupported`."""
         embedding: Embedding = self.radiographs([as_cached(read_radiograph(path))])[0]
         return embedding
+
+    @property
+    def head(self) -> FindingsHead | None:
+        """What an index needs to take the silo's look out of these embeddings; None if looks are kept."""
+        if self.spec.looks == "kept":
+            return None
+        return FindingsHead(self.spec, self.model.findings.weight.detach().cpu().numpy())
 
 
 def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:

@@ -13,7 +13,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "Look", "look_of"]
+from silo_app.cases import Split, View
+from silo_app.encoder.labels import labels_of
+from silo_app.encoder.spec import EncoderSpec
+
+__all__ = ["FEWEST", "FindingsHead", "Look", "look_of"]
 
 FEWEST = 20
 """A silo with fewer training views has no look that could be told from chance, nor a finding with fewer on either side."""
@@ -52,6 +56,20 @@ class Look:
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
 
 
+@dataclass(frozen=True)
+class FindingsHead:
+    """What tells a finding from a look: the directions, float32 (F, D), by which an encoder reads its findings."""
+
+    spec: EncoderSpec
+    rows: NDArray[np.float32]
+
+    def look(self, views: Sequence[View], vectors: NDArray[np.float32]) -> Look:
+        """Return the look of a silo with these views and their unit vectors (N, D); held-out patients have no say."""
+        targets, known = labels_of(views, self.spec)
+        train = np.array([view.split is Split.TRAIN for view in views], np.bool_)
+        return look_of(vectors[train], targets[train], known[train], self.rows)
+
+
 def look_of(
     vectors: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_], head: NDArray[np.float32]
 ) -> Look:
@@ -68,7 +86,7 @@ def look_of(
     weight = _weights(targets[:, usable], known[:, usable])
     axes = _span(head[usable] if usable else head)  # (K, D)
     rest = np.eye(side) - axes.T @ axes
-    mean = weight @ vectors.astype(np.float64) @ rest
+    mean: NDArray[np.float64] = weight @ vectors.astype(np.float64) @ rest
     apart = vectors.astype(np.float64) - mean
     second = (apart * weight[:, None]).T @ apart  # (D, D)
     found = max(float(np.trace(axes @ second @ axes.T)), _TINY)

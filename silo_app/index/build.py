@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, EncoderVersion, View
+from silo_app.cases import CaseId, EncoderVersion, Split, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
+from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
-from silo_app.index.generations import building, open_current, publish
+from silo_app.index.generations import Generation, building, open_current, publish
 from silo_app.index.likeness import estimate
+from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
 from silo_app.index.storage import Storage
 
@@ -39,8 +41,18 @@ class BuildReport:
     """Wall clock."""
 
 
-def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, progress: Progress | None = None) -> BuildReport:
+def build_generation(
+    home: SiloHome,
+    version: EncoderVersion,
+    embed: Embed,
+    progress: Progress | None = None,
+    *,
+    head: FindingsHead | None = None,
+) -> BuildReport:
     """Index every view of the catalogue with the encoder `version`, whose embeddings `embed` makes.
+
+    With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
+    encoder, and again when these have become twice as many; then every view is embedded anew.
 
     Raises `NotReady` if there is nothing to index or another build runs, `EncoderMismatch` if `embed` gives what no
     index can hold.
@@ -53,9 +65,14 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             raise NotReady(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
-        known = _known_vectors(home, version)
+        old = _old(home, version)
+        look = _look_of_old(home, old, views) if old and head else None
+        known = _vectors_of(old) if old and (look or not head) else {}
         missing = [view.digest for view in views if view.digest not in known]
         fresh = _embedded(missing, embed, progress)
+        if head:
+            look = look or _learned(head, views, fresh)
+            fresh = {digest: look.look.removed(vector[None])[0] for digest, vector in fresh.items()}
         vectors, cases = _stacked(views, known, fresh), [view.case for view in views]
         info = publish(
             home.index,
@@ -65,6 +82,7 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             encoder_version=version,
             storage=Storage.of(home),
             likeness=estimate(vectors, cases, [view.patient for view in views]),
+            look=look,
         )
     return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
 
@@ -86,19 +104,37 @@ def move_generation(home: SiloHome) -> GenerationInfo:
             encoder_version=EncoderVersion(old.info.encoder_version),
             storage=storage,
             likeness=old.info.likeness,
+            look=read_look(home.index / old.info.generation, old.info),
         )
 
 
-def _known_vectors(home: SiloHome, version: EncoderVersion) -> dict[str, NDArray[np.float32]]:
-    """Return the embeddings that this encoder has made before, by digest; half precision loses nothing twice."""
+def _old(home: SiloHome, version: EncoderVersion) -> Generation | None:
+    """Return the generation in use if this encoder made it."""
     try:
         old = open_current(home.index, Storage.of(home))
     except (NotReady, IndexDamaged):
-        return {}
-    if old.info.encoder_version != version:
-        return {}
+        return None
+    return old if old.info.encoder_version == version else None
+
+
+def _vectors_of(old: Generation) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors that are indexed, by digest; half precision loses nothing twice."""
     vectors = old.gallery.vectors(np.arange(old.info.views))
     return {digest.tobytes().hex(): vector for digest, vector in zip(old.digests, vectors, strict=True)}
+
+
+def _look_of_old(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:
+    kept = read_look(home.index / old.info.generation, old.info)
+    return kept if kept and kept.still_fits(_train_views(views)) else None
+
+
+def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:
+    look = head.look(views, np.stack([vectors[view.digest] for view in views]))
+    return KeptLook(Look.of_array(look.array()), _train_views(views))  # as it will be read again
+
+
+def _train_views(views: Sequence[View]) -> int:
+    return sum(view.split is Split.TRAIN for view in views)
 
 
 def _embedded(digests: list[str], embed: Embed, progress: Progress | None) -> dict[str, NDArray[np.float32]]:

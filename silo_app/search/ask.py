@@ -156,6 +156,10 @@ def search_file(
 
     encoder = load_encoder(home.models)
     asker, vector = Asker.of(home), encoder.file(path)
+    if encoder.spec.looks == "removed":
+        from silo_app.index.generations import look_in_use
+
+        vector = look_in_use(home.index, encoder.version).removed(vector[None])[0]
     excluded = frozenset(cases_of_same_patient(home, path) if without_patient else ())
     if private:
         from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession

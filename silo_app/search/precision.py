@@ -18,6 +18,7 @@ from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed, load_encoder
 from silo_app.encoder.retrieval import balanced_precision, classes_of
 from silo_app.errors import NotReady
+from silo_app.index.generations import look_in_use
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.messages import ResultHit, SearchResult
 
@@ -88,6 +89,8 @@ def _ask(
         return []
     encoder = load_encoder(home.models, version)
     vectors, _ = embed(encoder.model, images.pixels)
+    if encoder.spec.looks == "removed":
+        vectors = look_in_use(home.index, encoder.version).removed(vectors)
     names, classes = classes_of([str(f) for f in encoder.spec.findings], images.targets, images.known)
     asker = Asker.of(home)
     outcomes = []
