@@ -86,7 +86,7 @@ def look_of(
     weight = _weights(targets[:, usable], known[:, usable])
     axes = _span(head[usable] if usable else head)  # (K, D)
     rest = np.eye(side) - axes.T @ axes
-    mean: NDArray[np.float64] = weight @ vectors.astype(np.float64) @ rest
+    mean = weight @ vectors.astype(np.float64) @ rest
     apart = vectors.astype(np.float64) - mean
     second = (apart * weight[:, None]).T @ apart  # (D, D)
     found = max(float(np.trace(axes @ second @ axes.T)), _TINY)
@@ -107,7 +107,7 @@ def _weights(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[
     for column in range(targets.shape[1]):
         for rows in (known[:, column] & (targets[:, column] > 0.5), known[:, column] & (targets[:, column] <= 0.5)):
             weight[rows] += 1 / rows.sum()
-    return weight / weight.sum()
+    return np.asarray(weight / weight.sum(), np.float64)
 
 
 def _span(rows: NDArray[np.float32] | Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
