@@ -1,6 +1,6 @@
 """The encoder: a MONAI backbone with GroupNorm, global average pooling, a linear embedding, and a findings head on it.
 
-Backbones are DenseNets (Huang et al., CVPR 2017) and the encoder half of MedNeXt, MONAI's ConvNeXt (Roy et al., MICCAI 2023).
+Backbones: DenseNets (Huang et al., CVPR 2017) and the encoder half of MedNeXt, MONAI's ConvNeXt (Roy et al., MICCAI 2023).
 
 GroupNorm has no running statistics: nothing of a hospital's look hides in buffers, federated averaging is exact, and
 Opacus can take per-patient gradients (Wu and He, "Group Normalization", ECCV 2018). Pooling and projection are linear, so
