@@ -112,7 +112,7 @@ def search(
 
 def _print(result: "SearchResult") -> None:
     screen = Console()
-    table = Table("", "similarity", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    table = Table("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(*_row(rank, hit))
     if result.hits:
@@ -130,6 +130,7 @@ def _row(rank: int, hit: "ResultHit") -> tuple[str, ...]:
     return (
         str(rank),
         f"{hit.score:.4f}",
+        "-" if hit.beyond is None else f"{hit.beyond:.1f} %",
         hit.silo,
         hit.case[:_SHORT],
         ", ".join(present) or "-",

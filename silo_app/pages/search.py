@@ -30,7 +30,7 @@ def search_page(data: Mapping[str, Any], *, private: bool) -> str:
         "silent": silent,
         "answered": len(silos) - len(silent),
         "asked": len(silos),
-        "hits": [{**hit, "findings": _findings(hit["card"])} for hit in data["hits"]],
+        "hits": [{**hit, "findings": _findings(hit["card"]), "beyond": _beyond(hit)} for hit in data["hits"]],
         "findings": _neighbours(data["hits"]),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -49,6 +49,11 @@ def _said(silo: Mapping[str, Any]) -> str:
 
 def _withheld(patients: int) -> str:
     return f"withheld: cases of about {patients} patient{'' if patients == 1 else 's'} (a number with noise)"
+
+
+def _beyond(hit: Mapping[str, Any]) -> str:
+    beyond = hit.get("beyond")
+    return "-" if beyond is None else f"{beyond:.1f} %"
 
 
 def _findings(card: Mapping[str, Any]) -> str:

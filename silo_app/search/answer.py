@@ -11,6 +11,7 @@ from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
 from silo_app.index.likeness import Sense, sense_of
 from silo_app.policy.filters import Filters
+from silo_app.policy.levels import levels_of
 from silo_app.policy.noise import noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import (
@@ -107,6 +108,7 @@ def answer(
         indexed=gallery.index.cases,
         hits=tuple(ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in released.hits),
         withheld=0 if shown else told(settings, released, ranked, guarded.secret),
+        levels=levels_of(sense.likeness, views=gallery.index.views, least=settings.min_gallery),
     )
 
 

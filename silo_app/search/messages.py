@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from silo_app.cases import CaseId, Embedding, EncoderVersion
 from silo_app.policy.filters import Filters
+from silo_app.policy.levels import Levels
 from silo_app.policy.refusal import PUBLIC, RefusalCode
 from silo_app.policy.release import Card
 
@@ -145,6 +146,8 @@ class SiloAnswer(Message):
     hits: Annotated[tuple[ReleasedHit, ...], Field(max_length=MAX_HITS)]
     withheld: Count = 0
     """Patients whose cases were kept back because they may be the query's own; with noise, unless the policy says so."""
+    levels: Levels = ()
+    """How alike random pairs of the silo's different patients are, so that people can read a similarity."""
     took_us: Count = 0
 
 
@@ -210,6 +213,8 @@ class ResultHit(BaseModel):
     case: Case
     score: Score
     card: Card
+    beyond: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    """More alike than so many percent of random pairs of different patients of that silo; None where it does not say."""
 
     @property
     def case_id(self) -> CaseId:

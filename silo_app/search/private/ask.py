@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.envelope import open_reply, seal
@@ -51,6 +52,7 @@ class _Part:
     query_id: str = ""
     slots: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
+    levels: tuple[Level, ...] = ()
 
 
 class PrivateSession:
@@ -140,7 +142,7 @@ class PrivateSession:
             generation=answer.generation,
             encoder_version=answer.encoder_version,
         )
-        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()))
+        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()), answer.levels)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
@@ -166,7 +168,7 @@ class PrivateSession:
             answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, CardsAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return _refused(silo, answer, took_ms), ()
-            hits = tuple(_hits(silo, request, answer, scores))
+            hits = tuple(_hits(part, request, answer, scores))
         except ProtocolError as error:
             return invalid(silo, error, took_ms), ()
         told = {"took_ms": took_ms, "released": len(hits), "withheld": answer.withheld}
@@ -195,13 +197,22 @@ def _chosen(parts: Iterable[_Part], k: int) -> float:
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
 
 
-def _hits(silo: str, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
+def _hits(part: _Part, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
     """Return a silo's cards with our own scores. Raises `MessageInvalid` for cards of what was not asked for."""
-    asked = set(request.slots)
+    silo, asked = part.report.silo, set(request.slots)
     fits = (answer.silo, answer.query_id) == (silo, request.query_id) and all(hit.slot in asked for hit in answer.hits)
     if not fits or len({hit.case for hit in answer.hits}) != len(answer.hits):
         raise MessageInvalid("it shows other cases than were asked for", where=silo, remedy="Nothing of it was used.")
-    return [ResultHit(silo=silo, case=hit.case, score=round(scores[hit.slot], 6), card=hit.card) for hit in answer.hits]
+    return [
+        ResultHit(
+            silo=silo,
+            case=hit.case,
+            score=round(scores[hit.slot], 6),
+            card=hit.card,
+            beyond=share_beyond(part.levels, scores[hit.slot]),
+        )
+        for hit in answer.hits
+    ]
 
 
 def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
