@@ -7,7 +7,7 @@ from typing import Any
 
 from silo_app.pages.render import render
 
-__all__ = ["search_page"]
+__all__ = ["search_page", "unanswered"]
 
 _WORDS = {
     "late": "did not answer in time",
@@ -44,6 +44,11 @@ def _said(silo: Mapping[str, Any]) -> str:
     if silo["state"] == "answered":
         said = f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
         return f"{said}; {_withheld(silo['withheld'])}" if silo.get("withheld") else said
+    return unanswered(silo)
+
+
+def unanswered(silo: Mapping[str, Any]) -> str:
+    """Return in words why a silo did not answer."""
     return str(silo["public"] or f"This silo {_WORDS.get(silo['state'], silo['state'])}.")
 
 

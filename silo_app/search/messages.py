@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from silo_app.cases import CaseId, Embedding, EncoderVersion
 from silo_app.policy.filters import Filters
@@ -38,7 +38,9 @@ __all__ = [
     "SiloReport",
     "SiloState",
     "Silos",
+    "UnitVector",
     "Who",
+    "embedding_of",
     "new_query_id",
     "unit_embedding",
 ]
@@ -57,6 +59,19 @@ Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
 Public = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+def _is_unit(vector: bytes) -> bytes:
+    if len(vector) % 4:
+        raise ValueError("not a whole number of float32")
+    norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
+    if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
+        raise ValueError("not a unit vector")
+    return vector
+
+
+UnitVector = Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION), AfterValidator(_is_unit)]
+"""An embedding: float32 little endian (D,), a unit vector."""
 
 
 class Message(BaseModel):
@@ -95,26 +110,20 @@ class SearchRequest(Question):
 
     kind: Literal["request"] = "request"
     encoder_version: Version
-    vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
-    """The embedding: float32 little endian (D,), a unit vector."""
+    vector: UnitVector
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     filters: Filters = Filters()
     """What cases are looked for among; nothing is all of them."""
 
-    @field_validator("vector")
-    @classmethod
-    def _is_unit(cls, vector: bytes) -> bytes:
-        if len(vector) % 4:
-            raise ValueError("not a whole number of float32")
-        norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
-        if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
-            raise ValueError("not a unit vector")
-        return vector
-
     @property
     def embedding(self) -> Embedding:
         """The vector as float32 (D,)."""
-        return np.frombuffer(self.vector, "<f4").astype(np.float32)
+        return embedding_of(self.vector)
+
+
+def embedding_of(vector: bytes) -> Embedding:
+    """Return the bytes of a unit vector as float32 (D,)."""
+    return np.frombuffer(vector, "<f4").astype(np.float32)
 
 
 def unit_embedding(vector: Embedding) -> bytes:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from silo_app.settings.base import Settings
+from silo_app.settings.count import CountSettings
 from silo_app.settings.search import PrivateSettings
 
 __all__ = ["ReleaseSettings"]
@@ -48,5 +49,7 @@ class ReleaseSettings(Settings):
     """How soon the audit record of an answer outlives a power cut; 0 is before the answer leaves, a few ms later each."""
     encoder: Literal["silos", "researchers"] = "silos"
     """Who may be given an exported encoder: silos only, or researchers too."""
+    count: CountSettings = CountSettings()
+    """Counts of similar cases; see below."""
     private: PrivateSettings = PrivateSettings()
     """Queries that this silo cannot read; see below."""

@@ -22,7 +22,6 @@ from silo_app.search.messages import (
     MAX_HITS,
     Question,
     Refusal,
-    Relay,
     Relayed,
     ResultHit,
     SearchResult,
@@ -34,8 +33,8 @@ from silo_app.search.messages import (
 )
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
-from silo_app.search.replies import STATE_OF_CODE
-from silo_app.search.verified import BROKERS_WORD, invalid
+from silo_app.search.relayed import refused, relay
+from silo_app.search.verified import invalid
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
 
@@ -123,7 +122,7 @@ class PrivateSession:
         try:
             answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, PrivateAnswer, Refusal)
             if isinstance(answer, Refusal):
-                return _Part(_refused(silo, answer, relayed.took_ms))
+                return _Part(refused(silo, answer, relayed.took_ms))
             return self._opened(silo, request, answer, k, relayed.took_ms)
         except ProtocolError as error:
             return _Part(invalid(silo, error, relayed.took_ms))
@@ -167,7 +166,7 @@ class PrivateSession:
         try:
             answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, CardsAnswer, Refusal)
             if isinstance(answer, Refusal):
-                return _refused(silo, answer, took_ms), ()
+                return refused(silo, answer, took_ms), ()
             hits = tuple(_hits(part, request, answer, scores))
         except ProtocolError as error:
             return invalid(silo, error, took_ms), ()
@@ -177,12 +176,7 @@ class PrivateSession:
     def _relay(self, silo: str, request: Question) -> tuple[bytes, Relayed]:
         """Return the signed question, and what came back."""
         frame = seal(self._asker.identity, request)
-        relayed = self._asker.exchange(
-            Relay(silo=silo, budget_ms=request.budget_ms, frame=frame), Relayed, request.budget_ms
-        )
-        if relayed.silo != silo or relayed.state not in {SiloState.ANSWERED, *BROKERS_WORD}:
-            return frame, Relayed(silo=silo, state=SiloState.ERROR)
-        return frame, relayed
+        return frame, relay(self._asker, silo, frame, request.budget_ms)
 
 
 def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -213,14 +207,3 @@ def _hits(part: _Part, request: CardsRequest, answer: CardsAnswer, scores: dict[
         )
         for hit in answer.hits
     ]
-
-
-def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
-    return SiloReport(
-        silo=silo,
-        state=STATE_OF_CODE.get(refusal.code, SiloState.DENIED),
-        code=refusal.code.value,
-        public=refusal.public,
-        took_ms=took_ms,
-        encoder_version=refusal.encoder_version,
-    )
