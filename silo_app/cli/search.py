@@ -92,12 +92,18 @@ def search(
         private=private,
         filters=filters,
     )
-    data = result.model_dump(mode="json", exclude={"kind", "version", "signed"})
+    data = result.model_dump(
+        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+    )
     if html is not None:
         from silo_app.pages.render import write_page
         from silo_app.pages.search import search_page
 
-        people.print(f"wrote {write_page(html, search_page(data, private=private))}", highlight=False, markup=False)
+        people.print(
+            f"wrote {write_page(html, search_page(data, private=private, pictures=[hit.thumbnail for hit in result.hits]))}",
+            highlight=False,
+            markup=False,
+        )
     emit(data, output, lambda _: _print(result))
     if not result.answered:
         raise typer.Exit(_NOBODY_ANSWERED)

@@ -1,7 +1,8 @@
 """The page of one search: who answered, what the neighbours have, and the cases."""
 
+import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +22,8 @@ _WORDS = {
 }
 
 
-def search_page(data: Mapping[str, Any], *, private: bool) -> str:
-    """Return the page of what `silo search` prints as JSON."""
+def search_page(data: Mapping[str, Any], *, private: bool, pictures: Sequence[bytes] = ()) -> str:
+    """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any."""
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
     facts = {
@@ -30,7 +31,11 @@ def search_page(data: Mapping[str, Any], *, private: bool) -> str:
         "silent": silent,
         "answered": len(silos) - len(silent),
         "asked": len(silos),
-        "hits": [{**hit, "findings": _findings(hit["card"]), "beyond": _beyond(hit)} for hit in data["hits"]],
+        "pictured": any(pictures),
+        "hits": [
+            {**hit, "findings": _findings(hit["card"]), "beyond": _beyond(hit), "picture": _inline(picture)}
+            for hit, picture in zip(data["hits"], pictures or [b""] * len(data["hits"]), strict=True)
+        ],
         "findings": _neighbours(data["hits"]),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -54,6 +59,11 @@ def unanswered(silo: Mapping[str, Any]) -> str:
 
 def _withheld(patients: int) -> str:
     return f"withheld: cases of about {patients} patient{'' if patients == 1 else 's'} (a number with noise)"
+
+
+def _inline(picture: bytes) -> str:
+    """Return a JPEG as an address that holds it, so that the page needs no other file; "" for none."""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
 
 
 def _beyond(hit: Mapping[str, Any]) -> str:

@@ -32,4 +32,4 @@ def merge(answers: Iterable[SiloAnswer], k: int) -> tuple[ResultHit, ...]:
 
 def _result(silo: str, hit: ReleasedHit, levels: tuple[Level, ...]) -> ResultHit:
     beyond = share_beyond(levels, hit.score)
-    return ResultHit(silo=silo, case=hit.case, score=hit.score, card=hit.card, beyond=beyond)
+    return ResultHit(silo=silo, case=hit.case, score=hit.score, card=hit.card, beyond=beyond, thumbnail=hit.thumbnail)

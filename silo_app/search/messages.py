@@ -23,6 +23,7 @@ from silo_app.policy.release import Card
 
 __all__ = [
     "MAX_HITS",
+    "MAX_THUMBNAIL",
     "ErrorMessage",
     "Message",
     "Question",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 MAX_HITS = 1000
+MAX_THUMBNAIL = 8 * 1024
+"""Bytes of one picture."""
 MAX_SILOS = 1000
 MAX_DIMENSION = 4096
 _UNIT_TOLERANCE = 1e-3
@@ -58,6 +61,7 @@ Case = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
 Public = Annotated[str, Field(max_length=200)]
+Thumbnail = Annotated[bytes, Field(max_length=MAX_THUMBNAIL)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
@@ -140,6 +144,8 @@ class ReleasedHit(BaseModel):
     case: Case
     score: Score
     card: Card
+    thumbnail: Thumbnail = b""
+    """A small gray JPEG (`search.thumbnails`), or nothing."""
 
 
 class SiloAnswer(Message):
@@ -224,6 +230,8 @@ class ResultHit(BaseModel):
     card: Card
     beyond: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     """More alike than so many percent of random pairs of different patients of that silo; None where it does not say."""
+    thumbnail: Thumbnail = b""
+    """As in `ReleasedHit`: to be looked at, not to be printed or written into a log."""
 
     @property
     def case_id(self) -> CaseId:

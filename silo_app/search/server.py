@@ -30,6 +30,7 @@ from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
+from silo_app.search.thumbnails import illustrated
 from silo_app.search.together import Together, fitting, search_together
 from silo_app.search.watch import CANARY, Watch
 
@@ -58,6 +59,7 @@ class IndexProcess:
         self._identity = Identity.load(home.kit)
         self._trust = trust or self._identity.trust
         self._clock = clock
+        self._cache = home.cache
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
@@ -121,13 +123,13 @@ class IndexProcess:
     def _alone(self, case: "_Case", *, start: float) -> None:
         """Answer what is not searched for together with others."""
         if isinstance(case.request, CountRequest):
-            case.reply = self._counted(case, case.request, start)
+            case.reply = self._how_many(case, case.request, start)
         elif isinstance(case.request, PrivateRequest):
             case.reply = self._private.scores(case.request, self._gallery.get(), self._clock())
         elif isinstance(case.request, CardsRequest):
             case.reply = self._private.cards(case.request, self._clock(), self._look(case))
 
-    def _counted(self, case: "_Case", request: CountRequest, start: float) -> Reply:
+    def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
         """Count when there is a free processor; busy if there is none within its budget."""
         if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
             return self._refuse(request, RefusalCode.BUSY)
@@ -180,15 +182,19 @@ class IndexProcess:
         if isinstance(case.request, SearchRequest):
             gallery = case.found.gallery if case.found else self._gallery.get()
             generation = gallery.generation if gallery else ""
-            case.reply = answer(
+            view_of = case.found.view_of if case.found else self._catalogue.as_it_is()
+            reply = answer(
                 case.request,
                 gallery,
                 silo=self._silo,
-                view_of=case.found.view_of if case.found else self._catalogue.as_it_is(),
+                view_of=view_of,
                 settings=self._settings,
                 guarded=Guarded(self._look(case), self._watch.secret),
                 rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
             )
+            if isinstance(reply, SiloAnswer):
+                reply = illustrated(reply, self._settings, view_of, self._cache)
+            case.reply = reply
 
     def _look(self, case: "_Case") -> Look:
         """Return the look at what was found for a case: whose it is, and whether it was planted."""
@@ -277,23 +283,7 @@ def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:
 
 def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
     """Return what the audit log says of a request and its reply."""
-    asked: dict[str, Value] = {"took_us": took_us}
-    if request is not None:
-        asked |= {
-            "query": request.query_id,
-            "mode": _mode(request),
-            "asker": request.asker,
-            "user": request.user,
-            "purpose": request.purpose,
-        }
-    if isinstance(request, SearchRequest):
-        asked["k"] = request.k
-    if isinstance(request, CountRequest):
-        asked |= {"alike": request.alike, "similarity": request.similarity}
-    if isinstance(request, SearchRequest | CountRequest) and request.filters:
-        asked["filters"] = sorted(request.filters.fields)
-    if isinstance(request, SearchRequest | PrivateRequest | CountRequest):
-        asked["encoder"] = request.encoder_version
+    asked = _asked(request) | {"took_us": took_us}
     if isinstance(reply, Refusal):
         return "refusal", {**asked, "code": reply.code.value}
     if isinstance(reply, PrivateAnswer):
@@ -303,7 +293,31 @@ def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
     released: list[str] = [hit.case for hit in reply.hits]
     if isinstance(reply, CardsAnswer):
         return "answer", {**asked, "released": released}
+    if pictures := sum(bool(hit.thumbnail) for hit in reply.hits):
+        asked["pictures"] = pictures
     return "answer", {**asked, "generation": reply.generation, "released": released}
+
+
+def _asked(request: Request | None) -> dict[str, Value]:
+    """Return what the audit log says of a request, as far as it could be read."""
+    if request is None:
+        return {}
+    asked: dict[str, Value] = {
+        "query": request.query_id,
+        "mode": _mode(request),
+        "asker": request.asker,
+        "user": request.user,
+        "purpose": request.purpose,
+    }
+    if isinstance(request, SearchRequest):
+        asked["k"] = request.k
+    if isinstance(request, CountRequest):
+        asked |= {"alike": request.alike, "similarity": request.similarity}
+    if isinstance(request, SearchRequest | CountRequest) and request.filters:
+        asked["filters"] = sorted(request.filters.fields)
+    if isinstance(request, SearchRequest | PrivateRequest | CountRequest):
+        asked["encoder"] = request.encoder_version
+    return asked
 
 
 def _mode(request: Request) -> str:
