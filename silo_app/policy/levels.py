@@ -4,6 +4,7 @@ A silo tells with its answers how alike random pairs of its own gallery are, as 
 most so much alike. A level is told only where many pairs lie on either side of it, so that none says anything of one pair.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -36,6 +37,7 @@ Levels = Annotated[tuple[Level, ...], Field(max_length=32), AfterValidator(_asce
 """Ascending; empty where a silo tells none."""
 
 
+@functools.lru_cache(maxsize=16)
 def levels_of(likeness: Likeness, *, views: int, least: int) -> tuple[Level, ...]:
     """Return the levels of a gallery of `views` that have at least `least` random pairs below and above.
 
