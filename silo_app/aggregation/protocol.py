@@ -27,7 +27,7 @@ from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.place import Members, Place
 from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, resumed
 from silo_app.aggregation.receiving import read_encrypted, read_plain, require_ours
-from silo_app.aggregation.sending import Envelope, message, require_finite
+from silo_app.aggregation.sending import Envelope, message, part_of, require_finite
 from silo_app.aggregation.settings import AggregationSettings, threshold
 from silo_app.aggregation.terms import Terms
 from silo_app.aggregation.unmasking import remaining
@@ -199,16 +199,13 @@ class SiloSession:
 
         `update` is local minus global weights, float32 (P,); `numbers` are summed beside it, exactly (`tallies`), under
         names that must be the same at all silos. A silo that trained only the share `done` of its round, in (0, 1], weighs
-        as if it had that share of its images; nobody learns of it but through the sum. Raises `KeyRefused`, `RoundRefused`
-        or `UpdateRefused`.
+        as if it had that share of its images. Raises `KeyRefused`, `RoundRefused` or `UpdateRefused`.
         """
-        if not 0 < done <= 1:
-            raise UpdateRefused(f"a share of {done} of a round", where=self.silo, remedy="It is above 0, and 1 at most.")
         if self.rejected:
             problem = f"this silo's acceptance test refused the last sum: {self.rejected}"
             raise self._terms.round_refused(round_number, problem, "It waits for a sum that passes.")
         require_finite(self._terms, round_number, update)
-        return self._send(round_number, "update", numbers, update, max(1, round(self.samples * done)))
+        return self._send(round_number, "update", numbers, update, part_of(self.samples, done))
 
     def encrypt_statistics(self, round_number: int, numbers: Mapping[str, float] | None = None) -> NDArray[np.uint8]:
         """Return this silo's message for a round of numbers alone from which weights come, uint8 (n,).

@@ -18,7 +18,7 @@ from silo_app.aggregation.terms import PLAIN_MODULUS, SAMPLES, Terms
 from silo_app.aggregation.wire import body_digest, join
 from silo_app.errors import UpdateRefused
 
-__all__ = ["Envelope", "message", "require_finite", "weight_of"]
+__all__ = ["Envelope", "message", "part_of", "require_finite", "weight_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,13 @@ def weight_of(terms: Terms, progress: Progress, participants: tuple[str, ...], s
             progress.next_round, "the statistics do not count this silo's images", "It waits for the next statistics."
         )
     return samples / progress.total
+
+
+def part_of(samples: int, done: float) -> int:
+    """Return how many of `samples` images count for a silo that trained the share `done`, in (0, 1]; at least one."""
+    if not 0 < done <= 1:
+        raise UpdateRefused(f"a share of {done} of a round", where="done", remedy="It is above 0, and 1 at most.")
+    return max(1, round(samples * done))
 
 
 def require_finite(terms: Terms, round_number: int, update: NDArray[np.float32]) -> None:

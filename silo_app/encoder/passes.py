@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 __all__ = ["Passes", "Precision"]
 
+_FIRST_SCALE = 4096.0
+"""Every round begins anew: a scale that overflows costs a step each time until it has fallen."""
+
 Precision = str
 """As in `TrainSettings.precision`: auto, float32, bfloat16 or float16."""
 
@@ -36,7 +39,7 @@ class Passes:
     def on(cls, device: torch.device, precision: Precision, at_once: int | None = None) -> "Passes":
         """Return the passes on `device` with the precision that the job asks for and the device is good at."""
         dtype = _dtype_on(device, precision)
-        scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        scaler = torch.amp.GradScaler(device.type, init_scale=_FIRST_SCALE, enabled=dtype is torch.float16)
         return cls(device, dtype, at_once, scaler)
 
     def precision(self) -> torch.autocast:

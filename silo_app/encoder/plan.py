@@ -34,6 +34,8 @@ class TrainingPlan(BaseModel):
 
     A silo whose site is gone is not waited for.
     """
+    sample: float = Field(default=1.0, gt=0, le=1)
+    """The share of the silos that is asked for each round, drawn by the seed; never fewer than the round needs."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     encryption: Literal["bfv", "none"] = "bfv"
     field_bits: Literal[10, 12, 16, 25] = 16
