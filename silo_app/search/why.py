@@ -54,19 +54,17 @@ def why(home: SiloHome, example: Example, query: Query, result: SearchResult, *,
 
     That the cases' images were shown goes into the audit log first. Raises `NotReady` for an image not in the cache.
     """
-    cases = [hit.case_id for hit in result.hits if hit.silo == home.config.name]
     encoder = load_encoder(home.models, query.encoder_version)
     image = Examples(home, [example]).image(example)
+    with Catalogue.open(home.catalogue) as catalogue:
+        found = {hit.case_id: catalogue.views_of(hit.case_id) for hit in result.hits if hit.silo == home.config.name}
+    views = {case: held for case, held in found.items() if held}  # one may have been recalled since
     audit = AuditLog(home.audit)
-    audit.append("shown", {"asked_query": result.query_id, "user": user, "cases": list(cases)})
+    audit.append("shown", {"asked_query": result.query_id, "user": user, "cases": list(views)})
     audit.close()
     cache = RadiographCache(home.cache)
-    with Catalogue.open(home.catalogue) as catalogue:
-        views = {case: catalogue.views_of(case) for case in cases}
     return [
-        _pair(case, encoder, image, query.vector, [cache.read(view.digest) for view in views[case]])
-        for case in cases
-        if views[case]
+        _pair(case, encoder, image, query.vector, [cache.read(view.digest) for view in held]) for case, held in views.items()
     ]
 
 
