@@ -9,6 +9,7 @@ from silo_app.cli import (
     doctor,
     edge,
     evaluate,
+    explain,
     index,
     ingest,
     init,
@@ -39,6 +40,7 @@ app.command("deid")(deid.deid)
 app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
+app.command("explain")(explain.explain)
 app.command("serve")(serve.serve)
 app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")
