@@ -7,17 +7,23 @@ from silo_app.catalogue.catalogue import Catalogue
 from silo_app.catalogue.pseudonyms import SiloKey
 from silo_app.errors import CaseUnknown
 
-__all__ = ["case_named", "views_of_uid"]
+__all__ = ["case_digits", "case_named", "views_of_uid"]
 
 _CASE = re.compile(r"[0-9a-f]{8,32}")
 _REMEDY = "Give the case id as `silo search --format json` has it; other silos' cases are known there only."
 
 
+def case_digits(text: str) -> str:
+    """Return the digits of a case id, 8 to 32. Raises `CaseUnknown` for what cannot be the beginning of one."""
+    digits = text.strip().lower()
+    if not _CASE.fullmatch(digits):
+        raise CaseUnknown("a case id has 32 hexadecimal digits; at least 8 are needed", remedy=_REMEDY)
+    return digits
+
+
 def case_named(catalogue: Catalogue, text: str) -> CaseId:
     """Return the case whose id begins so (8 digits at least). Raises `CaseUnknown` if there is none, or more than one."""
-    start = text.strip().lower()
-    if not _CASE.fullmatch(start):
-        raise CaseUnknown("a case id has 32 hexadecimal digits; at least 8 are needed", remedy=_REMEDY)
+    start = case_digits(text)
     found = catalogue.cases_like(start)
     if len(found) != 1:
         what = "two cases begin" if found else "no case of this silo begins"

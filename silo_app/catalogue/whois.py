@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId
 from silo_app.catalogue.catalogue import Catalogue
-from silo_app.catalogue.named import case_named
+from silo_app.catalogue.named import case_digits, case_named
 from silo_app.catalogue.pseudonyms import SiloKey
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.config import SiloHome
@@ -31,8 +31,9 @@ def look_up(home: SiloHome, case: str, *, user: str, reason: str) -> Whois:
 
     Who looked up which case, and why, is on disk before anything is returned.
     """
+    digits = case_digits(case)
     with Catalogue.open(home.catalogue, vault=Vault(SiloKey.load(home.key))) as catalogue:
-        found = case_named(catalogue, case)
+        found = case_named(catalogue, digits)
         study = catalogue.identity(found)
         if study is None:
             raise CaseUnknown(
