@@ -8,8 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.cases import Sex, ViewPosition
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.narrowing import (
+    AbsentOption,
+    AgeOption,
+    PresentOption,
+    SexOption,
+    ViewOption,
+    YearOption,
+    filters_of,
+)
 from silo_app.cli.refining import (
     CaseOption,
     LessCaseOption,
@@ -58,26 +66,12 @@ def search(
             help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
         ),
     ] = None,
-    view: Annotated[
-        list[ViewPosition] | None, typer.Option(help="Only cases of this view; may be repeated.", show_default=False)
-    ] = None,
-    sex: Annotated[
-        list[Sex] | None, typer.Option(help="Only cases of this sex; may be repeated.", show_default=False)
-    ] = None,
-    age: Annotated[
-        str, typer.Option(help="Only these ages, in whole decades: 40-69, or 80- for all from 80 on.", show_default=False)
-    ] = "",
-    year: Annotated[
-        str, typer.Option(help="Only studies of these years: 2015-2020, or 2015- or -2020.", show_default=False)
-    ] = "",
-    present: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="Only cases with this finding; may be repeated.", show_default=False),
-    ] = None,
-    absent: Annotated[
-        list[str] | None,
-        typer.Option("--without", help="Only cases known not to have this finding; may be repeated.", show_default=False),
-    ] = None,
+    view: ViewOption = None,
+    sex: SexOption = None,
+    age: AgeOption = "",
+    year: YearOption = "",
+    present: PresentOption = None,
+    absent: AbsentOption = None,
     region: RegionOption = "",
     more: MoreOption = None,
     less: LessOption = None,
@@ -121,7 +115,6 @@ def search(
 
         silo search image.dcm --silo kits/st-anna --html similar.html --why
     """
-    from silo_app.cli.narrowing import filters_of
     from silo_app.search.ask import require_wide, search_query
     from silo_app.search.query import prepared
 
@@ -142,13 +135,16 @@ def search(
     home, who = load(silo), user or getpass.getuser()
     query = prepared(home, example, refinement, without_patient=without_patient)
     result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
-    data = result.model_dump(mode="json", exclude={"kind", "version", "signed"})
+    data = result.model_dump(
+        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+    )
     if html is not None:
         from silo_app.pages.render import write_page
         from silo_app.pages.search import search_page
 
         pairs = _drawn(home, example, query, result, refinement, who) if why else []
-        page = search_page(data, private=private, why=pairs, asked_with=told(refinement))
+        pictures = [hit.thumbnail for hit in result.hits]
+        page = search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
         people.print(f"wrote {write_page(html, page)}", highlight=False, markup=False)
     emit(data, output, lambda _: _print(result))
     if not result.answered:
@@ -170,7 +166,7 @@ def _drawn(
 
 def _print(result: "SearchResult") -> None:
     screen = Console()
-    table = Table("", "similarity", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    table = Table("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(*_row(rank, hit))
     if result.hits:
@@ -188,6 +184,7 @@ def _row(rank: int, hit: "ResultHit") -> tuple[str, ...]:
     return (
         str(rank),
         f"{hit.score:.4f}",
+        "-" if hit.beyond is None else f"{hit.beyond:.1f} %",
         hit.silo,
         hit.case[:_SHORT],
         ", ".join(present) or "-",

@@ -1,6 +1,6 @@
 """Why hits of the own silo are similar: which places of the two images make the similarity; nothing is asked of others.
 
-Other hospitals release no embeddings and no images, so that their hits cannot be explained here.
+Other hospitals hand out no embeddings, so that their hits cannot be explained here.
 """
 
 from collections.abc import Sequence
