@@ -52,8 +52,13 @@ class Look:
 
     def removed(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return unit vectors, float32 (N, D), without the look."""
-        plain = (vectors.astype(np.float64) - self.mean) @ self.matrix
+        plain = self.transformed(vectors.astype(np.float64))
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
+
+    def transformed(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return vectors, float64 (..., D), centered and stretched; affine, so that means stay means."""
+        plain: NDArray[np.float64] = (vectors - self.mean) @ self.matrix
+        return plain
 
 
 @dataclass(frozen=True)
