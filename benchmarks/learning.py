@@ -29,7 +29,7 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import train_round
 
-QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 600, 3.0, 6
+QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 400, 2.0, 4
 SKEWED = 0.1
 IID = 1e6
 """A Dirichlet draw this even is none."""
