@@ -102,19 +102,20 @@ def _rows(index: NDArray[np.uint16], brightness: Brightness, count: int) -> NDAr
     blocks = _blocks(index.shape[0], count)
     room = np.empty((max(block.stop - block.start for block in blocks), index.shape[1]), np.float32)
     mean = np.empty((count, index.shape[1]), np.float32)
+    outputs = iter(mean)
     for block in blocks:
-        values = room[: block.stop - block.start]
-        brightness(index[block.start : block.stop], values)
-        np.matmul(block.shares, values, out=mean[block.first : block.last])
+        brightness(index[block.start : block.stop], room[: block.stop - block.start])
+        for start, shares in block.single:  # no zeros to multiply, and nothing for the library to arrange anew
+            np.dot(shares, room[start : start + len(shares)], out=next(outputs))
     return mean
 
 
 def _columns(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Average the columns of (height, W) into `count` equal intervals, as `_rows` does."""
-    mean = np.empty((rows.shape[0], count), np.float32)
+    mean = np.empty((count, rows.shape[0]), np.float32)  # transposed: each block writes whole lines
     for block in _blocks(rows.shape[1], count):
-        mean[:, block.first : block.last] = rows[:, block.start : block.stop] @ block.shares.T
-    return mean
+        np.matmul(block.shares, rows[:, block.start : block.stop].T, out=mean[block.first : block.last])
+    return mean.T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +128,8 @@ class _Block:
     """Inputs [start, stop)."""
     shares: NDArray[Any]
     """float32 (last - first, stop - start); each row adds up to 1."""
+    single: tuple[tuple[int, NDArray[Any]], ...]
+    """For each output, its first input counted from `start`, and the shares of those that it covers."""
 
 
 @lru_cache(maxsize=64)
@@ -143,4 +146,11 @@ def _block(available: int, count: int, first: int, last: int) -> _Block:
     covered = np.minimum(places + 1, borders + scale) - np.maximum(places, borders)
     shares = np.clip(covered, 0, None)
     shares /= shares.sum(axis=1, keepdims=True)
-    return _Block(first, last, start, stop, shares.astype(np.float32))
+    shares = shares.astype(np.float32)
+    return _Block(first, last, start, stop, shares, tuple(_trimmed(line) for line in shares))
+
+
+def _trimmed(line: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
+    """Return where the shares of one output begin, and those shares alone."""
+    inputs = np.flatnonzero(line)
+    return int(inputs[0]), line[inputs[0] : inputs[-1] + 1].copy()

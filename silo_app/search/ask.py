@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId, Embedding, EncoderVersion
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
@@ -180,10 +180,9 @@ def search_file(
 
 def cases_of_same_patient(home: SiloHome, path: Path) -> list[CaseId]:
     """Return the silo's cases of the patient of an ingested file; none if the silo did not ingest these bytes."""
-    from silo_app.index.manifest import digest_of
-
+    name = SiloKey.load(home.key).contents.name(path.read_bytes())
     with Catalogue.open(home.catalogue) as catalogue:
-        case = catalogue.case_of_digest(digest_of(path))
+        case = catalogue.case_of_digest(name)
         view = catalogue.card(case) if case else None
         return catalogue.patient_cases(view.patient) if view else []
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady
 from silo_app.search import local
 from silo_app.search.ask import Asker, cases_of_same_patient, search_embedding
@@ -115,8 +115,16 @@ def test_cases_of_the_same_patient_are_found_by_the_files_content(stocked, tmp_p
     silo = stocked("north", cases=0)
     file = tmp_path / "image.dcm"
     file.write_bytes(b"some DICOM")
-    silo.stock(1, 1)
+    name = SiloKey.load_or_create(silo.home.key).contents.name(b"some DICOM")
+    silo.stock(1, 2, 3)
     assert cases_of_same_patient(silo.home, file) == []
+    digest = min(silo.vectors)
+    with Catalogue.open(silo.home.catalogue) as catalogue:
+        own = catalogue.patient_cases(catalogue.card(catalogue.case_of_digest(digest)).patient)
+        with catalogue.writing() as writer:
+            writer.rename(digest, name)
+    assert len(own) == 3
+    assert cases_of_same_patient(silo.home, file) == own
 
 
 def test_no_gateway_says_what_to_do(stocked):
