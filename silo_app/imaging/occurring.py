@@ -9,7 +9,7 @@ from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["ALL", "FEW", "Occurring"]
 
-FEW = 96
+FEW = 16
 """Rows that show whether a window shows anything."""
 ALL = 512
 """Rows that are enough for percentiles."""

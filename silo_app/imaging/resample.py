@@ -1,7 +1,8 @@
 """Area averaging: each output pixel is the mean of exactly the area it covers, so nothing thin is skipped.
 
-Averaging is a product with a banded matrix of shares, once for rows and once for columns. A band is cut into small
-dense blocks: what a block reads stays in the processor's cache, and the product is the library's fastest routine.
+Averaging is a product with a banded matrix of shares, once for rows and once for columns. A band is cut into blocks whose
+inputs stay in the processor's cache. Rows are whole lines of memory: each output is one product of a few shares with the
+lines that it covers. Columns are not, and a small dense matrix with some zeros is faster.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ __all__ = ["Ramp", "area_mean", "ramp_of", "target_shape"]
 MAX_SIDE = 512
 """Pixels of the longest side of a radiograph; no encoder of this project looks at more."""
 
-_BLOCK = 8
+_BLOCK_OF_ROWS = 8
+"""Outputs of one block, whose inputs stay in the processor's cache."""
+_BLOCK_OF_COLUMNS = 16
 """Outputs of one dense block: larger ones multiply more zeros, smaller ones call more often."""
 _QUARTER_GREY = 1 / 1020
 """What a ramp may differ from its curve: a quarter of one of the 255 steps that the cache keeps."""
@@ -99,7 +102,7 @@ def _looked_up(curve: NDArray[np.float32]) -> Brightness:
 
 def _rows(index: NDArray[np.uint16], brightness: Brightness, count: int) -> NDArray[np.float32]:
     """Average the rows of (H, W) into `count` equal intervals; a row cut by a border counts by its part."""
-    blocks = _blocks(index.shape[0], count)
+    blocks = _blocks(index.shape[0], count, _BLOCK_OF_ROWS)
     room = np.empty((max(block.stop - block.start for block in blocks), index.shape[1]), np.float32)
     mean = np.empty((count, index.shape[1]), np.float32)
     outputs = iter(mean)
@@ -112,10 +115,10 @@ def _rows(index: NDArray[np.uint16], brightness: Brightness, count: int) -> NDAr
 
 def _columns(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Average the columns of (height, W) into `count` equal intervals, as `_rows` does."""
-    mean = np.empty((count, rows.shape[0]), np.float32)  # transposed: each block writes whole lines
-    for block in _blocks(rows.shape[1], count):
-        np.matmul(block.shares, rows[:, block.start : block.stop].T, out=mean[block.first : block.last])
-    return mean.T
+    mean = np.empty((rows.shape[0], count), np.float32)
+    for block in _blocks(rows.shape[1], count, _BLOCK_OF_COLUMNS):
+        mean[:, block.first : block.last] = rows[:, block.start : block.stop] @ block.shares.T
+    return mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,9 +136,9 @@ class _Block:
 
 
 @lru_cache(maxsize=64)
-def _blocks(available: int, count: int) -> tuple[_Block, ...]:
-    """Cut the averaging of `available` inputs to `count` outputs into dense blocks."""
-    return tuple(_block(available, count, first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK))
+def _blocks(available: int, count: int, size: int) -> tuple[_Block, ...]:
+    """Cut the averaging of `available` inputs to `count` outputs into blocks of `size` outputs."""
+    return tuple(_block(available, count, first, min(first + size, count)) for first in range(0, count, size))
 
 
 def _block(available: int, count: int, first: int, last: int) -> _Block:
