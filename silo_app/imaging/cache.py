@@ -99,7 +99,7 @@ class RadiographCache:
             with self.path(digest).open("rb") as file:
                 pixels: NDArray[np.uint8] = np.load(file, allow_pickle=False)
                 checksum = int.from_bytes(file.read(_CHECKSUM_BYTES + 1), "little")
-            sound = (pixels.dtype, pixels.ndim, pixels.flags.c_contiguous) == (np.uint8, 2, True)
+            sound = pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.flags.c_contiguous
             sound = sound and checksum == zlib.crc32(pixels.data)
         except FileNotFoundError:
             raise
