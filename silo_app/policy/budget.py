@@ -15,9 +15,10 @@ __all__ = ["DailyBudget", "Share"]
 _SCHEMA = "CREATE TABLE IF NOT EXISTS asked (day TEXT, kind TEXT, asker TEXT, count INTEGER, PRIMARY KEY (day, kind, asker))"
 
 _COUNT = (
-    "INSERT INTO asked VALUES (?, ?, ?, 1) ON CONFLICT (day, kind, asker) DO UPDATE SET count = count + 1 WHERE count < ?"
+    "INSERT INTO asked VALUES (:day, :kind, :asker, :cost) "
+    "ON CONFLICT (day, kind, asker) DO UPDATE SET count = count + :cost WHERE count + :cost <= :limit"
 )
-_TAKE_BACK = "UPDATE asked SET count = count - 1 WHERE day = ? AND kind = ? AND asker = ?"
+_TAKE_BACK = "UPDATE asked SET count = count - ? WHERE day = ? AND kind = ? AND asker = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Share:
     asker: str
     limit: int
     """So many a day."""
+    cost: int = 1
+    """As how many this question counts."""
 
 
 class DailyBudget:
@@ -63,7 +66,7 @@ class DailyBudget:
             for number, share in enumerate(shares):
                 if not self._counted(day, share):
                     for counted in shares[:number]:
-                        self._database.execute(_TAKE_BACK, (day, counted.kind, counted.asker))
+                        self._database.execute(_TAKE_BACK, (counted.cost, day, counted.kind, counted.asker))
                     return share
         return None
 
@@ -93,7 +96,6 @@ class DailyBudget:
             self._database.close()
 
     def _counted(self, day: str, share: Share) -> bool:
-        if share.limit < 1:
-            return False
-        row = (day, share.kind, share.asker, share.limit)
-        return self._database.execute(_COUNT, row).rowcount == 1
+        """Count a question towards one budget, if that leaves room for it."""
+        row = {"day": day, "kind": share.kind, "asker": share.asker, "cost": share.cost, "limit": share.limit}
+        return share.cost <= share.limit and self._database.execute(_COUNT, row).rowcount == 1

@@ -70,3 +70,12 @@ def test_what_could_not_be_counted_together_is_not_counted(path):
         budget.spend("private", "north", 1, now=NOON)
         raise RuntimeError
     assert budget.spend("private", "north", 1, now=NOON)
+
+
+def test_a_question_may_cost_more_than_one_and_is_not_half_answered(path):
+    budget = DailyBudget(path)
+    share = Share("numbers", "north", 45, cost=20)
+    assert [budget.spend_all([share], now=NOON) for _ in range(3)] == [None, None, share]
+    single = Share("numbers", "north", 45)
+    assert [budget.spend_all([single], now=NOON) for _ in range(6)] == [None] * 5 + [single]
+    budget.close()
