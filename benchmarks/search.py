@@ -140,10 +140,10 @@ def merging() -> Figure:
     ]
     spent = []
     for _ in range(200):
-        start = time.perf_counter()
+        start = time.process_time()
         merge(answers, 10)
-        spent.append(time.perf_counter() - start)
-    return Figure("merge_ms", statistics.median(spent) * 1e3, "ms, wall clock")
+        spent.append(time.process_time() - start)
+    return Figure("merge_ms", statistics.median(spent) * 1e3, "CPU ms")
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
