@@ -263,7 +263,13 @@ def _measured(result: dict[str, Any], stem: str) -> str:
     )
 
 
-_OPTIONS = {" nih": " --data nih-chest-xray-700.zip", " quick": " --quick", " pediatric": " --data pediatric-chest-xray.zip"}
+_OPTIONS = {
+    " nih": " --data nih-chest-xray-700.zip",
+    " quick": " --quick",
+    " seed-1": " --seed 1",
+    " seed-2": " --seed 2",
+    " pediatric": " --data pediatric-chest-xray.zip",
+}
 
 
 def _verdict(target: list[Any] | None, value: float | None) -> str:

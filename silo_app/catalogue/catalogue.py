@@ -71,6 +71,10 @@ class Catalogue:
         """Return the views of one case, ordered by digest; none if the silo does not hold it."""
         return self._views("WHERE v.case_id = ?", (case,))
 
+    def views_keyed(self, *, instance: str = "", study: str = "") -> list[View]:
+        """Return the views of an image or a study, asked by the pseudonym of its UID, ordered by digest."""
+        return self._views("WHERE (?1 <> '' AND v.instance_key = ?1) OR (?2 <> '' AND s.uid_key = ?2)", (instance, study))
+
     def card(self, case: CaseId) -> View | None:
         """Return the first view of a case that is still present, or None."""
         return next(iter(self.views_of(case)), None)
@@ -101,7 +105,7 @@ class Catalogue:
         return [CaseId(case) for (case,) in rows]
 
     def case_of_digest(self, digest: str) -> CaseId | None:
-        """Return the case that the file with this SHA-256 belongs to, or None."""
+        """Return the case that the file with this keyed digest (`ContentKey`) belongs to, or None."""
         rows = self._rows("SELECT case_id FROM views WHERE digest = ?", (digest,))
         return CaseId(rows[0][0]) if rows else None
 

@@ -1,11 +1,11 @@
 """From a case back to its study, inside the silo that holds it: audited before it is answered."""
 
-import re
 from dataclasses import dataclass
 
 from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId
 from silo_app.catalogue.catalogue import Catalogue
+from silo_app.catalogue.named import case_digits, case_named
 from silo_app.catalogue.pseudonyms import SiloKey
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.config import SiloHome
@@ -13,7 +13,6 @@ from silo_app.errors import CaseUnknown
 
 __all__ = ["Whois", "look_up"]
 
-_CASE = re.compile(r"[0-9a-f]{8,32}")
 _LONGEST_REASON = 200
 
 
@@ -32,25 +31,17 @@ def look_up(home: SiloHome, case: str, *, user: str, reason: str) -> Whois:
 
     Who looked up which case, and why, is on disk before anything is returned.
     """
-    start = case.strip().lower()
-    if not _CASE.fullmatch(start):
-        raise CaseUnknown("a case id has 32 hexadecimal digits; at least 8 are needed", remedy=_REMEDY)
+    digits = case_digits(case)
     with Catalogue.open(home.catalogue, vault=Vault(SiloKey.load(home.key))) as catalogue:
-        found = catalogue.cases_like(start)
-        if len(found) != 1:
-            what = "two cases begin" if found else "no case of this silo begins"
-            raise CaseUnknown(f"{what} with {start}", remedy=_REMEDY)
-        study = catalogue.identity(found[0])
+        found = case_named(catalogue, digits)
+        study = catalogue.identity(found)
         if study is None:
             raise CaseUnknown(
                 "no image of this case is held any more, so that its study is forgotten",
-                where=start,
+                where=found,
                 remedy="If it was ingested by an earlier version, run `silo ingest` and ask again.",
             )
         audit = AuditLog(home.audit)
-        audit.append("whois", {"case": found[0], "user": user, "reason": reason[:_LONGEST_REASON]})
+        audit.append("whois", {"case": found, "user": user, "reason": reason[:_LONGEST_REASON]})
         audit.close()
-        return Whois(case=found[0], study=study, files=tuple(catalogue.files_of(found[0])))
-
-
-_REMEDY = "Give the case id as `silo search --format json` has it; other silos' cases are known there only."
+        return Whois(case=found, study=study, files=tuple(catalogue.files_of(found)))

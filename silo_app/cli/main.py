@@ -10,6 +10,7 @@ from silo_app.cli import (
     doctor,
     edge,
     evaluate,
+    explain,
     index,
     ingest,
     init,
@@ -40,6 +41,7 @@ app.command("deid")(deid.deid)
 app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
+app.command("explain")(explain.explain)
 app.command("count")(count.count)
 app.command("serve")(serve.serve)
 app.add_typer(audit.app, name="audit")

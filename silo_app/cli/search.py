@@ -18,18 +18,39 @@ from silo_app.cli.narrowing import (
     YearOption,
     filters_of,
 )
-from silo_app.config import load
+from silo_app.cli.refining import (
+    CaseOption,
+    LessCaseOption,
+    LessOption,
+    LessWeightOption,
+    MoreCaseOption,
+    MoreOption,
+    MoreWeightOption,
+    RegionOption,
+    UidOption,
+    WhyOption,
+    example_of,
+    refinement_of,
+    told,
+)
+from silo_app.config import SiloHome, load
 
 if TYPE_CHECKING:
+    from silo_app.search.examples import Example
     from silo_app.search.messages import ResultHit, SearchResult, SiloReport
+    from silo_app.search.query import Query, Refinement
 
 _NOBODY_ANSWERED = 1
 _SHORT = 8
 
 
 def search(
-    file: Annotated[Path, typer.Argument(help="A DICOM file; it is read here and goes nowhere.")],
     silo: SiloOption,
+    file: Annotated[
+        Path | None, typer.Argument(help="A DICOM file; it is read here and goes nowhere.", show_default=False)
+    ] = None,
+    case: CaseOption = "",
+    uid: UidOption = "",
     k: Annotated[int, typer.Option("-k", "--hits", help="How many cases.", min=1, max=1000)] = 10,
     purpose: Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")] = "care",
     user: Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")] = "",
@@ -51,6 +72,14 @@ def search(
     year: YearOption = "",
     present: PresentOption = None,
     absent: AbsentOption = None,
+    region: RegionOption = "",
+    more: MoreOption = None,
+    less: LessOption = None,
+    more_case: MoreCaseOption = None,
+    less_case: LessCaseOption = None,
+    more_weight: MoreWeightOption = 0.75,
+    less_weight: LessWeightOption = 0.15,
+    why: WhyOption = False,  # noqa: FBT002  (a flag)
     html: Annotated[
         Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
     ] = None,
@@ -64,6 +93,10 @@ def search(
     With --view, --sex, --age, --year, --with and --without, every hospital looks among these cases only. A hospital that
     does not release a field refuses to look by it, and so does one with fewer such cases than it may point at.
 
+    A case or a UID of this silo does instead of a file, and then is no hit itself. --region asks by a part of the image,
+    --more and --less move the query toward and away from other images (Rocchio 1971): all of it happens here, before
+    anything is sent.
+
     With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
     their cases blindly, and are then asked for the cards of the nearest only.
 
@@ -76,22 +109,32 @@ def search(
 
         silo search image.dcm --silo kits/st-anna --age 40-69 --with Pneumothorax --without Effusion
 
-        silo search image.dcm --silo kits/st-anna --html similar.html
+        silo search --case 3f9c21aa --silo kits/st-anna --region 0.5,0.4,0.95,0.9
+
+        silo search image.dcm --silo kits/st-anna --more good.dcm --less-case 3f9c21aa
+
+        silo search image.dcm --silo kits/st-anna --html similar.html --why
     """
-    from silo_app.search.ask import search_file
+    from silo_app.search.ask import require_wide, search_query
+    from silo_app.search.query import prepared
 
     filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
-    result = search_file(
-        load(silo),
-        file,
-        k=k,
-        purpose=purpose,
-        user=user or getpass.getuser(),
-        budget_ms=budget_ms,
-        without_patient=without_patient,
-        private=private,
-        filters=filters,
+    example = example_of(file, case, uid)
+    refinement = refinement_of(
+        more=more,
+        less=less,
+        more_cases=more_case,
+        less_cases=less_case,
+        more_weight=more_weight,
+        less_weight=less_weight,
+        region=region,
     )
+    if why and html is None:
+        raise typer.BadParameter("--why draws into a page: name its file with --html", param_hint="--why")
+    require_wide(private=private, filters=filters)
+    home, who = load(silo), user or getpass.getuser()
+    query = prepared(home, example, refinement, without_patient=without_patient)
+    result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
     data = result.model_dump(
         mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
     )
@@ -99,14 +142,26 @@ def search(
         from silo_app.pages.render import write_page
         from silo_app.pages.search import search_page
 
-        people.print(
-            f"wrote {write_page(html, search_page(data, private=private, pictures=[hit.thumbnail for hit in result.hits]))}",
-            highlight=False,
-            markup=False,
-        )
+        pairs = _drawn(home, example, query, result, refinement, who) if why else []
+        pictures = [hit.thumbnail for hit in result.hits]
+        page = search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
+        people.print(f"wrote {write_page(html, page)}", highlight=False, markup=False)
     emit(data, output, lambda _: _print(result))
     if not result.answered:
         raise typer.Exit(_NOBODY_ANSWERED)
+
+
+def _drawn(
+    home: SiloHome, example: "Example", query: "Query", result: "SearchResult", refinement: "Refinement", user: str
+) -> list[dict[str, Any]]:
+    """Return the own silo's hits beside the image asked with, for the page."""
+    from silo_app.pages.why import drawn
+    from silo_app.search.why import why
+
+    pairs = why(home, example, query, result, user=user)
+    if not pairs:
+        people.print("No hit is of this silo: there is nothing to explain.", highlight=False)
+    return drawn(pairs, refinement.region)
 
 
 def _print(result: "SearchResult") -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, EncoderVersion, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
-from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
+from silo_app.errors import EncoderMismatch, NotReady
 from silo_app.index.generations import building, open_current, publish
+from silo_app.index.known import known_vectors
 from silo_app.index.likeness import estimate
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
 from silo_app.index.storage import Storage
@@ -53,7 +54,7 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             raise NotReady(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
-        known = _known_vectors(home, version)
+        known = known_vectors(home, version)
         missing = [view.digest for view in views if view.digest not in known]
         fresh = _embedded(missing, embed, progress)
         vectors, cases = _stacked(views, known, fresh), [view.case for view in views]
@@ -87,18 +88,6 @@ def move_generation(home: SiloHome) -> GenerationInfo:
             storage=storage,
             likeness=old.info.likeness,
         )
-
-
-def _known_vectors(home: SiloHome, version: EncoderVersion) -> dict[str, NDArray[np.float32]]:
-    """Return the embeddings that this encoder has made before, by digest; half precision loses nothing twice."""
-    try:
-        old = open_current(home.index, Storage.of(home))
-    except (NotReady, IndexDamaged):
-        return {}
-    if old.info.encoder_version != version:
-        return {}
-    vectors = old.gallery.vectors(np.arange(old.info.views))
-    return {digest.tobytes().hex(): vector for digest, vector in zip(old.digests, vectors, strict=True)}
 
 
 def _embedded(digests: list[str], embed: Embed, progress: Progress | None) -> dict[str, NDArray[np.float32]]:

@@ -30,7 +30,7 @@ VECTORS_FILE = "vectors.npy"
 CASES_FILE = "cases.npy"
 """uint8 (n, 16): the case of each row."""
 DIGESTS_FILE = "digests.npy"
-"""uint8 (n, 32): the SHA-256 of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
+"""uint8 (n, 32): the keyed digest of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
 MANIFEST_FILE = "manifest.json"
 _BLOCK = 1 << 20
 

@@ -22,8 +22,18 @@ _WORDS = {
 }
 
 
-def search_page(data: Mapping[str, Any], *, private: bool, pictures: Sequence[bytes] = ()) -> str:
-    """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any."""
+def search_page(
+    data: Mapping[str, Any],
+    *,
+    private: bool,
+    pictures: Sequence[bytes] = (),
+    why: Sequence[Mapping[str, Any]] = (),
+    asked_with: str = "",
+) -> str:
+    """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any.
+
+    `why` holds pairs of images of this silo (`pages.why.drawn`), `asked_with` says how the query was refined.
+    """
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
     facts = {
@@ -40,9 +50,17 @@ def search_page(data: Mapping[str, Any], *, private: bool, pictures: Sequence[by
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took_ms": data["took_us"] / 1000,
+        "why": _ranked(why, data["hits"]),
+        "asked_with": asked_with,
         "withheld": any(silo.get("withheld") for silo in silos),
     }
     return render("search.html.j2", {**data, **facts})
+
+
+def _ranked(why: Sequence[Mapping[str, Any]], hits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each pair with its hit's rank and score."""
+    places = {(hit["case"]): (rank, hit["score"]) for rank, hit in reversed(list(enumerate(hits, start=1)))}
+    return [{**pair, "rank": places[pair["case"]][0], "score": places[pair["case"]][1]} for pair in why]
 
 
 def _said(silo: Mapping[str, Any]) -> str:

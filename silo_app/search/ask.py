@@ -12,18 +12,19 @@ from typing import TypeVar
 
 from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId, Embedding, EncoderVersion
-from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
 from silo_app.policy.filters import Filters
 from silo_app.search.envelope import seal
+from silo_app.search.examples import Example
 from silo_app.search.local import Connections
 from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.query import Query, prepared
 from silo_app.search.verified import verified
 from silo_app.search.wire import decode, encode
 
-__all__ = ["Asker", "cases_of_same_patient", "search_embedding", "search_file"]
+__all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query"]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -142,50 +143,61 @@ def search_file(
 ) -> SearchResult:
     """Embed a DICOM file with the silo's current encoder and search all silos for similar cases.
 
-    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file;
-    `private` encrypts the embedding (`search.private`). Raises `ImageUnsupported`, `NotReady` (no encoder, no gateway),
-    `BrokerUnreachable`, `EncoderMismatch` for an embedding that is too long to be searched in private, `NotReady` for a
-    private search with filters: silos score all of their cases blindly.
+    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file. Raises
+    `ImageUnsupported`, and what `search_query` does.
     """
+    require_wide(private=private, filters=filters)
+    query = prepared(home, Example(file=path), without_patient=without_patient)
+    return search_query(home, query, k=k, purpose=purpose, user=user, budget_ms=budget_ms, private=private, filters=filters)
+
+
+def search_query(
+    home: SiloHome,
+    query: Query,
+    *,
+    k: int = 10,
+    purpose: str = "care",
+    user: str = "",
+    budget_ms: int | None = None,
+    private: bool = False,
+    filters: Filters = _ALL,
+) -> SearchResult:
+    """Search all silos for the cases nearest to a query (`search.query.prepared`).
+
+    `private` encrypts the embedding (`search.private`). Raises `NotReady` (no encoder, no gateway), `BrokerUnreachable`,
+    `EncoderMismatch` for an embedding that is too long to be searched in private, `NotReady` for a private search with
+    filters: silos score all of their cases blindly.
+    """
+    require_wide(private=private, filters=filters)
+    asker = Asker.of(home)
+    if private:
+        from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
+
+        session = PrivateSession(asker, query.encoder_version, len(query.vector))
+        wanted = min(MAX_HITS, k + len(query.exclude))
+        budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
+        found = session.search(query.vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
+        return _without(found, asker.identity.name, query.exclude, k)
+    return search_embedding(
+        asker,
+        query.vector,
+        encoder_version=query.encoder_version,
+        k=k,
+        purpose=purpose,
+        user=user,
+        budget_ms=budget_ms or DEFAULT_BUDGET_MS,
+        exclude=query.exclude,
+        filters=filters,
+    )
+
+
+def require_wide(*, private: bool, filters: Filters) -> None:
+    """Refuse a private search that is narrowed, before anything is embedded. Raises `NotReady`."""
     if private and filters:
         raise NotReady(
             "a private search cannot be narrowed: silos score all of their cases without seeing the query",
             remedy="Leave out the filters, or --private.",
         )
-    from silo_app.encoder.embed import load_encoder
-
-    encoder = load_encoder(home.models)
-    asker, vector = Asker.of(home), encoder.file(path)
-    excluded = frozenset(cases_of_same_patient(home, path) if without_patient else ())
-    if private:
-        from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
-
-        session = PrivateSession(asker, encoder.version, len(vector))
-        wanted = min(MAX_HITS, k + len(excluded))
-        budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
-        found = session.search(vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
-        return _without(found, asker.identity.name, excluded, k)
-    return search_embedding(
-        asker,
-        vector,
-        encoder_version=encoder.version,
-        k=k,
-        purpose=purpose,
-        user=user,
-        budget_ms=budget_ms or DEFAULT_BUDGET_MS,
-        exclude=excluded,
-        filters=filters,
-    )
-
-
-def cases_of_same_patient(home: SiloHome, path: Path) -> list[CaseId]:
-    """Return the silo's cases of the patient of an ingested file; none if the silo did not ingest these bytes."""
-    from silo_app.index.manifest import digest_of
-
-    with Catalogue.open(home.catalogue) as catalogue:
-        case = catalogue.case_of_digest(digest_of(path))
-        view = catalogue.card(case) if case else None
-        return catalogue.patient_cases(view.patient) if view else []
 
 
 def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int) -> SearchResult:

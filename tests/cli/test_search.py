@@ -69,7 +69,7 @@ def searchable(stocked_kit, monkeypatch):
 
     import silo_app.encoder.embed
 
-    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
+    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda *_: Fake())
     identity = Identity.load(stocked_kit.kit)
     server = local.FrameServer(stocked_kit.gateway_socket, lambda frame: result(identity, frame))
     server.start()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pydicom
 import pytest
 
 from provisioning import audit_server
@@ -96,6 +97,22 @@ def test_the_python_of_the_docs_runs(searching, capsys):
     assert any("answered" in line for line in lines), lines
     for silo in searching.federation.silos:
         assert any(line.startswith(silo) for line in lines), lines
+
+
+def test_an_image_of_the_silo_is_asked_for_by_its_uid_refined_and_explained(searching, tmp_path):
+    """What the server keeps of it is looked at below: no UID."""
+    file, page = searching.query("hospital-a"), tmp_path / "page.html"
+    asked = ("search", "--uid", pydicom.dcmread(file).SOPInstanceUID, "--silo", searching.federation.kit("hospital-a"))
+    status, envelope, text = searching.silo(*asked, "-k", 12)
+    assert status == 0, text
+    itself = searching.search()[1]["data"]["hits"][0]["case"]
+    assert len(envelope["data"]["hits"]) == 12
+    assert itself not in {hit["case"] for hit in envelope["data"]["hits"]}
+    options = ("-k", 12, "--region", "0.1,0.1,0.6,0.6", "--more", file, "--html", page, "--why")
+    status, envelope, text = searching.silo(*asked, *options)
+    assert status == 0, text
+    own = sum(hit["silo"] == "hospital-a" for hit in envelope["data"]["hits"])
+    assert page.read_text(encoding="utf-8").count('src="data:image/') == 4 * own
 
 
 def test_the_federated_precision_is_measured_through_the_federation(searching, tmp_path):

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from silo_app.cases import Finding
+from silo_app.cases import CaseId, Finding
 from silo_app.cli.survey import as_data
+from silo_app.encoder.region import Region
 from silo_app.pages.catalogue import catalogue_page
 from silo_app.pages.count import count_page
 from silo_app.pages.search import search_page
 from silo_app.pages.survey import survey_page
+from silo_app.pages.why import drawn
 from silo_app.privacy.questions import TABLES
 from silo_app.privacy.result import Answer, SurveyResult
 from silo_app.search.thumbnails import thumbnail
+from silo_app.search.why import Pair, Part
 from tests.provisioning.report.test_on_screen import BROWSER, browse
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed (see .ci/packages.txt)")
@@ -59,6 +62,18 @@ def survey():
     return survey_page(as_data(SurveyResult(silos=silos, refused={"hospital-f": "No."}, missing=["hospital-g"])))
 
 
+def why():
+    """A search whose hits are explained: wide and narrow images, side by side."""
+    from tests.pages.test_search import hit, report
+
+    shares = np.array([[0.5, 0.9], [0.9, 1.3]], np.float32)
+    image = np.linspace(0, 1, 300 * 240, dtype=np.float32).reshape(300, 240)
+    pairs = [Pair(CaseId(f"{n:032x}"), Part(image, shares), Part(image.T, shares)) for n in range(4)]
+    hits = [hit(n) for n in range(4)]
+    data = {"hits": hits, "silos": [report("st-anna")], "encoder_version": "ab" * 16, "took_us": 1}
+    return search_page(data, private=False, why=drawn(pairs, Region(0.1, 0.1, 0.5, 0.5)), asked_with="Asked by a region.")
+
+
 def search():
     card = {
         "position": "PA",
@@ -90,7 +105,7 @@ def count():
     return count_page(data | {"silos": silos, "patients": total(12_345, 12_445), "findings": findings})
 
 
-PAGES = {"catalogue": catalogue, "survey": survey, "search": search, "count": count}
+PAGES = {"catalogue": catalogue, "survey": survey, "search": search, "count": count, "why": why}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -8,7 +8,7 @@ import pytest
 from silo_app.catalogue import Catalogue
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady
 from silo_app.search import local
-from silo_app.search.ask import Asker, cases_of_same_patient, search_embedding
+from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.broker import Broker
 from silo_app.search.messages import ErrorMessage, SearchResult
 from silo_app.search.server import IndexProcess
@@ -109,14 +109,6 @@ def test_both_ends_keep_a_record(federation):
     assert "south:answered" in asked["silos"]
     answered = json.loads(federation["south"].home.audit.read_text().splitlines()[-1])
     assert (answered["event"], answered["query"], answered["asker"]) == ("answer", result.query_id, "north")
-
-
-def test_cases_of_the_same_patient_are_found_by_the_files_content(stocked, tmp_path):
-    silo = stocked("north", cases=0)
-    file = tmp_path / "image.dcm"
-    file.write_bytes(b"some DICOM")
-    silo.stock(1, 1)
-    assert cases_of_same_patient(silo.home, file) == []
 
 
 def test_no_gateway_says_what_to_do(stocked):

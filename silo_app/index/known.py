@@ -1,0 +1,41 @@
+"""The embeddings that a silo's index holds already, by the content that they were made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import EncoderVersion
+from silo_app.config import SiloHome
+from silo_app.errors import IndexDamaged, NotReady
+from silo_app.index.generations import open_current
+from silo_app.index.storage import Storage
+
+__all__ = ["known_vectors"]
+
+
+def known_vectors(
+    home: SiloHome, version: EncoderVersion, digests: Sequence[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Return what the generation in use holds of these contents, or of all: float32 (D,) by digest, as it is stored.
+
+    Nothing if it was made with another encoder, or there is none that can be read. Half precision loses nothing twice.
+    """
+    try:
+        generation = open_current(home.index, Storage.of(home))
+    except (NotReady, IndexDamaged):
+        return {}
+    if generation.info.encoder_version != version:
+        return {}
+    rows = np.arange(generation.info.views)
+    if digests is not None:
+        wanted = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
+        rows = np.flatnonzero(np.isin(_named(generation.digests), _named(wanted)))
+    vectors = generation.gallery.vectors(rows.astype(np.int64))
+    return {row.tobytes().hex(): vector for row, vector in zip(generation.digests[rows], vectors, strict=True)}
+
+
+def _named(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return each of uint8 (n, 32) as one value, (n,)."""
+    named: NDArray[np.void] = np.ascontiguousarray(digests).view("V32").ravel()
+    return named

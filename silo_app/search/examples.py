@@ -1,0 +1,158 @@
+"""What stands for what is sought: a DICOM file, a case of the own silo, or what a UID of it names; and their vectors.
+
+Only what the asking hospital holds: other hospitals hand out no embeddings. What its index holds already is not embedded
+again, so that most searches by case or UID never load the network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import CaseId, Embedding, EncoderVersion, View
+from silo_app.catalogue import Catalogue, SiloKey
+from silo_app.catalogue.named import case_named, views_of_uid
+from silo_app.config import SiloHome
+from silo_app.encoder.checkpoint import current_version
+from silo_app.encoder.region import Region
+from silo_app.errors import CaseUnknown, ConfigInvalid
+from silo_app.imaging.cache import RadiographCache, as_cached
+from silo_app.imaging.radiograph import read_radiograph
+from silo_app.index.known import known_vectors
+from silo_app.search.rocchio import mean_embedding
+
+if TYPE_CHECKING:
+    from silo_app.encoder.embed import LoadedEncoder
+
+__all__ = ["Example", "Examples"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """Exactly one of a DICOM file, a case id of the own silo (or its first 8 digits), a UID of one of its images or studies.
+
+    Raises `ConfigInvalid` for none, or more than one.
+    """
+
+    file: Path | None = None
+    case: str = ""
+    uid: str = field(default="", repr=False)
+    """SOP or Study Instance UID; looked up by its pseudonym, and never sent, logged or printed."""
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        named = sum(bool(value) for value in (self.file, self.case, self.uid))
+        if named != 1:
+            raise ConfigInvalid(
+                f"{named} things say what is sought, one is needed",
+                where="query",
+                remedy="Give a DICOM file, or a case id, or a UID.",
+            )
+
+
+class Examples:
+    """Examples found in a silo, all at once, and their vectors: of the silo's current encoder as it was at first use.
+
+    Raises `CaseUnknown` for one that the silo does not hold.
+    """
+
+    def __init__(self, home: SiloHome, examples: Sequence[Example]) -> None:
+        self._home = home
+        self._views = _found(home, [example for example in examples if example.file is None])
+
+    @cached_property
+    def version(self) -> EncoderVersion:
+        """The encoder whose vectors these are. Raises `NotReady` if there is none."""
+        if "encoder" in self.__dict__:
+            return self.encoder.version
+        return current_version(self._home.models)
+
+    @cached_property
+    def encoder(self) -> "LoadedEncoder":
+        """The encoder, loaded when it is first needed. Raises `NotReady`, `CheckpointInvalid`."""
+        from silo_app.encoder.embed import load_encoder
+
+        named = (self.__dict__["version"],) if "version" in self.__dict__ else ()
+        return load_encoder(self._home.models, *named)
+
+    def vectors(self, examples: Sequence[Example]) -> list[Embedding]:
+        """Return unit vectors, float32 (D,) each; a case or study with several images has that of their mean.
+
+        Raises `ImageUnsupported`, `NotReady`.
+        """
+        files = {example.file: self.encoder.file(example.file) for example in examples if example.file is not None}
+        known = self._of_views([view for example in examples for view in self._views.get(example, ())])
+        return [
+            files[example.file]
+            if example.file is not None
+            else mean_embedding([known[view.digest] for view in self._views[example]])
+            for example in examples
+        ]
+
+    def region_vector(self, example: Example, region: Region) -> Embedding:
+        """Return the unit vector of a region of an example's one image. Raises `ConfigInvalid` if it has several."""
+        from silo_app.encoder.places import region_embedding
+
+        image = self.image(example)
+        if image is None:
+            raise ConfigInvalid(
+                f"this case has {len(self._views[example])} images, and a region is of one",
+                where="region",
+                remedy="Name the image by its SOP Instance UID, or give its file.",
+            )
+        return region_embedding(self.encoder, image, region)
+
+    def image(self, example: Example) -> NDArray[np.float32] | None:
+        """Return an example's image, float32 (H, W) in [0, 1]; None if it has several.
+
+        Raises `ImageUnsupported`, or `NotReady` for one that is not in the cache.
+        """
+        if example.file is not None:
+            return as_cached(read_radiograph(example.file))
+        views = self._views[example]
+        return RadiographCache(self._home.cache).read(views[0].digest) if len(views) == 1 else None
+
+    def case(self, example: Example) -> CaseId | None:
+        """Return the silo's case that an example is of, None for a file that it has not ingested."""
+        if example.file is None:
+            return self._views[example][0].case
+        digest = SiloKey.load(self._home.key).contents.name(example.file.read_bytes())
+        with Catalogue.open(self._home.catalogue) as catalogue:
+            return catalogue.case_of_digest(digest)
+
+    def _of_views(self, views: Sequence[View]) -> dict[str, Embedding]:
+        """Return unit vectors by digest: from the silo's index, or embedded now from the cached radiographs."""
+        digests = sorted({view.digest for view in views})
+        if not digests:
+            return {}
+        known = known_vectors(self._home, self.version, digests)
+        missing = [digest for digest in digests if digest not in known]
+        if missing:
+            cache = RadiographCache(self._home.cache)
+            fresh = self.encoder.radiographs([cache.read(digest) for digest in missing])
+            known |= dict(zip(missing, fresh, strict=True))
+        return {digest: np.asarray(vector / np.linalg.norm(vector), np.float32) for digest, vector in known.items()}
+
+
+def _found(home: SiloHome, examples: Sequence[Example]) -> dict[Example, list[View]]:
+    """Return the views of cases and UIDs, at least one each. Raises `CaseUnknown`."""
+    if not examples:
+        return {}
+    with Catalogue.open(home.catalogue) as catalogue:
+        found = {}
+        for example in examples:
+            if example.uid:
+                found[example] = views_of_uid(catalogue, SiloKey.load(home.key), example.uid)
+                continue
+            found[example] = catalogue.views_of(case_named(catalogue, example.case))
+            if not found[example]:
+                raise CaseUnknown(
+                    "no image of this case is held any more",
+                    where=example.case,
+                    remedy="Search with another case, or with a file.",
+                )
+        return found

@@ -1,0 +1,63 @@
+"""From what a clinician names to what is asked: one unit vector, and the own cases that are no answer to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from silo_app.cases import CaseId, Embedding, EncoderVersion
+from silo_app.catalogue import Catalogue
+from silo_app.config import SiloHome
+from silo_app.encoder.region import Region
+from silo_app.search.examples import Example, Examples
+from silo_app.search.rocchio import USUAL, Weights, refined
+
+__all__ = ["Query", "Refinement", "prepared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement:
+    """How a query is moved away from its example: toward others, away from others; or which part of its image counts."""
+
+    more: Sequence[Example] = ()
+    less: Sequence[Example] = ()
+    weights: Weights = USUAL
+    region: Region | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anything is refined."""
+        return bool(self.more or self.less or self.region)
+
+
+PLAIN = Refinement()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What is asked, ready to be sent."""
+
+    vector: Embedding
+    """A unit vector, float32 (D,)."""
+    encoder_version: EncoderVersion
+    exclude: frozenset[CaseId] = frozenset()
+    """Cases of the own silo that are left out: told to nobody."""
+
+
+def prepared(home: SiloHome, example: Example, refinement: Refinement = PLAIN, *, without_patient: bool = False) -> Query:
+    """Embed and refine; leave out the example's own case where it was named by case or UID, or its patient's cases.
+
+    Raises what `Examples` and `refined` raise.
+    """
+    more, less, region = tuple(refinement.more), tuple(refinement.less), refinement.region
+    examples = Examples(home, (example, *more, *less))
+    whole, *moving = examples.vectors((example, *more, *less))
+    start = whole if region is None else examples.region_vector(example, region)
+    vector = refined(start, moving[: len(more)], moving[len(more) :], refinement.weights)
+    own = examples.case(example) if without_patient or example.file is None else None
+    exclude = _patients_cases(home, own) if own and without_patient else [own] if own else []
+    return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(exclude))
+
+
+def _patients_cases(home: SiloHome, case: CaseId) -> list[CaseId]:
+    """Return all cases of a case's patient."""
+    with Catalogue.open(home.catalogue) as catalogue:
+        view = catalogue.card(case)
+        return catalogue.patient_cases(view.patient) if view else []

@@ -1,0 +1,86 @@
+"""Why hits of the own silo are similar: which places of the two images make the similarity; nothing is asked of others.
+
+Other hospitals hand out no embeddings, so that their hits cannot be explained here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.audit.log import AuditLog
+from silo_app.cases import CaseId, Embedding
+from silo_app.catalogue import Catalogue
+from silo_app.config import SiloHome
+from silo_app.encoder.embed import LoadedEncoder, load_encoder
+from silo_app.encoder.places import similarity_map
+from silo_app.imaging.cache import RadiographCache
+from silo_app.search.examples import Example, Examples
+from silo_app.search.messages import SearchResult
+from silo_app.search.query import Query
+
+__all__ = ["Pair", "Part", "explained", "why"]
+
+Radiograph = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of two images, float32 (H, W) in [0, 1], and each place's share in their similarity, float32 (h, w)."""
+
+    radiograph: Radiograph
+    shares: NDArray[np.float32]
+
+    @property
+    def similarity(self) -> float:
+        """What the places make together."""
+        return float(self.shares.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A hit's image beside the query's; `query` is None where the query is no single image."""
+
+    case: CaseId
+    query: Part | None
+    """Compared with the hit's image."""
+    hit: Part
+    """Compared with what was asked: the refined vector, the region's, or the image's."""
+
+
+def why(home: SiloHome, example: Example, query: Query, result: SearchResult, *, user: str = "") -> list[Pair]:
+    """Explain a result's hits of the own silo, best first; of a case with several images the nearest one's.
+
+    That the cases' images were shown goes into the audit log first. Raises `NotReady` for an image not in the cache.
+    """
+    encoder = load_encoder(home.models, query.encoder_version)
+    image = Examples(home, [example]).image(example)
+    with Catalogue.open(home.catalogue) as catalogue:
+        found = {hit.case_id: catalogue.views_of(hit.case_id) for hit in result.hits if hit.silo == home.config.name}
+    views = {case: held for case, held in found.items() if held}  # one may have been recalled since
+    audit = AuditLog(home.audit)
+    audit.append("shown", {"asked_query": result.query_id, "user": user, "cases": list(views)})
+    audit.close()
+    cache = RadiographCache(home.cache)
+    return [
+        _pair(case, encoder, image, query.vector, [cache.read(view.digest) for view in held]) for case, held in views.items()
+    ]
+
+
+def explained(encoder: LoadedEncoder, first: Radiograph, second: Radiograph) -> tuple[Part, Part]:
+    """Return two images, each with its places' shares in their similarity."""
+    vectors = [encoder.radiographs([image])[0] for image in (first, second)]
+    return (
+        Part(first, similarity_map(encoder, first, vectors[1])),
+        Part(second, similarity_map(encoder, second, vectors[0])),
+    )
+
+
+def _pair(
+    case: CaseId, encoder: LoadedEncoder, image: Radiograph | None, asked: Embedding, images: Sequence[Radiograph]
+) -> Pair:
+    hit = max((Part(one, similarity_map(encoder, one, asked)) for one in images), key=lambda part: part.similarity)
+    if image is None:
+        return Pair(case, None, hit)
+    return Pair(case, Part(image, similarity_map(encoder, image, encoder.radiographs([hit.radiograph])[0])), hit)
