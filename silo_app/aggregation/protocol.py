@@ -27,9 +27,9 @@ from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.place import Members, Place
 from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, resumed
 from silo_app.aggregation.receiving import read_encrypted, read_plain, require_ours
-from silo_app.aggregation.sending import Envelope, message, require_finite
+from silo_app.aggregation.sending import Envelope, message, part_of, require_finite
 from silo_app.aggregation.settings import AggregationSettings, threshold
-from silo_app.aggregation.terms import SAMPLES, Terms
+from silo_app.aggregation.terms import Terms
 from silo_app.aggregation.unmasking import remaining
 from silo_app.aggregation.wire import Header, split
 from silo_app.errors import UpdateRefused
@@ -188,18 +188,24 @@ class SiloSession:
         self._begun = _Begun(round_number, names)
 
     def encrypt_update(
-        self, round_number: int, update: NDArray[np.float32], numbers: Mapping[str, float] | None = None
+        self,
+        round_number: int,
+        update: NDArray[np.float32],
+        numbers: Mapping[str, float] | None = None,
+        *,
+        done: float = 1.0,
     ) -> NDArray[np.uint8]:
         """Return this silo's message for a round that it began, uint8 (n,).
 
         `update` is local minus global weights, float32 (P,); `numbers` are summed beside it, exactly (`tallies`), under
-        names that must be the same at all silos. Raises `KeyRefused`, `RoundRefused` or `UpdateRefused`.
+        names that must be the same at all silos. A silo that trained only the share `done` of its round, in (0, 1], weighs
+        as if it had that share of its images. Raises `KeyRefused`, `RoundRefused` or `UpdateRefused`.
         """
         if self.rejected:
             problem = f"this silo's acceptance test refused the last sum: {self.rejected}"
             raise self._terms.round_refused(round_number, problem, "It waits for a sum that passes.")
         require_finite(self._terms, round_number, update)
-        return self._send(round_number, "update", numbers, update)
+        return self._send(round_number, "update", numbers, update, part_of(self.samples, done))
 
     def encrypt_statistics(self, round_number: int, numbers: Mapping[str, float] | None = None) -> NDArray[np.uint8]:
         """Return this silo's message for a round of numbers alone from which weights come, uint8 (n,).
@@ -289,6 +295,7 @@ class SiloSession:
         content: str,
         numbers: Mapping[str, float] | None,
         update: NDArray[np.float32] | None = None,
+        samples: int | None = None,
     ) -> NDArray[np.uint8]:
         begun = self._require_begun(round_number)
         rounds = self._masked_round(round_number) if not self._terms.plain else None
@@ -304,7 +311,8 @@ class SiloSession:
             self._progress,
             envelope,
             content=content,
-            numbers={**(numbers or {}), SAMPLES: self.samples},
+            numbers=numbers or {},
+            samples=samples or self.samples,
             update=update,
             random=self._random,
         )

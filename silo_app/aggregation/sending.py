@@ -14,11 +14,11 @@ from silo_app.aggregation.codec import FieldPlan
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.progress import Progress
 from silo_app.aggregation.ring import DEGREE
-from silo_app.aggregation.terms import PLAIN_MODULUS, Terms
+from silo_app.aggregation.terms import PLAIN_MODULUS, SAMPLES, Terms
 from silo_app.aggregation.wire import body_digest, join
 from silo_app.errors import UpdateRefused
 
-__all__ = ["Envelope", "message", "require_finite", "weight_of"]
+__all__ = ["Envelope", "message", "part_of", "require_finite", "weight_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,22 @@ class Envelope:
     masks_digest: bytes
 
 
-def weight_of(terms: Terms, progress: Progress, participants: tuple[str, ...]) -> float:
-    """Return this silo's weight: its share of the images that the statistics counted, or an equal one without."""
+def weight_of(terms: Terms, progress: Progress, participants: tuple[str, ...], samples: int) -> float:
+    """Return this silo's weight: the share that `samples` are of the images that the statistics counted; equal without."""
     if not progress.counted:
         return 1 / len(participants)
     if terms.silo not in progress.counted:
         raise terms.round_refused(
             progress.next_round, "the statistics do not count this silo's images", "It waits for the next statistics."
         )
-    return progress.samples / progress.total
+    return samples / progress.total
+
+
+def part_of(samples: int, done: float) -> int:
+    """Return how many of `samples` images count for a silo that trained the share `done`, in (0, 1]; at least one."""
+    if not 0 < done <= 1:
+        raise UpdateRefused(f"a share of {done} of a round", where="done", remedy="It is above 0, and 1 at most.")
+    return max(1, round(samples * done))
 
 
 def require_finite(terms: Terms, round_number: int, update: NDArray[np.float32]) -> None:
@@ -61,12 +68,17 @@ def message(
     *,
     content: str,
     numbers: Mapping[str, float],
+    samples: int,
     update: NDArray[np.float32] | None,
     random: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """Return the message, uint8 (n,), and what it does not carry of `update` and the residual, float32 (P,)."""
+    """Return the message, uint8 (n,), and what it does not carry of `update` and the residual, float32 (P,).
+
+    `samples` is what the silo weighs in this round; it travels among the numbers, summed and hidden like them.
+    """
     residual = progress.residual
-    weight = weight_of(terms, progress, envelope.participants) if update is not None else 0.0
+    weight = weight_of(terms, progress, envelope.participants, samples) if update is not None else 0.0
+    numbers = {**numbers, SAMPLES: samples}
     if envelope.cipher is None:
         parts = [tallies.encode(numbers, PLAIN_MODULUS).astype("<u8").view(np.uint8)]
         if update is not None:

@@ -150,6 +150,32 @@ def import_model(
     emit({**exported.provenance, "current": make_current}, output, _show_card)
 
 
+@app.command()
+def adopt(
+    file: Path,
+    silo: SiloOption,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="encoder.NAME=VALUE as for `silo job submit jobs/train`; may be given again."),
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Make an encoder version of weights from elsewhere: a safetensors file, or a state dict that torch.save wrote.
+
+    No code in the file is run. Every silo that adopts the same file gets the same version, from which a training can start
+    (`--set start=VERSION`).
+
+    Example:
+        silo model adopt weights.safetensors --silo consortium/hospital-a --set encoder.backbone=densenet121
+    """
+    from silo_app.encoder import checkpoint
+    from silo_app.encoder.adopt import adopt as adopted
+
+    models = config.load(silo).models
+    version = adopted(models, plan_of(settings or []).encoder, file)
+    emit(checkpoint.read_card(models, version), output, _show_card)
+
+
 @app.command("train-local")
 def train_local(
     silo: SiloOption,

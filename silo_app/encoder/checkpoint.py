@@ -1,6 +1,7 @@
 """An encoder on disk: safetensors, and a model card that says where it comes from and what it is for.
 
-`models/<encoder version>/encoder.safetensors` and `card.json`; `models/current` names the version in use.
+`models/<encoder version>/encoder.safetensors` and `card.json`; `models/current` names the version in use. What the silo has
+for itself lies beside it in `personal.safetensors`: it is not part of the version, and of no export.
 """
 
 import datetime as dt
@@ -29,6 +30,7 @@ __all__ = ["Checkpoint", "current_version", "load", "save", "set_current", "vers
 
 _WEIGHTS = "encoder.safetensors"
 _CARD = "card.json"
+_PERSONAL = "personal.safetensors"
 _CURRENT = "current"
 _VERSION = re.compile(r"[0-9a-f]{32}")
 _INTENDED = (
@@ -45,6 +47,15 @@ class Checkpoint:
     vector: NDArray[np.float32]
     version: EncoderVersion
     card: Mapping[str, Any]
+    personal: NDArray[np.float32] | None = None
+    """This silo's own weights, float32 (H,): its findings head, or a whole network; None if it has none."""
+
+    @property
+    def own_vector(self) -> NDArray[np.float32]:
+        """The weights that tell findings in this silo, float32 (P,): personal ones stand for the last of the shared."""
+        if self.personal is None:
+            return self.vector
+        return np.concatenate([self.vector[: len(self.vector) - len(self.personal)], self.personal])
 
 
 def version_of(spec: EncoderSpec, vector: NDArray[np.float32]) -> EncoderVersion:
@@ -55,7 +66,13 @@ def version_of(spec: EncoderSpec, vector: NDArray[np.float32]) -> EncoderVersion
     return EncoderVersion(digest.hexdigest()[:32])
 
 
-def save(models: Path, spec: EncoderSpec, vector: NDArray[np.float32], card: Mapping[str, Any]) -> EncoderVersion:
+def save(
+    models: Path,
+    spec: EncoderSpec,
+    vector: NDArray[np.float32],
+    card: Mapping[str, Any],
+    personal: NDArray[np.float32] | None = None,
+) -> EncoderVersion:
     """Write an encoder and its card so that it is there whole or not at all, and return its version."""
     version = version_of(spec, vector)
     folder = durable.private_folder(models) / version
@@ -72,6 +89,8 @@ def save(models: Path, spec: EncoderSpec, vector: NDArray[np.float32], card: Map
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=models))
     try:
         write_vector(temporary / _WEIGHTS, vector)
+        if personal is not None:
+            write_vector(temporary / _PERSONAL, personal)
         durable.write_text(temporary / _CARD, json.dumps(content, indent=2))
         temporary.replace(folder)
     except OSError:
@@ -134,7 +153,11 @@ def load(models: Path, version: EncoderVersion) -> Checkpoint:
     vector = read_vector(models / version / _WEIGHTS)
     if version_of(spec, vector) != version:
         raise _invalid(models / version / _WEIGHTS, "the weights are not those of this version")
-    return Checkpoint(spec, vector, version, card)
+    file = models / version / _PERSONAL
+    personal = read_vector(file) if file.exists() else None
+    if personal is not None and not 0 < len(personal) <= len(vector):
+        raise _invalid(file, f"{len(personal)} personal weights of {len(vector)}")
+    return Checkpoint(spec, vector, version, card, personal)
 
 
 def _invalid(place: Path, problem: str) -> CheckpointInvalid:

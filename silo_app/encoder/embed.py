@@ -55,13 +55,14 @@ def embed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S)."""
     model.eval()
+    device = model.findings.weight.device
     embeddings = [np.empty((0, model.embedding.out_features), np.float32)]
     logits = [np.empty((0, model.findings.out_features), np.float32)]
     for start in range(0, len(pixels), _BATCH):
-        batch = torch.from_numpy(pixels[start : start + _BATCH])[:, None]
+        batch = torch.from_numpy(pixels[start : start + _BATCH])[:, None].to(device)
         embedding, logit = model(standardised(batch))
-        embeddings.append(functional.normalize(embedding).numpy())
-        logits.append(logit.numpy())
+        embeddings.append(functional.normalize(embedding).cpu().numpy())
+        logits.append(logit.cpu().numpy())
         if progress is not None:
             progress(min(start + _BATCH, len(pixels)), len(pixels))
     return np.concatenate(embeddings), np.concatenate(logits)

@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from silo_app import durable
 from silo_app.encoder.averaging import Moments
+from silo_app.encoder.own import Own
 from silo_app.errors import CheckpointInvalid, NotReady
 
 __all__ = ["JobState", "forget", "forget_all", "kept", "newest_of"]
@@ -46,15 +47,20 @@ class JobState:
     """How the last accepted weights did on the silo's held-out patients."""
     moments: Moments = field(default_factory=Moments.none)
     """What the plan's averaging remembers; the next step rests on it."""
+    own: Own = field(default_factory=Own)
+    """What the silo has for itself."""
+    total: int = 0
+    """How many images all silos train on, as the statistics said."""
 
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""
-        about = {"job": self.job, "trained": self.trained, "plan": self.plan, "before": self.before}
+        about = {name: getattr(self, name) for name in ("job", "trained", "plan", "before", "total")}
         tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights,
             "first": self.moments.first,
             "second": self.moments.second,
             "session": np.frombuffer(self.session, dtype=np.uint8),
+            **self.own.tensors(),
         }
         content = save(tensors, metadata={"about": json.dumps(about)})
         folder = durable.private_folder(jobs / self.job)
@@ -74,7 +80,8 @@ class JobState:
             about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["about"])
             tensors = load(content)
             moments = Moments(tensors["first"], tensors["second"])
-            return cls(weights=tensors["weights"], session=tensors["session"].tobytes(), moments=moments, **about)
+            session, own = tensors["session"].tobytes(), Own.of(tensors)
+            return cls(weights=tensors["weights"], session=session, moments=moments, own=own, **about)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             raise _invalid(file) from None
 

@@ -10,12 +10,13 @@ from silo_app.cases import EncoderVersion, Split
 from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.metrics import findings_figures
 from silo_app.encoder.model import Encoder, build, to_vector
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.encoder.train import train_round
+from silo_app.encoder.train import Means, train_round
 from silo_app.errors import NotReady
 
 __all__ = ["CurvePoint", "LocalTraining", "train_local"]
@@ -66,12 +67,16 @@ def train_local(
         raise NotReady("this silo has no images to train on", where=home.config.name, remedy="Run `silo ingest` first.")
     held_out += [load(other, spec, split=Split.HELD_OUT) for other in also_evaluate if other.kit != home.kit]
     start, steps, points = time.monotonic(), 0, []
-    model = build(spec, seed)
+    ours = home.config.training
+    model = build(spec, seed).to(device_for(ours.device))
+    means = Means(at_once=ours.views_at_once)
     for number in range(rounds):
         if curve:
             points.append(_point(model, spec, number, held_out))
         told = None if progress is None else _told(progress, number, rounds)
-        outcome = train_round(model, train, settings, round_number=number, rounds=rounds, seed=seed, progress=told)
+        outcome = train_round(
+            model, train, settings, round_number=number, rounds=rounds, seed=seed, means=means, progress=told
+        )
         steps += outcome.steps
     if curve:
         points.append(_point(model, spec, rounds, held_out))

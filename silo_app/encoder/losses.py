@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrastive_loss", "each_findings_loss", "findings_loss", "known_loss", "prototype_loss", "proximal_loss"]
+__all__ = [
+    "contrastive_loss",
+    "each_findings_loss",
+    "findings_loss",
+    "known_loss",
+    "prototype_loss",
+    "proximal_loss",
+    "twins_loss",
+]
 
 _NEVER = -1e9
 _TINY = 1e-6
@@ -58,6 +66,21 @@ def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperat
     if not has.any():
         return embedding.sum() * 0
     return -((log_share * alike).sum(dim=1)[has] / count[has]).mean()
+
+
+def twins_loss(embedding: Tensor, twins: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    """Pull the two augmentations of each of some views together, and push them from all others of the batch.
+
+    NT-Xent of SimCLR (Chen et al., ICML 2020), without its extra head: the embedding itself is searched by angle.
+    `embedding` (B, D) is of the batch, `twins` (U, D) of a second augmentation of the views `rows` (U,), int64. Views that
+    are not in `rows` are only pushed from. Needs U of at least 1 and B of at least 2.
+    """
+    unit = functional.normalize(torch.cat([embedding, twins]))  # (B + U, D)
+    second = torch.arange(len(embedding), len(unit), device=unit.device)
+    anchors, partners = torch.cat([rows, second]), torch.cat([second, rows])  # (2U,)
+    similarity = unit[anchors] @ unit.T / temperature  # (2U, B + U)
+    itself = functional.one_hot(anchors, len(unit)).bool()
+    return functional.cross_entropy(similarity.masked_fill(itself, _NEVER), partners)
 
 
 def prototype_loss(embedding: Tensor, prototypes: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:

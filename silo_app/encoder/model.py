@@ -1,4 +1,6 @@
-"""The encoder: MONAI DenseNet with GroupNorm, global average pooling, a linear embedding, and a findings head on it.
+"""The encoder: a MONAI backbone with GroupNorm, global average pooling, a linear embedding, and a findings head on it.
+
+Backbones: DenseNets (Huang et al., CVPR 2017) and the encoder half of MedNeXt, MONAI's ConvNeXt (Roy et al., MICCAI 2023).
 
 GroupNorm has no running statistics: nothing of a hospital's look hides in buffers, federated averaging is exact, and
 Opacus can take per-patient gradients (Wu and He, "Group Normalization", ECCV 2018). Pooling and projection are linear, so
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.networks.blocks.mednext_block import MedNeXtBlock, MedNeXtDownBlock
 from monai.networks.nets import DenseNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,10 +21,14 @@ from silo_app.errors import CheckpointInvalid
 
 __all__ = ["Encoder", "build", "layout_of", "load_vector", "to_vector"]
 
-_BACKBONES: dict[str, dict[str, Any]] = {
+_DENSENETS: dict[str, dict[str, Any]] = {
     "densenet121": {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)},
     "densenet-small": {"init_features": 16, "growth_rate": 8, "block_config": (2, 4, 4)},
 }
+_MEDNEXTS: dict[str, tuple[tuple[int, int], ...]] = {
+    "mednext-small": ((32, 2), (64, 2), (128, 4), (256, 2)),
+}
+"""Channels and blocks of each stage; the side halves before every one."""
 
 
 class Encoder(nn.Module):
@@ -29,17 +36,9 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        network = DenseNet(
-            spatial_dims=2,
-            in_channels=1,
-            out_channels=spec.embedding_dim,
-            norm=("group", {"num_groups": 8}),
-            act=("relu", {"inplace": False}),  # Opacus' hooks need the activations as they were
-            **_BACKBONES[spec.backbone],
-        )
-        self.features = network.features
+        self.features, channels = _densenet(spec) if spec.backbone in _DENSENETS else _mednext(spec)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.embedding = nn.Linear(network.class_layers.out.in_features, spec.embedding_dim)
+        self.embedding = nn.Linear(channels, spec.embedding_dim)
         self.findings = nn.Linear(spec.embedding_dim, len(spec.findings))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +46,34 @@ class Encoder(nn.Module):
         maps = nn.functional.relu(self.features(images))  # (B, C, h, w)
         embedding = self.embedding(self.pool(maps).flatten(1))  # (B, D)
         return embedding, self.findings(embedding)
+
+
+def _densenet(spec: EncoderSpec) -> tuple[nn.Module, int]:
+    """Return what makes feature maps (B, C, h, w) of images, and C."""
+    network = DenseNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=spec.embedding_dim,
+        norm=("group", {"num_groups": 8}),
+        act=("relu", {"inplace": False}),  # Opacus' hooks need the activations as they were
+        **_DENSENETS[spec.backbone],
+    )
+    return network.features, network.class_layers.out.in_features
+
+
+def _mednext(spec: EncoderSpec) -> tuple[nn.Module, int]:
+    """Return what makes feature maps (B, C, h, w) of images, and C; h and w are a sixteenth of the image's side.
+
+    MedNeXt normalises each channel by itself, which leaves nothing of a map of one pixel: 32 px become 2 x 2.
+    """
+    (channels, _), *_ = stages = _MEDNEXTS[spec.backbone]
+    layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2, padding=1)]
+    for number, (width, blocks) in enumerate(stages):
+        if number:
+            layers.append(MedNeXtDownBlock(channels, width, 2, 5, use_residual_connection=True, dim="2d"))
+        layers += [MedNeXtBlock(width, width, 2, 5, dim="2d") for _ in range(blocks)]
+        channels = width
+    return nn.Sequential(*layers, nn.GroupNorm(8, channels)), channels
 
 
 def build(spec: EncoderSpec, seed: int) -> Encoder:

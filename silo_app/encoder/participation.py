@@ -27,7 +27,9 @@ from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
+from silo_app.encoder.own import Own
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.telling import card_of, numbers_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import NotReady, PrivacyRefused, ProcessFailed, RoundRefused, SumRejected
@@ -36,6 +38,8 @@ from silo_app.identity import Identity
 __all__ = ["Participation", "RoundOrder"]
 
 _log = logging.getLogger(__name__)
+_OWN = ("personal", "control")
+"""What the trainer gives back beside the weights, for the silo alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class Participation:
         self._journal = Journal(self._jobs / job)
         self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._moments = Moments.none()
+        self._own = Own()
+        self._total = 0
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
@@ -89,7 +95,7 @@ class Participation:
     def restore(self, plan: TrainingPlan, jobs: Sequence[str]) -> None:
         """Take up what this silo kept of the resumed training, whose jobs so far are `jobs`. Raises `NotReady`."""
         state = job_state.newest_of(self._jobs, jobs)
-        if state.plan != _settings(plan):
+        if state.plan != settings_of(plan):
             raise NotReady("the resumed job has other settings than before", remedy="Submit it without --resume.")
         self._lineage = [*jobs, self._job]
         self._begin(plan, state)
@@ -132,19 +138,12 @@ class Participation:
             trained = self._train(order.training_round or 0)
             start = time.monotonic()
             self._reseed(order.training_round or 0)
-            update = trained.pop("vector") - self._weights
-            numbers = _numbers(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
-            message = session.encrypt_update(order.number, update, numbers)
-            self._journal.trained(
-                self._trained,
-                {
-                    "train_seconds": trained["seconds"],
-                    "encrypt_seconds": round(time.monotonic() - start, 3),
-                    "open_seconds": round(opened_s, 3),
-                    "steps": trained["steps"],
-                    "samples": trained["samples"],
-                },
-            )
+            done = trained["steps"] / trained["planned"]
+            update = self._own.sent(trained.pop("vector") - self._weights, done)
+            numbers = numbers_of(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
+            message = session.encrypt_update(order.number, update, numbers, done=done)
+            own = own_of(trained, encrypt_s=time.monotonic() - start, open_s=opened_s)
+            self._journal.trained(self._trained, own)
         self._answered = order.number, message
         self._keep()
         return message
@@ -182,12 +181,18 @@ class Participation:
             return  # the server repeats the sum when it asks again
         if last.message is None:
             session.void_round(last.number)
+            self._own = self._own.voided()
         else:
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
             if opened.update is not None:
-                step, self._moments = step_of(self._plan.averaging, self._moments, opened.update)
+                update, change = np.split(opened.update, [len(self._weights)])
+                step, self._moments = step_of(self._plan.averaging, self._moments, update)
                 self._weights = self._weights + step
                 self._trained += 1
+                share = opened.numbers["samples"] / self._total if self._total else 1.0
+                self._own = self._own.closed(change, share=share, contributed=session.silo in opened.silos)
+            else:
+                self._total = int(opened.numbers["samples"])
             self._journal.opened(self._trained, last.number, opened.silos, opened.numbers)
         self._keep()
 
@@ -195,22 +200,12 @@ class Participation:
         """Open the last sum and keep the result as this silo's current encoder. Raises `SumRejected`."""
         self.close_round(last)
         self._test_weights()
-        card = {
-            "job": self._job,
-            "kind": "federated",
-            "round": self._trained,
-            "rounds": self._plan.rounds,
-            "silos": list(self._joined().silos),
-            "encryption": self._plan.encryption,
-            "field_bits": self._plan.field_bits,
-            "min_silos": self._plan.min_silos,
-            "threshold": self._joined().threshold if self._plan.encryption == "bfv" else None,
-            "seed": self._plan.seed,
-            "training": self._plan.training.model_dump(mode="json"),
-            "averaging": self._plan.averaging.model_dump(mode="json"),
-        }
+        session = self._joined()
+        threshold = session.threshold if self._plan.encryption == "bfv" else 0
+        card = card_of(self._plan, job=self._job, trained=self._trained, silos=session.silos, threshold=threshold)
         final = str(self._write("final"))
-        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage)
+        own = self._personal()
+        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
         self.close()
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
@@ -231,14 +226,17 @@ class Participation:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
         self._samples = int(opened["train_views"])
         names, shapes = zip(*opened["layout"], strict=True)
+        if plan.scaffold:  # the control variates' change travels behind the update, with scales of its own
+            names, shapes = (*names, *(f"control of {name}" for name in names)), (*shapes, *shapes)
         self._layout = Layout(tuple(names), tuple(tuple(shape) for shape in shapes))
         self._weights = read_vector(Path(opened["weights"]))
         self._initial = digest_of(self._weights)
         self._session = self._new_session(state.session if state else None)
         self._moments = Moments.none(plan.averaging, len(self._weights))
+        self._own, self._total = Own.begun(len(self._weights), scaffold=plan.scaffold), 0
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
-            self._moments = state.moments
+            self._moments, self._own, self._total = state.moments, state.own, state.total
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(
@@ -260,7 +258,12 @@ class Participation:
 
     def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters: dict[str, Any] = {"spec": plan.encoder.model_dump(mode="json"), "seed": plan.seed}
+        parameters: dict[str, Any] = {
+            "spec": plan.encoder.model_dump(mode="json"),
+            "seed": plan.seed,
+            "start": plan.start,
+            "personal": plan.personal,
+        }
         if plan.privacy is not None:
             parameters["private"] = {
                 "privacy": plan.privacy.model_dump(mode="json"),
@@ -283,8 +286,17 @@ class Participation:
             rounds=self._plan.rounds,
             seed=self._plan.seed,
             job=self._job,
+            personal=self._personal(),
+            pull=self._plan.pull,
+            correction=str(self._written("correction", self._own.correction)) if self._plan.scaffold else None,
         )
+        kept = (read_vector(Path(trained[name])) if name in trained else np.empty(0, np.float32) for name in _OWN)
+        self._own = self._own.trained(*kept)
         return trained | {"vector": read_vector(Path(trained["weights"]))}
+
+    def _personal(self) -> str | None:
+        """Return where the trainer finds the silo's own weights; None before it has trained any."""
+        return str(self._written("personal", self._own.personal)) if len(self._own.personal) else None
 
     def _reseed(self, training_round: int) -> None:
         """Let a round's random rounding follow from the plan's seed: training it again gives the same bits.
@@ -306,7 +318,7 @@ class Participation:
     def _test_weights(self) -> None:
         """Note how the weights do on the silo's held-out patients, and stand aside if they fail its acceptance test."""
         if self._noted < self._trained:
-            result = self._trainer.request("evaluate", weights=str(self._write("global")))
+            result = self._trainer.request("evaluate", weights=str(self._write("global")), personal=self._personal())
             self._journal.held_out(self._trained, result)
             self._noted = self._trained
             why = why_rejected(self._before, result, self._home.config.training.acceptance)
@@ -328,32 +340,18 @@ class Participation:
             job=self._job,
             weights=self._weights,
             moments=self._moments,
+            own=self._own,
+            total=self._total,
             session=self._joined().export_state(),
             trained=self._trained,
-            plan=_settings(self._plan),
+            plan=settings_of(self._plan),
             before=self._before,
         ).write(self._jobs)
 
     def _write(self, name: str) -> Path:
+        return self._written(name, self._weights)
+
+    def _written(self, name: str, vector: NDArray[np.float32]) -> Path:
         path = self._folder / f"{name}.safetensors"
-        write_vector(path, self._weights)
+        write_vector(path, vector)
         return path
-
-
-def _settings(plan: TrainingPlan) -> dict[str, Any]:
-    return plan.model_dump(mode="json", exclude={"resume"})
-
-
-def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, private: bool) -> dict[str, float]:
-    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went.
-
-    Of a private job only what follows from its plan: a loss would tell of patients, and nobody has paid for it.
-    """
-    views, loss = float(held_out.get("views") or 0), held_out.get("loss")
-    return {
-        "steps": float(trained["steps"]),
-        "images": float(trained["samples"]),
-        "loss_steps": 0.0 if private else float(trained["loss"]) * trained["steps"],
-        "held_out_views": views,
-        "held_out_loss_views": views * float(loss) if loss is not None else 0.0,
-    }

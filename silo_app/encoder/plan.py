@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from silo_app.encoder.own import Personal
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import ConfigInvalid
@@ -33,11 +34,21 @@ class TrainingPlan(BaseModel):
 
     A silo whose site is gone is not waited for.
     """
+    sample: float = Field(default=1.0, gt=0, le=1)
+    """The share of the silos that is asked for each round, drawn by the seed; never fewer than the round needs."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     encryption: Literal["bfv", "none"] = "bfv"
     field_bits: Literal[10, 12, 16, 25] = 16
     encoder: EncoderSpec = EncoderSpec()
+    start: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+    """The encoder version to start from, which every silo must hold; null for weights drawn from the seed."""
     training: TrainSettings = TrainSettings()
+    personal: Personal = "none"
+    """What every silo has for itself: nothing, its findings head, or a whole network beside the shared one (Ditto)."""
+    pull: float = Field(default=0.1, ge=0, le=100.0)
+    """Ditto's lambda: how strongly a silo's own network is held near the shared one."""
+    scaffold: bool = False
+    """Correct the drift of unlike silos (SCAFFOLD: Karimireddy et al., ICML 2020); an update is twice as large."""
     averaging: AveragingPlan = AveragingPlan()
     """What every silo does with the mean update once it is decrypted."""
     privacy: PrivacyPlan | None = None
@@ -51,6 +62,20 @@ class TrainingPlan(BaseModel):
                 f"with privacy, training.{' and training.'.join(together)} must be 0: it compares patients with each other, "
                 "and then nobody can say what one of them gave"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.privacy and self.scaffold:
+            raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
+        if self.privacy and self.personal == "ditto":
+            raise ValueError('with privacy, personal must not be "ditto": the silo\'s own network would be trained without')
+        if self.privacy and self.training.round_seconds:
+            raise ValueError(
+                "with privacy, training.round_seconds must be null: the steps of a round are paid for before it"
+            )
+        if self.personal == "head" and self.training.prototypes:
+            raise ValueError('with personal "head", training.prototypes must be 0: the findings\' rows are not shared')
         return self
 
     @classmethod

@@ -90,8 +90,8 @@ def train_round_privately(
         optimizer.step()
         if progress is not None:
             progress(step + 1, planned.steps)
-    samples = round(expected * planned.steps)
-    return RoundOutcome(planned.steps, samples, float(np.mean(losses or [0.0])), time.monotonic() - start)
+    loss, samples = float(np.mean(losses or [0.0])), round(expected * planned.steps)
+    return RoundOutcome(planned.steps, samples, loss, time.monotonic() - start, planned.steps)
 
 
 def clipped_gradients(model: Encoder, images: Tensor, targets: Tensor, known: Tensor, clip_norm: float) -> Tensor:
@@ -129,9 +129,10 @@ def _set_gradients(
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
         return []
-    images = torch.from_numpy(data.pixels[chosen])[:, None]  # (B, 1, S, S)
-    targets, known = torch.from_numpy(data.targets[chosen]), torch.from_numpy(data.known[chosen])
-    augmenting = torch.Generator().manual_seed(int(draws.patients.integers(2**31)))
+    device = model.findings.weight.device
+    images = torch.from_numpy(data.pixels[chosen])[:, None].to(device)  # (B, 1, S, S)
+    targets, known = (torch.from_numpy(part[chosen]).to(device) for part in (data.targets, data.known))
+    augmenting = torch.Generator(device).manual_seed(int(draws.patients.integers(2**31)))
     views = standardised(augment(images, augmenting, strong=settings.photometry == "strong"))
     losses = clipped_gradients(model, views, targets, known, clip_norm)
     if not torch.isfinite(losses).all():
@@ -146,7 +147,7 @@ def _add_noise(model: nn.Module, deviation: float, expected: float, generator: t
     """Turn the sum of clipped gradients into a noisy mean over the expected number of patients, not over the drawn one."""
     for weight in model.parameters():
         grad = weight.grad if weight.grad is not None else torch.zeros_like(weight)
-        noise = torch.normal(0.0, deviation, grad.shape, generator=generator)
+        noise = torch.normal(0.0, deviation, grad.shape, generator=generator).to(grad.device)
         weight.grad = (grad + noise) / expected
 
 

@@ -4,10 +4,22 @@ A silo takes part in a round when it has opened all but the last sum before it a
 round has arrived. The others catch up beside the round, and are back in the one after.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
-__all__ = ["Roll"]
+__all__ = ["Roll", "drawn"]
+
+
+def drawn(ready: Collection[str], *, of: int, sample: float, least: int, seed: int, training_round: int) -> tuple[str, ...]:
+    """Return which of the silos `ready` take part in a round: the share `sample` of `of` silos, but no fewer than `least`.
+
+    The order of the draw follows from seed, round and names alone, so that a resumed job draws the same silos.
+    """
+    count = max(math.ceil(sample * of), least)
+    by_lot = sorted(ready, key=lambda silo: sha256(f"{seed}/{training_round}/{silo}".encode()).digest())
+    return tuple(sorted(by_lot[:count]))
 
 
 @dataclass
@@ -44,7 +56,7 @@ class Roll:
             silo for silo in self.members if number - 1 <= self._next[silo] <= number and (silo in here or not self.masked)
         )
 
-    def bundles(self, number: int) -> dict[str, bytes]:
-        """Return the bundles of the participants of round `number`; those of earlier rounds are forgotten."""
+    def bundles(self, number: int, silos: Collection[str]) -> dict[str, bytes]:
+        """Return the bundles of `silos`, participants of round `number`; those of earlier rounds are forgotten."""
         self._bundles = {each: bundles for each, bundles in self._bundles.items() if each >= number}
-        return {silo: self._bundles[number][silo] for silo in self.participants(number)} if self.masked else {}
+        return {silo: self._bundles[number][silo] for silo in silos} if self.masked else {}

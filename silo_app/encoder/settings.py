@@ -83,14 +83,21 @@ class TrainSettings(BaseModel):
     contrast: float = Field(default=0.1, ge=0, le=10.0)
     """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the findings loss."""
     temperature: float = Field(default=0.1, gt=0, le=10.0)
+    self_supervised: float = Field(default=0.1, ge=0, le=10.0)
+    """Weight of the contrast of two augmentations of one view (SimCLR: Chen et al., ICML 2020), of views of which no finding
+    is known. A job with differential privacy does without: what is compared with others cannot be counted by patient."""
     prototypes: float = Field(default=0.0, ge=0, le=10.0)
     """Weight of the contrast against the findings' prototypes: the findings head's rows as the round began with them."""
     proximal: float = Field(default=0.0, ge=0, le=100.0)
     """FedProx's mu (Li et al., MLSys 2020): what holds a silo near the weights that the round began with."""
     photometry: Literal["mild", "strong"] = "mild"
     """How far augmentation changes grey levels, sharpness and borders; geometry stays the same."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the passes through the network; weights are always float32. "auto" takes what this silo's CPU is quick at."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the passes through the network; weights are always float32. "auto" takes what this silo's processor is quick at;
+    "float16" is for graphics processors, and "auto" on a CPU."""
+    round_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400)
+    """After so long a silo stops training a round and gives what it has, with a weight for the share that it trained. A
+    silo may set a shorter time itself (`training.round_seconds` in silo.yaml)."""
 
     def steps_for(self, images: int) -> int:
         """Return the steps of one round in a silo with so many training images; at least 1."""

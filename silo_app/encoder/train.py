@@ -1,30 +1,45 @@
-"""One silo's training in one round: balanced batches, masked findings loss, supervised contrast, gradient clipping."""
+"""One silo's training in one round, with what the silo has: labels or none, a CPU or a graphics processor, little time.
+
+Views with known findings learn from them (masked findings loss, supervised contrast); views without learn from themselves
+(two augmentations of one view). So a silo without any label takes part like the others.
+"""
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from silo_app.encoder.controls import Controls
 from silo_app.encoder.dataset import Images
-from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss
+from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss, twins_loss
 from silo_app.encoder.model import Encoder
+from silo_app.encoder.passes import Passes
 from silo_app.encoder.sampling import batches, positive_weights, shares
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["Beginning", "RoundOutcome", "learning_rate_at", "set_rate", "train_round"]
+__all__ = ["Beginning", "Means", "RoundOutcome", "learning_rate_at", "set_rate", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
 _ROUND_WARMUP = 5
 """Steps in which a round's fresh AdamW finds its scales before it takes full strides."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a silo trains with; the device is the model's."""
+
+    at_once: int | None = None
+    """The most views in one pass through the network; None for all of a batch. The gradient is the batch's."""
+    seconds: float | None = None
+    """How long a round may take; what remains of its steps is left out, but for the first."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class RoundOutcome:
     samples: int
     loss: float
     seconds: float
+    planned: int
+    """How many steps it would have made with time enough."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,31 @@ class Beginning:
         return cls(weights, model.findings.weight.detach().clone())
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one step looks at; B views, of U of which no finding is known."""
+
+    views: Tensor
+    """Augmented network inputs, float32 (B + U, 1, S, S): all views, and those without known findings a second time."""
+    targets: Tensor  # (B, F)
+    known: Tensor  # (B, F)
+    unlabelled: Tensor
+    """Rows of the views of which no finding is known, int64 (U,); none where they are not to be learned from."""
+
+    @classmethod
+    def drawn(cls, data: Images, chosen: NDArray[np.int64], settings: TrainSettings, generator: torch.Generator) -> "_Batch":
+        """Return the views `chosen` (B,) on the generator's device."""
+        device = generator.device
+        images = torch.from_numpy(data.pixels[chosen])[:, None].to(device)  # (B, 1, S, S)
+        targets, known = (torch.from_numpy(part[chosen]).to(device) for part in (data.targets, data.known))
+        learned = np.flatnonzero(~data.known[chosen].any(axis=1)) if settings.self_supervised else ()
+        unlabelled = torch.as_tensor(learned, dtype=torch.int64, device=device)
+        if len(unlabelled):
+            images = torch.cat([images, images[unlabelled]])
+        views = standardised(augment(images, generator, strong=settings.photometry == "strong"))
+        return cls(views, targets, known, unlabelled)
+
+
 def train_round(
     model: Encoder,
     data: Images,
@@ -60,42 +102,55 @@ def train_round(
     round_number: int,
     rounds: int,
     seed: int,
+    means: Means | None = None,
+    anchor: Beginning | None = None,
+    controls: Controls | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundOutcome:
     """Train `model` in place on `data` for round `round_number` (from 0) of `rounds`.
 
-    The same weights, data, settings and seed give the same result on the same machine with the same threads. Raises
-    `NotReady` without images, `UpdateRefused` when the loss is not finite.
+    `anchor` is what the proximal term pulls to (default: the weights at the begin); `controls` correct gradients.
+    The same weights, data, settings and seed give the same result on the same machine with the same threads, unless time
+    ran out. Raises `NotReady` without images, `UpdateRefused` when the loss is not finite.
     """
     if not len(data):
         raise NotReady("there are no images to train on", remedy="Run `silo ingest` first.")
-    start = time.monotonic()
+    start, means = time.monotonic(), means or Means()
     rng = np.random.default_rng([seed, round_number, len(data)])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    began = anchor or Beginning.of(model)
+    device = began.prototypes.device
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
-    steps = settings.steps_for(len(data))
+    passes = Passes.on(device, settings.precision, means.at_once)
+    planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
     share = shares(data.targets, data.known)
-    positive = torch.from_numpy(positive_weights(data.targets, data.known, share))
-    began = Beginning.of(model)
+    positive = torch.from_numpy(positive_weights(data.targets, data.known, share)).to(device)
     model.train()
-    total = 0.0
-    for step, chosen in enumerate(batches(share, settings.batch_size, steps, rng)):
-        rate = learning_rate_at(settings, (round_number + step / steps) / rounds)
-        set_rate(optimizer, rate * min(1.0, (step + 1) / _ROUND_WARMUP))
-        loss = _loss(model, data, chosen, positive, settings, generator, began)
+    for chosen in batches(share, settings.batch_size, planned, rng):
+        rate = learning_rate_at(settings, (round_number + steps / planned) / rounds)
+        set_rate(optimizer, rate * min(1.0, (steps + 1) / _ROUND_WARMUP))
+        with passes.precision():
+            batch = _Batch.drawn(data, chosen, settings, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss = passes.backward(model, batch.views, _loss_of(model, batch, positive, settings, began))
         if not torch.isfinite(loss):
             raise UpdateRefused(
-                f"the loss is not finite at step {step + 1} of round {round_number + 1}",
+                f"the loss is not finite at step {steps + 1} of round {round_number + 1}",
                 remedy="Lower training.learning_rate; nothing of this round leaves the silo.",
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        passes.unscaled(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
-        total += float(loss.detach())
+        if controls is not None:
+            controls.correct()
+        passes.step(optimizer)
+        total += loss
+        steps += 1
         if progress is not None:
-            progress(step + 1, steps)
-    return RoundOutcome(steps, steps * settings.batch_size, total / steps, time.monotonic() - start)
+            progress(steps, planned)
+        if means.seconds is not None and time.monotonic() - start >= means.seconds:
+            break
+    mean = float(total) / steps
+    return RoundOutcome(steps, steps * settings.batch_size, mean, time.monotonic() - start, planned)
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:
@@ -112,32 +167,25 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _loss(
-    model: Encoder,
-    data: Images,
-    chosen: NDArray[np.int64],
-    positive: Tensor,
-    settings: TrainSettings,
-    generator: torch.Generator,
-    began: Beginning,
-) -> Tensor:
-    images = torch.from_numpy(data.pixels[chosen])[:, None]  # (B, 1, S, S)
-    targets, known = torch.from_numpy(data.targets[chosen]), torch.from_numpy(data.known[chosen])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_bfloat16(settings)):
-        embedding, logits = model(standardised(augment(images, generator, strong=settings.photometry == "strong")))
-    embedding, logits = embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
-    loss = findings_loss(logits, targets, known, positive)
-    if settings.contrast:
-        loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
-    if settings.prototypes:
-        loss = loss + settings.prototypes * prototype_loss(embedding, began.prototypes, targets, known, settings.temperature)
-    if settings.proximal:
-        loss = loss + settings.proximal * proximal_loss(list(model.parameters()), began.weights)
-    return loss
+def _loss_of(
+    model: Encoder, batch: _Batch, positive: Tensor, settings: TrainSettings, began: Beginning
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what a step minimises, of the embeddings (B + U, D) and logits (B + U, F) of its batch."""
+    targets, known, count = batch.targets, batch.known, len(batch.targets)
 
+    def loss_of(embeddings: Tensor, logits: Tensor) -> Tensor:
+        embedding = embeddings[:count]
+        loss = findings_loss(logits[:count], targets, known, positive)
+        if settings.contrast:
+            loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
+        if len(batch.unlabelled):
+            alone = twins_loss(embedding, embeddings[count:], batch.unlabelled, settings.temperature)
+            loss = loss + settings.self_supervised * alone * (len(batch.unlabelled) / count)
+        if settings.prototypes:
+            near = prototype_loss(embedding, began.prototypes, targets, known, settings.temperature)
+            loss = loss + settings.prototypes * near
+        if settings.proximal:
+            loss = loss + settings.proximal * proximal_loss(list(model.parameters()), began.weights)
+        return loss
 
-def _bfloat16(settings: TrainSettings) -> bool:
-    if settings.precision != "auto":
-        return settings.precision == "bfloat16"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return loss_of

@@ -185,7 +185,7 @@ class Trainer:
         tail = "\n".join(self._tail)
         return ProcessFailed(
             f"the trainer ended with {how} during {op!r}" + (f":\n{tail}" if tail else ""),
-            remedy="If it was out of memory, lower training.batch_size. The silo answers the next round.",
+            remedy="If it was out of memory, set training.views_at_once in silo.yaml. The silo answers the next round.",
         )
 
 

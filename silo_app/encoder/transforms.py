@@ -46,15 +46,16 @@ def standardised(images: Tensor) -> Tensor:
 def augment(images: Tensor, generator: torch.Generator, *, strong: bool = False) -> Tensor:
     """Return slightly moved images of another exposure: float32 (B, 1, S, S) of 0..255.
 
-    `strong` also changes sharpness, illumination and borders, so that none of them can tell a hospital.
+    `images` and `generator` are on one device. `strong` also changes sharpness, illumination and borders, so that none of
+    them can tell a hospital.
     """
     count = len(images)
 
     def uniform(bound: float, *shape: int) -> Tensor:
-        return (torch.rand(count, *shape, generator=generator) * 2 - 1) * bound
+        return (torch.rand(count, *shape, generator=generator, device=generator.device) * 2 - 1) * bound
 
     angle, scale = uniform(_ROTATION), 1 + uniform(_SCALE)
-    affine = torch.zeros(count, 2, 3)
+    affine = torch.zeros(count, 2, 3, device=generator.device)
     affine[:, 0, 0] = affine[:, 1, 1] = torch.cos(angle) * scale
     affine[:, 0, 1], affine[:, 1, 0] = -torch.sin(angle) * scale, torch.sin(angle) * scale
     affine[:, :, 2] = uniform(_SHIFT, 2)
@@ -64,29 +65,29 @@ def augment(images: Tensor, generator: torch.Generator, *, strong: bool = False)
     if strong:
         moved = _framed(_lit(_blurred(moved, generator), generator), generator)
     exposed = moved.clamp(0, 1) ** torch.exp(uniform(_STRONG_LOG_GAMMA if strong else _LOG_GAMMA, 1, 1, 1))
-    noise = torch.randn(exposed.shape, generator=generator) * _NOISE
+    noise = torch.randn(exposed.shape, generator=generator, device=generator.device) * _NOISE
     return (exposed + noise).clamp(0, 1) * 255
 
 
 def _blurred(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mix each image (B, 1, S, S) with its blurred self: detectors and resampling differ in sharpness."""
-    share = torch.rand(len(images), 1, 1, 1, generator=generator)
+    share = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     return images * (1 - share) + functional.avg_pool2d(padded, 3, stride=1) * share
 
 
 def _lit(images: Tensor, generator: torch.Generator) -> Tensor:
     """Add a plane of light to each image (B, 1, S, S): beams are not even."""
-    slope = (torch.rand(len(images), 2, 1, 1, 1, generator=generator) - 0.5) * _LIGHT
-    ramp = torch.linspace(-1, 1, images.shape[-1])
+    slope = (torch.rand(len(images), 2, 1, 1, 1, generator=generator, device=generator.device) - 0.5) * _LIGHT
+    ramp = torch.linspace(-1, 1, images.shape[-1], device=images.device)
     return images + slope[:, 0] * ramp[None, None, :, None] + slope[:, 1] * ramp
 
 
 def _framed(images: Tensor, generator: torch.Generator) -> Tensor:
     """Paint a frame of one grey over each image (B, 1, S, S): borders and markers are a hospital's, not a patient's."""
     side = images.shape[-1]
-    width = torch.rand(len(images), 1, 1, 1, generator=generator) * _WIDEST_FRAME * side
-    grey = torch.rand(len(images), 1, 1, 1, generator=generator)
-    place = torch.arange(side)
+    width, grey = (torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device) for _ in range(2))
+    width = width * _WIDEST_FRAME * side
+    place = torch.arange(side, device=images.device)
     edge = torch.minimum(place, side - 1 - place)
     return torch.where(torch.minimum(edge[:, None], edge) < width.floor(), grey, images)

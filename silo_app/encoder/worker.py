@@ -10,27 +10,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from silo_app import config
 from silo_app.cases import EncoderVersion
 from silo_app.encoder import checkpoint
 from silo_app.encoder.charging import Charging
+from silo_app.encoder.controls import Controls
 from silo_app.encoder.dataset import Images, load
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
+from silo_app.encoder.own import Personal, shared_size
 from silo_app.encoder.private import train_round_privately
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.encoder.train import train_round
+from silo_app.encoder.train import Beginning, Means, RoundOutcome, train_round
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, SiloscopeError
+from silo_app.errors import EncoderMismatch, NotReady, SiloscopeError
 
 Progress = Callable[[int, int], None]
 
@@ -51,10 +56,12 @@ class Worker:
         spec: dict[str, Any],
         seed: int,
         start: str | None = None,
+        personal: Personal = "none",
         private: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`.
 
+        `personal` says which weights the silo has for itself; layout and weights in the answer are the shared ones.
         `private` is a job's privacy plan, training settings, rounds, and how many of them are still to come.
         """
         self._spec = EncoderSpec.model_validate(spec)
@@ -62,12 +69,16 @@ class Worker:
         self._train, self._held_out = images.where(~images.held_out), images.where(images.held_out)
         self._model = build(self._spec, seed)
         if start is not None:
-            load_vector(self._model, checkpoint.load(self._home.models, EncoderVersion(start)).vector)
+            load_vector(self._model, self._started(start))
+        layout, begin = layout_of(self._model), to_vector(self._model)
+        self._personal, self._shared = personal, shared_size(layout, personal)
+        self._begin = begin if personal == "ditto" else begin[self._shared :]
+        self._model.to(device_for(self._home.config.training.device))
         patients = len(np.unique(self._train.patients))
         self._charging = self._charged(private, patients) if private and patients else None
         return {
-            "layout": layout_of(self._model),
-            "weights": self._written("start", to_vector(self._model)),
+            "layout": [one for one in layout if personal != "head" or not one[0].startswith("findings.")],
+            "weights": self._written("start", begin[: self._shared]),
             "train_views": len(self._train),
             "held_out_views": len(self._held_out),
             "train_patients": patients,
@@ -84,11 +95,31 @@ class Worker:
         rounds: int,
         seed: int,
         job: str = "",
+        personal: str | None = None,
+        pull: float = 0.0,
+        correction: str | None = None,
     ) -> dict[str, Any]:
-        """Train one round from `weights` and return where the new weights are; `job` pays for a private one."""
-        model, images, chosen = self._with(weights), self._opened(self._train), TrainSettings.model_validate(settings)
+        """Train one round from `weights` and return where the new weights are; `job` pays for a private one.
+
+        `personal` is where the silo's own weights are (None before its first round), `pull` what holds a whole network of
+        its own near the shared one, `correction` where SCAFFOLD's correction is.
+        """
+        model, images = self._with(weights, personal), self._opened(self._train)
+        chosen, answer = TrainSettings.model_validate(settings), {}
         if (charging := self._charging) is None:
-            outcome = train_round(model, images, chosen, round_number=round, rounds=rounds, seed=seed, progress=progress)
+            began = Beginning.of(model)
+            controls = Controls(model, read_vector(Path(correction))) if correction else None
+            plain = partial(
+                train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=self._means(chosen)
+            )
+            outcome = plain(chosen, controls=controls, progress=progress)
+            trained = to_vector(model)
+            if controls is not None:
+                answer["control"] = self._written("control", controls.mean())
+            if self._personal == "ditto":
+                load_vector(model, self._own(personal))
+                plain(chosen.model_copy(update={"proximal": pull}), anchor=began)
+                answer["personal"] = self._written("personal", to_vector(model))
         else:
             charging.pay(job, round)
             outcome = train_round_privately(
@@ -101,20 +132,26 @@ class Worker:
                 rounds=rounds,
                 progress=progress,
             )
-        return {
-            "weights": self._written("trained", to_vector(model)),
-            "steps": outcome.steps,
-            "samples": outcome.samples,
-            "loss": outcome.loss,
-            "seconds": round_seconds(outcome.seconds),
-        }
+            trained = to_vector(model)
+        if self._personal == "head":
+            answer["personal"] = self._written("personal", trained[self._shared :])
+        return answer | {"weights": self._written("trained", trained[: self._shared])} | _told(outcome)
 
-    def evaluate(self, progress: Progress, *, weights: str) -> dict[str, Any]:
-        """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are."""
+    def evaluate(self, progress: Progress, *, weights: str, personal: str | None = None) -> dict[str, Any]:
+        """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are.
+
+        With a whole network of the silo's own (`personal`), its AUC and loss are added as "personal".
+        """
         images = self._opened(self._held_out)
         if not len(images):
             return {"auc": {}, "loss": None, "views": 0}
-        _, logits = embed(self._with(weights), images.pixels, progress)
+        added = {}
+        if self._personal == "ditto":
+            load_vector(self._model, self._own(personal))
+            _, own = embed(self._model, images.pixels)
+            own_loss = known_loss(own, images.targets, images.known)
+            added["personal"] = {"auc": findings_auc(self._spec_of(), own, images), "loss": own_loss}
+        _, logits = embed(self._with(weights, personal), images.pixels, progress)
         file = self._folder / "scores.npz"
         names = np.array([str(finding) for finding in self._spec_of().findings])
         np.savez(file, findings=names, logits=logits, targets=images.targets, known=images.known, patients=images.patients)
@@ -123,19 +160,44 @@ class Worker:
             "loss": known_loss(logits, images.targets, images.known),
             "views": len(images),
             "scores": str(file),
+            **added,
         }
 
     def save(
-        self, progress: Progress, *, weights: str, card: dict[str, Any], current: bool, jobs: Sequence[str] = ()
+        self,
+        progress: Progress,
+        *,
+        weights: str,
+        card: dict[str, Any],
+        current: bool,
+        jobs: Sequence[str] = (),
+        personal: str | None = None,
     ) -> dict[str, Any]:
-        """Keep `weights` as an encoder version with its model card; `jobs` spent the privacy that the card names."""
+        """Keep `weights` as an encoder version with its model card; `jobs` spent the privacy that the card names.
+
+        A version is of shared weights: in the place of a personal head are zeros, and the head itself lies beside.
+        """
         del progress
         if self._charging is not None:
             card = card | {"privacy": self._charging.spent(jobs)}
-        version = checkpoint.save(self._home.models, self._spec_of(), read_vector(Path(weights)), card)
+        shared = read_vector(Path(weights))
+        vector = np.concatenate([shared, np.zeros(len(self._begin) if self._personal == "head" else 0, np.float32)])
+        own = self._own(personal) if self._personal != "none" else None
+        version = checkpoint.save(self._home.models, self._spec_of(), vector, card, own)
         if current:
             checkpoint.set_current(self._home.models, version)
         return {"version": version}
+
+    def _started(self, version: str) -> NDArray[np.float32]:
+        """Return the weights of an encoder version that the silo holds and that has the job's shape."""
+        kept = checkpoint.load(self._home.models, EncoderVersion(version))
+        if kept.spec != self._spec:
+            raise EncoderMismatch(
+                f"encoder {version} has another backbone, input size, embedding or findings than the job",
+                where="the job's plan: start",
+                remedy="Give the job the encoder settings of that version: silo model show.",
+            )
+        return kept.vector
 
     def _charged(self, private: dict[str, Any], patients: int) -> Charging:
         plan, settings = PrivacyPlan.model_validate(private["privacy"]), TrainSettings.model_validate(private["settings"])
@@ -156,10 +218,23 @@ class Worker:
         self._spec_of()
         return images
 
-    def _with(self, weights: str) -> Encoder:
+    def _with(self, weights: str, personal: str | None) -> Encoder:
+        """Return the network with the shared weights, and the silo's own head if it has one."""
         self._spec_of()
-        load_vector(self._model, read_vector(Path(weights)))
+        head = self._own(personal)[: len(self._begin) if self._personal == "head" else 0]
+        load_vector(self._model, np.concatenate([read_vector(Path(weights)), head]))
         return self._model
+
+    def _own(self, personal: str | None) -> NDArray[np.float32]:
+        """Return the silo's own weights: as they were trained, or as all silos' begin."""
+        return read_vector(Path(personal)) if personal else self._begin
+
+    def _means(self, settings: TrainSettings) -> Means:
+        """Return what this silo trains with; a network of its own takes half of its time."""
+        ours = self._home.config.training
+        limits = [limit for limit in (settings.round_seconds, ours.round_seconds) if limit is not None]
+        seconds = min(limits) / (2 if self._personal == "ditto" else 1) if limits else None
+        return Means(at_once=ours.views_at_once, seconds=seconds)
 
     def _written(self, name: str, vector: Any) -> str:
         file = self._folder / f"{name}.safetensors"
@@ -174,6 +249,16 @@ OPERATIONS = ("open", "train", "evaluate", "save")
 def round_seconds(seconds: float) -> float:
     """Return seconds to a millisecond."""
     return round(seconds, 3)
+
+
+def _told(outcome: RoundOutcome) -> dict[str, Any]:
+    return {
+        "steps": outcome.steps,
+        "planned": outcome.planned,
+        "samples": outcome.samples,
+        "loss": outcome.loss,
+        "seconds": round_seconds(outcome.seconds),
+    }
 
 
 def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:

@@ -15,6 +15,7 @@ from silo_app.aggregation.sums import RoundSum
 from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.encoder.ledger import ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.roll import drawn
 from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
@@ -107,7 +108,7 @@ class Exchanges:
             message=message,
             contributors=record.contributors,
             reveals=reveals,
-            bundles=self.line.roll.bundles(record.number),
+            bundles=self.line.roll.bundles(record.number, record.participants),
         )
 
     def _gather(self, record: RoundRecord) -> tuple[str, ...]:
@@ -122,8 +123,16 @@ class Exchanges:
                 self._name_absent(record, ready)
                 raise _Void(f"{len(ready)} silos can take part, {self.needed} are needed")
             time.sleep(_POLL_S)
-        self._name_absent(record, roll.participants(number))
-        return roll.participants(number)
+        ready = roll.participants(number)
+        self._name_absent(record, ready)
+        return self._drawn(ready, record.round)
+
+    def _drawn(self, ready: tuple[str, ...], training_round: int | None) -> tuple[str, ...]:
+        """Return who of those that can take part does: all, unless the plan samples silos for rounds of training."""
+        if training_round is None or self.plan.sample == 1:
+            return ready
+        of, seed = len(self.line.roll.members), self.plan.seed
+        return drawn(ready, of=of, sample=self.plan.sample, least=self.needed, seed=seed, training_round=training_round)
 
     def _name_absent(self, record: RoundRecord, ready: tuple[str, ...]) -> None:
         absent = set(self.line.roll.members) - set(ready)
@@ -138,7 +147,7 @@ class Exchanges:
             words.CONTENT: record.content,
             words.TRAINING_ROUND: record.round,
             words.PARTICIPANTS: list(record.participants),
-            words.BUNDLES: roll.bundles(number),
+            words.BUNDLES: roll.bundles(number, record.participants),
             words.WRAPPED_KEYS: dict(self.wrapped_keys),
             **self.last(),
         }

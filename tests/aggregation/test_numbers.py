@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from silo_app.aggregation import tallies
 from silo_app.aggregation.cipher import plain_modulus
+from silo_app.aggregation.wire import split
 from silo_app.errors import RoundRefused, UpdateRefused
 
 ONE, TWO = "silo-01", "silo-02"
@@ -60,6 +61,40 @@ def test_updates_and_their_numbers_are_summed_together(make, encryption):
     assert opened.numbers == {"steps": 202, "loss": 0.5, "samples": 40}
     assert opened.silos == ("silo-00", TWO)
     np.testing.assert_allclose(opened.update, federation.mean({name: updates[name] for name in names}), atol=1e-6)
+
+
+@pytest.mark.parametrize("encryption", ["bfv", "none"])
+def test_a_silo_that_trained_a_part_of_its_round_weighs_as_much_less(make, encryption):
+    federation = make((10, 20, 30), encryption=encryption).ready()
+    federation.begin(1)
+    updates = federation.updates()
+    done = {"silo-00": 1.0, ONE: 0.25, TWO: 1e-9}
+    messages = {name: federation.sessions[name].encrypt_update(1, updates[name], {}, done=done[name]) for name in updates}
+    message, names = federation.add(1, messages)
+    opened = federation.sessions[ONE].open_sum(1, message, names, federation.reveal(1, names))
+    assert opened.numbers == {"samples": 10 + 5 + 1}
+    weights = {"silo-00": 10 / 16, ONE: 5 / 16, TWO: 1 / 16}
+    np.testing.assert_allclose(opened.update, sum(w * updates[name] for name, w in weights.items()), atol=1e-6)
+
+
+def test_how_much_a_silo_trained_shows_in_nothing_that_the_server_sees(make):
+    federation = make((10, 20, 30)).ready()
+    federation.begin(1)
+    update = federation.updates()[ONE]
+    headers = [split(federation.sessions[ONE].encrypt_update(1, update, {}, done=0.5))[0]]
+    other = make((10, 20, 30)).ready()
+    other.begin(1)
+    headers.append(split(other.sessions[ONE].encrypt_update(1, update, {}))[0])
+    seen = [(one.size, one.bits, one.numbers, one.content, one.participants) for one in headers]
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("done", [0.0, -0.5, 1.5])
+def test_a_share_of_a_round_that_cannot_be_is_refused(make, done):
+    federation = make().ready()
+    federation.begin(1)
+    with pytest.raises(UpdateRefused, match="of a round"):
+        federation.sessions[ONE].encrypt_update(1, federation.updates()[ONE], {}, done=done)
 
 
 @pytest.mark.parametrize("encryption", ["bfv", "none"])

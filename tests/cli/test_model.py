@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from safetensors.torch import save_file
 
 from silo_app.cli import edge
 from silo_app.cli.model import app, plan_of
@@ -34,6 +35,18 @@ def silo(make_silo):
     ]
     checkpoint.set_current(home.models, versions[1])
     return home, versions
+
+
+def test_weights_from_elsewhere_become_a_version(run, silo, tmp_path):
+    home, versions = silo
+    spec = EncoderSpec(backbone="densenet-small", input_size=32)
+    save_file(build(spec, 7).state_dict(), tmp_path / "weights.safetensors")
+    chosen = ["--set", "encoder.backbone=densenet-small", "--set", "encoder.input_size=32"]
+    status, envelope, _ = run("adopt", tmp_path / "weights.safetensors", "--silo", home.kit, *chosen)
+    assert status == 0
+    assert envelope["data"]["encoder_version"] not in versions
+    assert envelope["data"]["encoder_version"] in checkpoint.versions(home.models)
+    assert run("adopt", tmp_path / "weights.safetensors", "--silo", home.kit)[0] != 0  # not a densenet121
 
 
 def test_list_names_every_encoder_and_the_current_one(run, silo):

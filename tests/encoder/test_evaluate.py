@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from silo_app.encoder import checkpoint
@@ -79,3 +80,15 @@ def test_nobody_held_out_is_said(homes, spec):
     images = load(homes[0], spec)
     with pytest.raises(NotReady, match="no patient of these silos is held out"):
         evaluate_model(build(spec, 1), spec, [SiloImages("alpha", images.where(~images.held_out))])
+
+
+def test_findings_are_told_by_the_silo_s_own_head_and_neighbours_by_what_is_shared(homes, spec):
+    whole = to_vector(build(spec, 1))
+    head, shared = whole[-34:], np.concatenate([whole[:-34], np.zeros(34, np.float32)])
+    expected = evaluate(homes[:1], keep(homes[0], spec), with_floors=False)[1]
+    version = checkpoint.save(homes[0].models, spec, shared, {"kind": "test", "personal": "head"}, head)
+    result = evaluate(homes[:1], version, with_floors=False)[1]
+    assert result.findings == expected.findings
+    assert result.retrieval == expected.retrieval
+    checkpoint.save(homes[1].models, spec, shared, {"kind": "test", "personal": "head"}, head + 1)
+    assert evaluate(homes, version, with_floors=False)[1].findings["alpha"]["Pneumonia"].auc.value == 0.5

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from silo_app.encoder.losses import contrastive_loss, findings_loss, known_loss, prototype_loss, proximal_loss
+from silo_app.encoder.losses import (
+    contrastive_loss,
+    findings_loss,
+    known_loss,
+    prototype_loss,
+    proximal_loss,
+    twins_loss,
+)
 
 
 def test_unknown_findings_have_no_part_in_the_loss_or_its_gradient():
@@ -103,3 +110,23 @@ def test_the_proximal_loss_is_zero_at_the_start_and_its_gradient_the_distance():
     assert loss.item() == 2
     assert weights[0].grad.tolist() == [2, 0]
     assert proximal_loss(start, start) == 0
+
+
+def test_twins_cost_what_the_paper_s_formula_says():
+    """NT-Xent written out, one anchor after the other; view 1 has labels, and is only pushed from."""
+    generator = torch.Generator().manual_seed(0)
+    embedding, twins = (torch.randn(n, 5, generator=generator) for n in (3, 2))
+    rows, temperature = torch.tensor([0, 2]), 0.5
+    everything = torch.nn.functional.normalize(torch.cat([embedding, twins]))
+    costs = []
+    for anchor, partner in ((0, 3), (2, 4), (3, 0), (4, 2)):
+        near = [float(everything[anchor] @ other) / temperature for other in everything]
+        against = sum(np.exp(value) for place, value in enumerate(near) if place != anchor)
+        costs.append(-np.log(np.exp(near[partner]) / against))
+    assert twins_loss(embedding, twins, rows, temperature).item() == pytest.approx(np.mean(costs), rel=1e-5)
+
+
+def test_twins_that_are_alike_cost_less_than_exchanged_ones():
+    embedding, rows = torch.eye(4), torch.arange(4)
+    alike, exchanged = (twins_loss(embedding, other, rows, 0.1).item() for other in (torch.eye(4), torch.eye(4).flip(0)))
+    assert alike < 0.01 < exchanged

@@ -27,6 +27,19 @@ def test_the_default_network_is_densenet121_with_group_norm_and_no_state_beside_
     assert 7_000_000 < len(to_vector(model)) < 7_400_000
 
 
+def test_mednext_is_as_stateless_and_learns_of_whole_images(spec):
+    model = build(spec.model_copy(update={"backbone": "mednext-small"}), 1)
+    assert not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in model.modules())
+    assert not list(model.buffers())
+    assert [name for name, _ in layout_of(model)] == [name for name, _ in model.named_parameters()]
+    assert 600_000 < len(to_vector(model)) < 1_600_000
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert model.features(images).shape == (2, 256, 2, 2)
+    alone = torch.cat([model(one[None])[0] for one in images])
+    torch.testing.assert_close(model(images)[0], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-4)
+
+
 def test_the_seed_decides_the_start_weights(spec):
     assert np.array_equal(to_vector(build(spec, 1)), to_vector(build(spec, 1)))
     assert not np.array_equal(to_vector(build(spec, 1)), to_vector(build(spec, 2)))
@@ -73,8 +86,9 @@ def test_a_vector_of_another_network_is_refused(spec, change):
         load_vector(model, np.zeros(len(to_vector(model)) + change, np.float32))
 
 
-def test_an_inner_product_of_embeddings_is_a_mean_over_image_positions(spec):
-    model = build(spec, 1).eval()
+@pytest.mark.parametrize("backbone", ["densenet-small", "mednext-small"])
+def test_an_inner_product_of_embeddings_is_a_mean_over_image_positions(spec, backbone):
+    model = build(spec.model_copy(update={"backbone": backbone}), 1).eval()
     nn.init.zeros_(model.embedding.bias)
     with torch.no_grad():
         images = torch.rand(2, 1, 64, 64)

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from silo_app.encoder.dataset import load
+from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.model import build, load_vector, to_vector
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.train import Beginning, learning_rate_at, train_round
+from silo_app.encoder.train import Beginning, Means, learning_rate_at, train_round
+from silo_app.encoder.transforms import augment
 from silo_app.errors import NotReady, UpdateRefused
 
 QUICK = TrainSettings(batch_size=8, steps=3, precision="float32")
@@ -55,11 +56,72 @@ def test_training_learns_what_brightness_cannot_tell(spec, images):
     assert findings_auc(spec, embed(model, held_out.pixels)[1], held_out)["Pneumonia"] > 0.9
 
 
-def test_without_labels_nothing_breaks_and_weights_only_decay(spec, fill_silo):
+def test_without_labels_and_self_supervision_weights_only_decay(spec, fill_silo):
     images = load(fill_silo(labelled=False), spec)
-    vector, outcome = trained(spec, images)
+    vector, outcome = trained(spec, images, QUICK.model_copy(update={"self_supervised": 0.0}))
     assert outcome.loss == 0
     assert np.allclose(vector, to_vector(build(spec, 1)), atol=1e-4)
+
+
+def test_a_silo_without_labels_learns_to_know_a_view_again(spec, fill_silo):
+    """What it learns of itself holds for patients that it never saw: their views find their own second augmentation."""
+    images = load(fill_silo(labelled=False, views=96), spec)
+    model = build(spec, 1)
+    before = found_again(model, images.where(images.held_out))
+    settings = TrainSettings(batch_size=16, steps=60, learning_rate=3e-3, precision="float32")
+    outcome = train_round(model, images.where(~images.held_out), settings, round_number=0, rounds=1, seed=1)
+    assert np.isfinite(outcome.loss)
+    assert found_again(model, images.where(images.held_out)) > before + 0.2
+
+
+def found_again(model, images):
+    """Return the share of views whose second augmentation is nearer to them than any other view's."""
+    pixels, generator = torch.from_numpy(images.pixels)[:, None], torch.Generator().manual_seed(3)
+    one, other = (embed(model, augment(pixels, generator)[:, 0].numpy())[0] for _ in range(2))
+    return float(((one @ other.T).argmax(axis=1) == np.arange(len(one))).mean())
+
+
+def test_labelled_views_learn_as_if_there_were_no_self_supervision(spec, images):
+    off = QUICK.model_copy(update={"self_supervised": 0.0})
+    assert trained(spec, images)[0].tobytes() == trained(spec, images, off)[0].tobytes()
+
+
+def test_views_without_labels_beside_labelled_ones_change_what_is_learned(spec, images):
+    known = images.known.copy()
+    known[::3] = False
+    mixed = Images(images.views, images.pixels, images.targets, known)
+    off = QUICK.model_copy(update={"self_supervised": 0.0})
+    assert not np.array_equal(trained(spec, mixed)[0], trained(spec, mixed, off)[0])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 9])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole_batch(spec, images, at_once):
+    """Also of what compares views with each other; unlabelled ones come twice."""
+    known = images.known.copy()
+    known[::3] = False
+    mixed = Images(images.views, images.pixels, images.targets, known)
+    settings = QUICK.model_copy(update={"steps": 1, "contrast": 1.0, "proximal": 0.1, "self_supervised": 1.0})
+    whole, parted = build(spec, 1), build(spec, 1)
+    losses = [
+        train_round(one, mixed, settings, round_number=0, rounds=1, seed=1, means=means).loss
+        for one, means in ((whole, Means()), (parted, Means(at_once=at_once)))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(whole.parameters(), parted.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_round_ends_when_its_time_is_over_but_not_without_a_step(spec, images):
+    model = build(spec, 1)
+    outcome = train_round(model, images, QUICK, round_number=0, rounds=1, seed=1, means=Means(seconds=1e-9))
+    assert (outcome.steps, outcome.planned, outcome.samples) == (1, 3, 8)
+    timely = train_round(model, images, QUICK, round_number=0, rounds=1, seed=1, means=Means(seconds=3600))
+    assert timely.steps == timely.planned == 3
+
+
+def test_on_a_cpu_float16_is_what_it_is_quick_at(spec, images):
+    first, again = (trained(spec, images, QUICK.model_copy(update={"precision": p}))[0] for p in ("float16", "auto"))
+    assert first.tobytes() == again.tobytes()
 
 
 def test_a_loss_that_is_not_finite_ends_the_round(spec, images):

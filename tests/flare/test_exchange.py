@@ -137,6 +137,17 @@ def test_everybody_contributes(job):
     assert exchanges.ledger.sums() == 1
 
 
+def test_silos_are_sampled_and_who_is_left_out_is_in_the_next_draw(job):
+    line, exchanges = job
+    exchanges.plan = PLAN.model_copy(update={"sample": 0.5})
+    records = [exchanges.run(UPDATE, number) for number in range(6)]
+    assert {len(record.contributors) for record in records} == {exchanges.needed} == {3}
+    assert all(record.participants == record.contributors and not record.quarantined for record in records)
+    assert len({record.contributors for record in records}) > 1
+    exchanges.bring_up(exchanges.ledger.next_round)
+    assert {line.roll.position(silo) for silo in (A, B, C, D)} >= {exchanges.ledger.next_round - 1}
+
+
 def test_a_silo_that_refuses_or_is_gone_costs_its_own_update(job):
     line, exchanges = job
     line.faults[D, words.TASK_ROUND] = RoundRefused("no", remedy="none")

@@ -1,0 +1,152 @@
+"""Jobs of silos that differ: no labels, little time, heads or networks of their own, corrected drift, a common start."""
+
+import json
+
+import numpy as np
+import pytest
+
+from silo_app.aggregation.layout import Layout
+from silo_app.encoder import checkpoint
+from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import CheckpointInvalid, ConfigInvalid, EncoderMismatch
+from tests.encoder.test_participation import PLAN, begin, homes  # noqa: F401  (fixtures)
+
+HEAD = 1 * 16 + 1
+
+
+def plan_with(**changes):
+    return TrainingPlan.checked(PLAN.model_dump(mode="json") | changes)
+
+
+def finished(job, rounds=2):
+    for _ in range(rounds):
+        job.round()
+    (version,) = set(job.finish().values())
+    return version
+
+
+def kept(homes, version):  # noqa: F811
+    return {name: checkpoint.load(home.models, version) for name, home in homes.items()}
+
+
+def lines_of(home, file, job="job-1"):
+    return [json.loads(line) for line in (home.root / "jobs" / job / file).read_text().splitlines()]
+
+
+def test_a_silo_without_labels_gives_a_useful_update(begin, fill_silo, homes):  # noqa: F811
+    with_labels = finished(begin())
+    for home in homes.values():
+        home.models.rename(home.models.with_name("models-before"))
+    unlabelled = homes["gamma"]
+    from silo_app.catalogue import Catalogue
+
+    with Catalogue.open(unlabelled.catalogue) as catalogue, catalogue.writing() as writer:
+        writer.relabel({view.digest: [] for view in catalogue.views()})
+    job = begin("job-2")
+    without = finished(job)
+    assert with_labels != without
+    own = [line["own"] for line in lines_of(unlabelled, "rounds.jsonl", "job-2") if "own" in line]
+    assert [one["steps"] for one in own] == [2, 2]
+    assert lines_of(unlabelled, "held-out.jsonl", "job-2")[-1]["loss"] is None
+    vector = kept(homes, without)["gamma"].vector
+    assert np.isfinite(vector).all()
+
+
+def test_heads_of_their_own_never_leave_and_are_no_part_of_the_version(begin, homes):  # noqa: F811
+    job = begin(plan=plan_with(personal="head"))
+    layout: Layout = job.parts["alpha"]._layout
+    assert not any("findings" in name for name in layout.names)
+    found = kept(homes, finished(job))
+    heads = [one.personal for one in found.values()]
+    assert {len(head) for head in heads} == {HEAD}
+    assert not np.array_equal(heads[0], heads[1])
+    for one in found.values():
+        assert not one.vector[-HEAD:].any()
+        np.testing.assert_array_equal(one.own_vector[-HEAD:], one.personal)
+    begun = to_vector(build(PLAN.encoder, PLAN.seed))
+    assert not np.array_equal(heads[0], begun[-HEAD:])
+
+
+@pytest.mark.parametrize("means", [{"personal": "head"}, {"personal": "ditto"}, {"scaffold": True}])
+def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes, means):  # noqa: F811
+    """Gamma is away in the first round; the server is killed in the second, of which one update was made."""
+    plan = plan_with(**means)
+    killed = begin(plan=plan)
+    killed.round(participants=["alpha", "beta"])
+    killed.catch_up("gamma")
+    killed.parts["beta"].round(killed.order("beta"))
+    resumed = finished(begin("job-2", resume="job-1", plan=plan), 1)
+    after = kept(homes, resumed)
+    for home in homes.values():
+        home.models.rename(home.models.with_name("models-before"))
+    unharmed = begin("job-3", plan=plan)
+    unharmed.round(participants=["alpha", "beta"])
+    unharmed.catch_up("gamma")
+    assert finished(unharmed, 1) == resumed
+    for name, one in kept(homes, resumed).items():
+        assert (one.personal is None) == (after[name].personal is None) == ("scaffold" in means)
+        if one.personal is not None:
+            np.testing.assert_array_equal(one.personal, after[name].personal)
+
+
+def test_a_network_of_its_own_is_judged_in_the_silo(begin, homes):  # noqa: F811
+    found = kept(homes, finished(begin(plan=plan_with(personal="ditto"))))
+    for one in found.values():
+        assert len(one.personal) == len(one.vector)
+        assert not np.array_equal(one.personal, one.vector)
+    last = lines_of(homes["alpha"], "held-out.jsonl")[-1]
+    assert last["personal"]["loss"] != last["loss"]
+
+
+def test_scaffold_doubles_the_update_and_changes_what_is_learned(begin):  # noqa: F811
+    plain = begin()
+    corrected = begin("job-2", plan=plan_with(scaffold=True))
+    sizes = [part.parts["alpha"]._layout.size for part in (plain, corrected)]
+    assert sizes[1] == 2 * sizes[0]
+    assert finished(plain) != finished(corrected)
+    assert all(part._own.shared_control.any() for part in corrected.parts.values())
+
+
+def test_a_silo_with_little_time_trains_less_and_weighs_less(begin, homes):  # noqa: F811
+    file = homes["beta"].kit / "local" / "silo.yaml"
+    file.write_text(json.dumps({"name": "beta", "training": {"round_seconds": 1e-9}}))
+    job = begin(plan=plan_with(training=PLAN.training.model_dump() | {"steps": 4}))
+    job.round()
+    job.round()
+    (own, *_) = (line["own"] for line in lines_of(homes["beta"], "rounds.jsonl") if "own" in line)
+    assert (own["steps"], own["steps_planned"]) == (1, 4)
+    sums = [line["sums"] for line in lines_of(homes["alpha"], "rounds.jsonl") if "sums" in line]
+    images = {name: part._samples for name, part in job.parts.items()}
+    assert sums[0]["samples"] == sum(images.values())
+    assert sums[1]["samples"] == images["alpha"] + images["gamma"] + round(images["beta"] / 4)
+    assert (sums[1]["steps"], sums[1]["steps_planned"]) == (9, 12)
+
+
+def test_all_silos_start_from_an_encoder_that_all_of_them_hold(begin, homes):  # noqa: F811
+    first = finished(begin())
+    started = begin("job-2", plan=plan_with(start=first))
+    np.testing.assert_array_equal(started.parts["beta"]._weights, kept(homes, first)["beta"].vector)
+    assert checkpoint.read_card(homes["alpha"].models, finished(started))["start"] == first
+    other = PLAN.encoder.model_dump(mode="json") | {"findings": ["Nodule"]}
+    with pytest.raises(EncoderMismatch, match="another backbone, input size, embedding or findings"):
+        begin("job-4", plan=plan_with(start=first, encoder=other))
+    with pytest.raises(CheckpointInvalid, match="model card is missing"):
+        begin("job-3", plan=plan_with(start="0" * 32))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"scaffold": True, "privacy": {"noise": 1.0}}, "scaffold must be false"),
+        ({"personal": "ditto", "privacy": {"noise": 1.0}}, 'must not be "ditto"'),
+        ({"personal": "norm"}, "personal"),
+        ({"personal": "head", "training": {"prototypes": 0.5}}, "rows are not shared"),
+        ({"privacy": {"noise": 1.0}, "training": {"contrast": 0, "round_seconds": 5}}, "round_seconds must be null"),
+        ({"start": "mine"}, "start"),
+    ],
+)
+def test_means_that_do_not_fit_together_are_refused(wrong, why):
+    wrong.setdefault("training", {"contrast": 0})
+    with pytest.raises(ConfigInvalid, match=why):
+        TrainingPlan.checked(wrong)
