@@ -12,7 +12,7 @@ DATA ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_PROCESSES ?= 2
-BENCH ?= $(filter-out __init__ harness federations image_hospitals,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCH ?= $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin

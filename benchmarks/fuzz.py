@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.ingest import SYNTAXES, dicom, picture
+from silo_app.catalogue import ContentKey
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.worker import UNEXPECTED, Request
@@ -98,7 +99,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     chance = random.Random(arguments.seed)
     seeds = [dicom(picture((40, 34), number), syntax, number) for number, syntax in enumerate(SYNTAXES.values())]
     outcomes: Counter[str] = Counter()
-    executions = 0
+    executions, key = 0, ContentKey.fresh().hex
     end = time.monotonic() + (10 if arguments.quick else arguments.seconds)
     with tempfile.TemporaryDirectory(prefix="siloscope-fuzz-") as name:
         folder = Path(name)
@@ -107,7 +108,8 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
             paths = [folder / f"{number}.dcm" for number in range(BATCH)]
             for path, content in zip(paths, files, strict=True):
                 path.write_bytes(content)
-            requests = [Request(path=str(path), cache=str(folder / "cache"), seconds=SECONDS_PER_FILE) for path in paths]
+            fixed = {"cache": str(folder / "cache"), "content_key": key, "seconds": SECONDS_PER_FILE}
+            requests = [Request(path=str(path), **fixed) for path in paths]
             for content, reply in zip(files, decode_all(requests, workers=1), strict=True):
                 outcome = _outcome(reply)
                 outcomes[outcome] += 1

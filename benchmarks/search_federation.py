@@ -4,6 +4,7 @@ Queries of one at a time, messages that carry nothing, and searches of the silos
 else the machine does disturbs all of them alike.
 """
 
+import os
 import statistics
 import tempfile
 import time
@@ -55,8 +56,13 @@ def _sized(lab: Lab, name: str, folder: Path, *, quick: bool) -> list[Figure]:
     lab.load(unit_vectors(11, 60), 8)  # warm
     figures = [*_alone(lab, name, 40 if small else 200)]
     for in_flight, count in ((8, 100 if small else 1000), (32, 500 if small else 3000)):
+        before = _all_cpu_seconds(lab)
         load = lab.load(unit_vectors(in_flight, count), in_flight)
+        spent = (_all_cpu_seconds(lab) - before) / count * 1e3
         figures += _of_load(f"federation_{name}_{in_flight}_in_flight", load)
+        figures.append(
+            Figure(f"federation_{name}_{in_flight}_in_flight_cpu_ms", spent, "CPU ms a query, all processes and the asker's")
+        )
     figures.append(Figure(f"federation_{name}_answered", load.complete, "of the silos' replies, 32 in flight"))
     return figures + _beside(lab, name, folder, milvus=not (quick or name == "1m"))
 
@@ -89,7 +95,7 @@ def _of_load(name: str, load: Load) -> list[Figure]:
 
 def _lasting(lab: Lab, count: int) -> list[Figure]:
     """Ask many queries; threads and memory of all processes before and after."""
-    lab.load(unit_vectors(21, max(300, count // 10)), 32)  # pools fill
+    lab.load(unit_vectors(21, max(300, count // 10)), 64)  # pools fill, beyond what is measured
     pids = lab.pids()
     threads, memory, before = thread_count(pids), memory_mb(pids), cpu_seconds(pids)
     load = lab.load(unit_vectors(22, count), 8)
@@ -99,6 +105,11 @@ def _lasting(lab: Lab, count: int) -> list[Figure]:
         Figure("federation_memory_growth", 100 * (memory_mb(pids) / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
         Figure("federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query, all processes but the asker's"),
     ]
+
+
+def _all_cpu_seconds(lab: Lab) -> float:
+    """Return the CPU seconds of the federation and of this process, which asks: what two cores have to bear."""
+    return cpu_seconds([*lab.pids(), os.getpid()])
 
 
 def _beside(lab: Lab, name: str, folder: Path, *, milvus: bool) -> list[Figure]:

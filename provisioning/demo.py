@@ -309,15 +309,16 @@ def _mean(values: dict[str, float]) -> float | None:
 def _query(federation: Federation, settings: DemoSettings, asker: str) -> tuple[Path, str]:
     """Choose a held-out image with a finding at the asking hospital, and return its file and case."""
     from silo_app.cases import Finding, Split
-    from silo_app.catalogue import Catalogue
-    from silo_app.index.manifest import digest_of
+    from silo_app.catalogue import Catalogue, SiloKey
 
-    with Catalogue.open(config.load(federation.kit(asker)).catalogue) as catalogue:
+    home = config.load(federation.kit(asker))
+    contents = SiloKey.load(home.key).contents
+    with Catalogue.open(home.catalogue) as catalogue:
         views = catalogue.views(Split.HELD_OUT) or catalogue.views()
     found = [v for v in views if any(yes and name is not Finding.NO_FINDING for name, yes in v.findings.items())]
     chosen = (found or views)[0]
     for path in sorted((settings.out / ARCHIVES / asker / "dicom").rglob("*.dcm")):
-        if digest_of(path) == chosen.digest:
+        if contents.name(path.read_bytes()) == chosen.digest:
             return path, str(chosen.case)
     raise JobFailed(f"no file of {asker} has the chosen image", remedy="This is a bug; report it.")
 

@@ -94,7 +94,7 @@ class View:
     """
 
     digest: str
-    """SHA-256 of the stored file, hex; also the name of its radiograph in the cache."""
+    """The stored file's bytes, by their keyed name (`catalogue.ContentKey`), hex; also names its radiograph in the cache."""
     case: CaseId
     patient: PatientKey
     split: Split

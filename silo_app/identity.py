@@ -27,7 +27,7 @@ __all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
 PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
 SIGNATURE_LIMIT = 1024
-_MOST_REMEMBERED = 256
+_MOST_REMEMBERED = 2048
 _VOUCHER = b"siloscope session key 1\0"
 ROLE_OF_A_SILO = ("", "client")  # NVFlare leaves a silo's role empty, or writes "client" (`nvflare cert approve`)
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)

@@ -30,7 +30,8 @@ _RENEWED_AFTER_S = _FOR_S // 2
 _CLOCKS_DIFFER_S = 300
 _BELIEVED_S = 60.0
 """For so long a voucher that was verified is not verified again; a certificate's end is noticed that much later."""
-_MOST_KNOWN = 256
+_MOST_KNOWN = 2048
+"""More than a federation has silos: with fewer, each would be verified anew with every query."""
 _REMEDY = "Nothing was used. Compare the versions of siloscope on both sides, and their clocks."
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.errors import MessageInvalid, SignatureInvalid
+from silo_app.search.messages import MAX_SILOS
 from silo_app.session_key import VOUCHER_LIMIT, SessionKeys, Vouchers, unsigned_payload
 
 CONTEXT = b"siloscope/test/1"
@@ -148,10 +149,26 @@ def test_too_large_parts_are_refused(keys, vouchers):
         vouchers.verify(message(b"north:" + b"x" * VOUCHER_LIMIT, key), context=CONTEXT, limit=LIMIT)
 
 
-def test_many_vouchers_are_not_kept_for_ever(vouchers):
-    for _ in range(300):
+def test_many_vouchers_are_not_kept_for_ever(vouchers, monkeypatch):
+    monkeypatch.setattr("silo_app.session_key._MOST_KNOWN", 64)
+    for _ in range(200):
         vouchers.verify(SessionKeys(vouch, clock=Clock()).sign(b"x", context=CONTEXT), context=CONTEXT, limit=LIMIT)
-    assert len(vouchers._known) <= 256
+    assert len(vouchers._known) <= 64
+
+
+def test_the_vouchers_of_the_largest_federation_are_verified_once_each(clock):
+    asked = []
+
+    def noted(voucher):
+        asked.append(voucher)
+        return believe(voucher)
+
+    vouchers = Vouchers(noted, clock=clock)
+    replies = [SessionKeys(vouch, clock=clock).sign(b"x", context=CONTEXT) for _ in range(MAX_SILOS)]
+    for _ in range(2):
+        for signed in replies:
+            vouchers.verify(signed, context=CONTEXT, limit=LIMIT)
+    assert len(asked) == MAX_SILOS
 
 
 _CLOCK = Clock()

@@ -1,6 +1,5 @@
 """What the report takes from the machine itself and, in a demo only, from the hospitals' own files."""
 
-import hashlib
 import importlib.metadata
 import io
 import os
@@ -96,11 +95,11 @@ def _of_case(home: SiloHome, case: CaseId) -> Picture | None:
 
 def _of_file(home: SiloHome | None, file: Path) -> tuple[Picture | None, tuple[str, ...] | None]:
     """Return the picture and the findings of a file that the silo has ingested; None of one that it has not."""
-    from silo_app.catalogue import Catalogue
+    from silo_app.catalogue import Catalogue, SiloKey
 
     if home is None or not file.is_file():
         return None, None
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = SiloKey.load(home.key).contents.name(file.read_bytes())
     with Catalogue.open(home.catalogue) as catalogue:
         case = catalogue.case_of_digest(digest)
         views = [view for view in catalogue.views_of(case) if view.digest == digest] if case else []

@@ -9,6 +9,7 @@ time that an `AuditLog` is given (docs/decisions/audit-before-answer.md).
 """
 
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,7 @@ __all__ = ["AuditLog", "verify"]
 Value = str | int | float | bool | list[str] | None
 _TAIL = 1 << 20
 """Bytes at the end of a log in which its last line is looked for; no line is longer."""
+_USUAL_LINE = 4096
 
 
 class AuditLog:
@@ -56,9 +58,8 @@ class AuditLog:
         if self._later is not None:
             self._later.require_sound()
         with self._writing:
-            for event, fields in records:
-                self._append(event, fields)
-                self._written += 1
+            self._append(records)
+            self._written += len(records)
             mine = self._written
         if self._later is None:
             self._sync(mine)
@@ -85,18 +86,27 @@ class AuditLog:
             os.fsync(self._descriptor)
             self._synced = upto
 
-    def _append(self, event: str, fields: Mapping[str, Value]) -> None:
+    def _append(self, records: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
+        """Write all records at once, or none."""
         self._open_current()
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             if _place(self._descriptor) != self._place:
                 self._catch_up()
-            at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-            line, digest = line_of({"at": at, "event": event, **fields}, self._digest)
-            os.write(self._descriptor, line.encode())
+            at, digest, lines = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"), self._digest, []
+            for event, fields in records:
+                line, digest = line_of({"at": at, "event": event, **fields}, digest)
+                lines.append(line)
+            self._write("".join(lines).encode())
             self._digest, self._place = digest, _place(self._descriptor)
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _write(self, content: bytes) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if (written := os.write(self._descriptor, content)) < len(content):
+            os.ftruncate(self._descriptor, size)
+            raise OSError(errno.ENOSPC, f"{written} of {len(content)} bytes were written", str(self._path))
 
     def _open_current(self) -> None:
         """Open the file that has the name now: the old one may have been rotated away."""
@@ -118,13 +128,21 @@ class AuditLog:
     def _catch_up(self) -> None:
         """Read the last digest; cut off half a line, which a process that was killed had not yet been answered for."""
         size = os.fstat(self._descriptor).st_size
-        tail = os.pread(self._descriptor, _TAIL, max(0, size - _TAIL))
+        tail = self._tail(size)
         whole = tail.rfind(b"\n") + 1
         if whole < len(tail):
             os.ftruncate(self._descriptor, size - len(tail) + whole)
-        lines = tail[:whole].splitlines()
-        if lines:  # an empty file continues the one before it, if this process wrote that
-            self._digest = _digest_of(lines[-1])
+        if whole:  # an empty file continues the one before it, if this process wrote that
+            self._digest = _digest_of(tail[tail.rfind(b"\n", 0, whole - 1) + 1 : whole])
+
+    def _tail(self, size: int) -> bytes:
+        """Return the end of the file, with its last whole line: mostly that is short."""
+        length = _USUAL_LINE
+        while True:
+            tail = os.pread(self._descriptor, length, max(0, size - length))
+            if tail.count(b"\n") > 1 or length >= min(size, _TAIL):
+                return tail
+            length *= 8
 
     def _close(self) -> None:
         if self._descriptor >= 0:

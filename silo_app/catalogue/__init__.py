@@ -1,6 +1,7 @@
 """What a silo holds: patients, studies, views, findings, refusals, in SQLite."""
 
 from silo_app.catalogue.catalogue import Catalogue
+from silo_app.catalogue.contents import ContentKey
 from silo_app.catalogue.pseudonyms import SiloKey
 from silo_app.catalogue.records import (
     CatalogueCounts,
@@ -17,6 +18,7 @@ from silo_app.catalogue.vault import StudyIdentity, Vault
 __all__ = [
     "Catalogue",
     "CatalogueCounts",
+    "ContentKey",
     "FileRecord",
     "FindingCount",
     "Label",

@@ -105,7 +105,7 @@ class Catalogue:
         return [CaseId(case) for (case,) in rows]
 
     def case_of_digest(self, digest: str) -> CaseId | None:
-        """Return the case that the file with this SHA-256 belongs to, or None."""
+        """Return the case that the file with this keyed digest (`ContentKey`) belongs to, or None."""
         rows = self._rows("SELECT case_id FROM views WHERE digest = ?", (digest,))
         return CaseId(rows[0][0]) if rows else None
 

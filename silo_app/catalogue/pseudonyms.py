@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from silo_app.cases import PatientKey, Split
+from silo_app.catalogue.contents import ContentKey
 from silo_app.durable import PRIVATE, sync_folder
 from silo_app.errors import NotReady
 
@@ -67,6 +68,11 @@ class SiloKey:
         """Draw the patient's split: the same one for ever in this silo, and unrelated to any other's."""
         draw = int(self.name("split", patient)[:16], 16) / 2**64
         return Split.HELD_OUT if draw < held_out_share else Split.TRAIN
+
+    @property
+    def contents(self) -> ContentKey:
+        """What names the files' bytes; it tells nothing of the silo's key, so that a decoder may have it."""
+        return ContentKey(bytes.fromhex(self.name("key", "contents")))
 
     @property
     def check(self) -> str:

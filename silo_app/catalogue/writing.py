@@ -58,6 +58,17 @@ class CatalogueWriter:
         row = self._connection.execute("SELECT digest FROM views WHERE instance_key = ?", (instance,)).fetchone()
         return row[0] if row else None
 
+    def is_held(self, digest: str, recipe: str) -> bool:
+        """Return whether a file that was read by `recipe` holds a view."""
+        row = self._connection.execute("SELECT 1 FROM files WHERE digest = ? AND recipe = ?", (digest, recipe)).fetchone()
+        return row is not None
+
+    def rename(self, digest: str, other: str) -> None:
+        """Give a view, with its files and labels, another digest."""
+        self._connection.execute("PRAGMA defer_foreign_keys = ON")  # until the transaction ends
+        for table in ("views", "labels", "files"):
+            self._connection.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", (other, digest))  # noqa: S608
+
     def add_view(self, view: ViewRecord) -> CaseId:
         """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split."""
         keys = view.keys

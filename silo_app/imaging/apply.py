@@ -54,11 +54,13 @@ class Applier:
                 remedy="Make room on the disk of the silo's folder and run `silo ingest` again: it goes on from here.",
             )
         digest = reply.get("digest")
-        if known is not None and known.digest is not None and known.digest != digest:
+        header = Header(**reply["header"]) if "header" in reply else None
+        held = known.digest if known else None
+        if held is not None and held != digest and not (header and digest and self._renamed(writer, held, header, digest)):
             writer.forget_files(source, [file.name])
-            self.replaced += writer.drop_if_orphan(known.digest)
-        if digest is not None and "header" in reply:
-            reply = self._add(writer, digest, reply)
+            self.replaced += writer.drop_if_orphan(held)
+        if header and digest:
+            reply = self._add(writer, digest, header, reply)
         elif digest is not None:
             self.same += 1
         writer.record_file(
@@ -74,10 +76,19 @@ class Applier:
             )
         )
 
-    def _add(self, writer: CatalogueWriter, digest: str, reply: dict[str, Any]) -> dict[str, Any]:
+    def _renamed(self, writer: CatalogueWriter, held: str, header: Header, digest: str) -> bool:
+        """Rename the view that a file holds, if it is of the same image and nothing of this version has read it yet.
+
+        Earlier versions named contents otherwise. What is known about the view stays, and so does its case.
+        """
+        if writer.holder(keys_of(self.key, header).instance) != held or writer.is_held(held, self.recipe):
+            return False
+        writer.rename(held, digest)
+        return True
+
+    def _add(self, writer: CatalogueWriter, digest: str, header: Header, reply: dict[str, Any]) -> dict[str, Any]:
         """Add the view; return the reply, or a refusal if another file holds the same instance."""
-        header = Header(**reply["header"])
-        keys = keys_of(self.key, header, digest)
+        keys = keys_of(self.key, header)
         if writer.is_recalled(keys):
             return {"reason": RefusalReason.RECALLED.value, "detail": RECALLED}
         holder = writer.holder(keys.instance)
@@ -116,13 +127,13 @@ def _identity(header: Header) -> StudyIdentity:
     )
 
 
-def keys_of(key: SiloKey, header: Header, digest: str) -> ViewKeys:
+def keys_of(key: SiloKey, header: Header) -> ViewKeys:
     """Return the pseudonyms of an image.
 
     An image without a study UID is a study by its series, or by itself; one without a Patient ID belongs to a patient
     of its study alone: two studies are never joined by a guess. A study UID that two patients share is two studies.
     """
-    instance = key.name("instance", header.instance_uid) or key.name("content", digest)
+    instance = key.name("instance", header.instance_uid) or key.name("content", header.content)
     study = header.study_uid or header.series_uid or instance
     patient = key.patient(header.patient_id, header.issuer) if header.patient_id else key.patient("", f"study {study}")
     return ViewKeys(

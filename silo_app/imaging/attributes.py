@@ -5,9 +5,12 @@ pixels need and that cannot be read is refused as `wrong-vr`; one that is only w
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from silo_app.imaging.refusal import RefusalReason, refusal
 
@@ -19,8 +22,9 @@ _TEXT_LENGTH = 1024
 
 def _value(ds: Dataset, keyword: str, index: int = 0) -> Any:
     """Return one value of an attribute; None if absent, empty or not convertible."""
+    tag = _tag_of(keyword)
     try:
-        value = ds.get(keyword)
+        value = ds[tag].value if tag is not None and tag in ds else None
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__getitem__"):
             value = value[index] if len(value) > index else None
         elif index:
@@ -28,6 +32,13 @@ def _value(ds: Dataset, keyword: str, index: int = 0) -> Any:
     except Exception:  # noqa: BLE001  (pydicom raises whatever a converter raises)
         return None
     return None if value == "" else value
+
+
+@lru_cache(maxsize=256)
+def _tag_of(keyword: str) -> BaseTag | None:
+    """Return the tag of a keyword; asked for by it, a dataset looks it up anew each time."""
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else Tag(tag)
 
 
 def integer(ds: Dataset, keyword: str, default: int | None = None) -> int:

@@ -64,7 +64,7 @@ class RadiographCache:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 np.save(file, pixels, allow_pickle=False)
-                file.write(zlib.crc32(pixels.tobytes()).to_bytes(_CHECKSUM_BYTES, "little"))
+                file.write(zlib.crc32(pixels.data).to_bytes(_CHECKSUM_BYTES, "little"))
                 os.fchmod(file.fileno(), PRIVATE)
             temporary.replace(path)
         except BaseException:
@@ -99,7 +99,8 @@ class RadiographCache:
             with self.path(digest).open("rb") as file:
                 pixels: NDArray[np.uint8] = np.load(file, allow_pickle=False)
                 checksum = int.from_bytes(file.read(_CHECKSUM_BYTES + 1), "little")
-            sound = pixels.dtype == np.uint8 and pixels.ndim == 2 and checksum == zlib.crc32(pixels.tobytes())
+            sound = pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.flags.c_contiguous
+            sound = sound and checksum == zlib.crc32(pixels.data)
         except FileNotFoundError:
             raise
         except (OSError, ValueError, EOFError, MemoryError):
@@ -123,7 +124,9 @@ class RadiographCache:
 
 
 def _quantized(radiograph: Radiograph) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.rint(np.clip(radiograph.pixels, 0, 1) * np.float32(255)).astype(np.uint8))
+    levels = np.clip(radiograph.pixels, 0, 1, order="C")
+    levels *= np.float32(255)
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def _restored(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -26,6 +26,8 @@ class Header:
     accession: str = field(default="", repr=False)
     patient_id: str = field(default="", repr=False)
     issuer: str = field(default="", repr=False)
+    content: str = field(default="", repr=False)
+    """SHA-256 of the file, hex, where it has no SOP Instance UID; as much of an identifier as that."""
     label: str | None = field(default=None, repr=False)
     """The text of the attribute that holds labels, if the silo has one."""
     position: ViewPosition = ViewPosition.UNKNOWN

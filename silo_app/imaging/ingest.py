@@ -39,7 +39,7 @@ __all__ = ["IngestReport", "ingest"]
 SECONDS_PER_FILE = 60
 """Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
 
-_KEPT = "sealed study, burned-in"
+_KEPT = "sealed study, burned-in, keyed contents"
 """What the catalogue keeps of a file since a version; a file of an earlier one is read again."""
 
 _PASSING = (RefusalReason.UNREADABLE, RefusalReason.NOT_RETRIEVED)
@@ -222,6 +222,7 @@ class _Run:
         return Request(
             path=str(path),
             cache=str(self.cache.root),
+            content_key=self.applier.key.contents.hex,
             seconds=SECONDS_PER_FILE,
             known=known.digest or "" if known and known.recipe == self.applier.recipe else "",
             label_keyword=tag.keyword if tag else "",

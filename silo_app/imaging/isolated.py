@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from silo_app.catalogue import ContentKey
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.pool import decode_all
 from silo_app.imaging.refusal import RefusalReason, refusal
@@ -24,7 +25,8 @@ def read_isolated(path: Path, *, seconds: int = SECONDS) -> NDArray[np.float32]:
     """
     with tempfile.TemporaryDirectory(prefix="siloscope-") as folder:  # mode 0700
         cache = RadiographCache(Path(folder))
-        (reply,) = decode_all([Request(path=str(path), cache=folder, seconds=seconds)], workers=1)
+        request = Request(path=str(path), cache=folder, content_key=ContentKey.fresh().hex, seconds=seconds)
+        (reply,) = decode_all([request], workers=1)
         if "digest" in reply:
             return cache.read(reply["digest"])
     raise refusal(

@@ -9,7 +9,7 @@ from silo_app.imaging.refusal import RefusalReason, refusal
 
 __all__ = ["ALL", "FEW", "Occurring"]
 
-FEW = 96
+FEW = 16
 """Rows that show whether a window shows anything."""
 ALL = 512
 """Rows that are enough for percentiles."""
@@ -24,11 +24,13 @@ class Occurring:
     bits: int
     padding: NDArray[np.bool_] | None
     """(2 ** bits,): which of them mean "no pixel here"."""
+    largest: int | None = None
+    """The largest value, if it is known already."""
 
     @property
     def extremes(self) -> tuple[int, int]:
         """The smallest and the largest value, padding counted."""
-        return int(self.index.min()), int(self.index.max())
+        return int(self.index.min()), int(self.index.max()) if self.largest is None else self.largest
 
     def counts(self, rows: int) -> NDArray[np.int64]:
         """Return how often each value occurs outside the padding, int64 (2 ** bits,), in about so many rows.

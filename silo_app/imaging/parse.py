@@ -152,6 +152,8 @@ def _inflated(content: bytes, tags: list[BaseTag] | None) -> Dataset | None:
     if content[132:136] != b"\x02\0\0\0":  # (0002,0000), the length of the meta information, must come first
         return None
     end = 144 + int.from_bytes(content[140:144], "little")
+    if DeflatedExplicitVRLittleEndian.encode() not in content[144:end]:
+        return None
     meta = pydicom.dcmread(io.BytesIO(content[:end])).file_meta if end <= len(content) else FileMetaDataset()
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return None

@@ -65,15 +65,15 @@ def radiograph_of(ds: Dataset, *, max_side: int = MAX_SIDE) -> Radiograph:
     """Turn a parsed dataset into a radiograph of at most `max_side` pixels a side; pure."""
     check_acceptable(ds)
     stored = stored_format(ds)
-    index = stored_pixels(ds, stored)  # uint16 (rows, columns): position of the stored value in stored.values
-    padding = padding_values(ds, stored)
-    occurring = Occurring(index, stored.bits, padding)
+    pixels = stored_pixels(ds, stored)
+    index = pixels.index  # uint16 (rows, columns): position of the stored value in stored.values
+    occurring = Occurring(index, stored.bits, padding_values(ds, stored), pixels.largest)
     curve = display_curve(ds, stored, occurring)
     aspect = pixel_aspect(ds)
     height, width, step = target_shape(*index.shape, aspect=aspect, max_side=max_side)
-    pixels = _reduced(curve, index, occurring, height, width)
+    reduced = _reduced(curve, index, occurring, height, width)
     spacing = pixel_width_mm(ds)
-    return Radiograph(pixels=pixels, spacing_mm=None if spacing is None else spacing * step)
+    return Radiograph(pixels=reduced, spacing_mm=None if spacing is None else spacing * step)
 
 
 def _reduced(

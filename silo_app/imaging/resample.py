@@ -1,7 +1,8 @@
 """Area averaging: each output pixel is the mean of exactly the area it covers, so nothing thin is skipped.
 
-Averaging is a product with a banded matrix of shares, once for rows and once for columns. A band is cut into small
-dense blocks: what a block reads stays in the processor's cache, and the product is the library's fastest routine.
+Averaging is a product with a banded matrix of shares, once for rows and once for columns. A band is cut into blocks whose
+inputs stay in the processor's cache. Rows are whole lines of memory: each output is one product of a few shares with the
+lines that it covers. Columns are not, and a small dense matrix with some zeros is faster.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ __all__ = ["Ramp", "area_mean", "ramp_of", "target_shape"]
 MAX_SIDE = 512
 """Pixels of the longest side of a radiograph; no encoder of this project looks at more."""
 
-_BLOCK = 8
+_BLOCK_OF_ROWS = 8
+"""Outputs of one block, whose inputs stay in the processor's cache."""
+_BLOCK_OF_COLUMNS = 16
 """Outputs of one dense block: larger ones multiply more zeros, smaller ones call more often."""
 _QUARTER_GREY = 1 / 1020
 """What a ramp may differ from its curve: a quarter of one of the 255 steps that the cache keeps."""
@@ -99,20 +102,21 @@ def _looked_up(curve: NDArray[np.float32]) -> Brightness:
 
 def _rows(index: NDArray[np.uint16], brightness: Brightness, count: int) -> NDArray[np.float32]:
     """Average the rows of (H, W) into `count` equal intervals; a row cut by a border counts by its part."""
-    blocks = _blocks(index.shape[0], count)
+    blocks = _blocks(index.shape[0], count, _BLOCK_OF_ROWS)
     room = np.empty((max(block.stop - block.start for block in blocks), index.shape[1]), np.float32)
     mean = np.empty((count, index.shape[1]), np.float32)
+    outputs = iter(mean)
     for block in blocks:
-        values = room[: block.stop - block.start]
-        brightness(index[block.start : block.stop], values)
-        np.matmul(block.shares, values, out=mean[block.first : block.last])
+        brightness(index[block.start : block.stop], room[: block.stop - block.start])
+        for start, shares in block.single:  # no zeros to multiply, and nothing for the library to arrange anew
+            np.dot(shares, room[start : start + len(shares)], out=next(outputs))
     return mean
 
 
 def _columns(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Average the columns of (height, W) into `count` equal intervals, as `_rows` does."""
     mean = np.empty((rows.shape[0], count), np.float32)
-    for block in _blocks(rows.shape[1], count):
+    for block in _blocks(rows.shape[1], count, _BLOCK_OF_COLUMNS):
         mean[:, block.first : block.last] = rows[:, block.start : block.stop] @ block.shares.T
     return mean
 
@@ -127,12 +131,14 @@ class _Block:
     """Inputs [start, stop)."""
     shares: NDArray[Any]
     """float32 (last - first, stop - start); each row adds up to 1."""
+    single: tuple[tuple[int, NDArray[Any]], ...]
+    """For each output, its first input counted from `start`, and the shares of those that it covers."""
 
 
 @lru_cache(maxsize=64)
-def _blocks(available: int, count: int) -> tuple[_Block, ...]:
-    """Cut the averaging of `available` inputs to `count` outputs into dense blocks."""
-    return tuple(_block(available, count, first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK))
+def _blocks(available: int, count: int, size: int) -> tuple[_Block, ...]:
+    """Cut the averaging of `available` inputs to `count` outputs into blocks of `size` outputs."""
+    return tuple(_block(available, count, first, min(first + size, count)) for first in range(0, count, size))
 
 
 def _block(available: int, count: int, first: int, last: int) -> _Block:
@@ -143,4 +149,11 @@ def _block(available: int, count: int, first: int, last: int) -> _Block:
     covered = np.minimum(places + 1, borders + scale) - np.maximum(places, borders)
     shares = np.clip(covered, 0, None)
     shares /= shares.sum(axis=1, keepdims=True)
-    return _Block(first, last, start, stop, shares.astype(np.float32))
+    shares = shares.astype(np.float32)
+    return _Block(first, last, start, stop, shares, tuple(_trimmed(line) for line in shares))
+
+
+def _trimmed(line: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
+    """Return where the shares of one output begin, and those shares alone."""
+    inputs = np.flatnonzero(line)
+    return int(inputs[0]), line[inputs[0] : inputs[-1] + 1].copy()

@@ -1,5 +1,6 @@
 """Pixel Data -> stored values: decoded after the declared size was compared with what is there (PS3.5 8 and A.4)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from silo_app.imaging.grayscale import StoredFormat
 from silo_app.imaging.parse import LOOKED_AT
 from silo_app.imaging.refusal import RefusalReason, refusal
 
-__all__ = ["stored_pixels"]
+__all__ = ["StoredPixels", "stored_pixels"]
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
@@ -25,8 +26,18 @@ _PREFERRED = ("pylibjpeg", "pyjpegls", "pillow", "gdcm", "pydicom")
 C++) on damaged JPEG 2000 and JPEG-LS, where the others raise, and it is the slower one; it is left for JPEG lossless."""
 
 
-def stored_pixels(ds: Dataset, stored: StoredFormat) -> NDArray[np.uint16]:
-    """Return the stored values less the smallest possible one, uint16 (rows, columns).
+@dataclass(frozen=True, slots=True)
+class StoredPixels:
+    """The stored values less the smallest possible one."""
+
+    index: NDArray[np.uint16]
+    """(rows, columns)."""
+    largest: int | None = None
+    """The largest of them, where it had to be looked for; else None."""
+
+
+def stored_pixels(ds: Dataset, stored: StoredFormat) -> StoredPixels:
+    """Return the pixels of a dataset.
 
     Raises `ImageUnsupported` (truncated, bad-geometry, unsupported-transfer-syntax, decode-failed, too-large).
     """
@@ -86,11 +97,11 @@ def _name(syntax: UID) -> str:
     return syntax.name if not syntax.is_private and syntax.name != syntax else "unknown"
 
 
-def _unpacked(decoded: NDArray[Any], stored: StoredFormat, *, shift: int) -> NDArray[np.uint16]:
+def _unpacked(decoded: NDArray[Any], stored: StoredFormat, *, shift: int) -> StoredPixels:
     """Keep the stored bits only (old files have overlays in the others), sign-extend, and start at 0."""
-    if not (shift or stored.signed) and decoded.dtype == np.uint16 and int(decoded.max()) < 1 << stored.bits:
-        return decoded  # most files: nothing to do, so nothing is copied
+    if not (shift or stored.signed) and decoded.dtype == np.uint16 and (largest := int(decoded.max())) < 1 << stored.bits:
+        return StoredPixels(decoded, largest)  # most files: nothing to do, so nothing is copied
     raw = decoded.astype(np.int32) >> shift if shift else decoded
     bits = raw.astype(np.uint16) & np.uint16((1 << stored.bits) - 1)
     # Two's complement: flipping the sign bit maps the lowest value to 0 and keeps the order.
-    return bits ^ np.uint16(1 << (stored.bits - 1)) if stored.signed else bits
+    return StoredPixels(bits ^ np.uint16(1 << (stored.bits - 1)) if stored.signed else bits)

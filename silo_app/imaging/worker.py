@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from silo_app.errors import ImageUnsupported
@@ -35,6 +35,8 @@ class Request:
     path: str
     cache: str
     """The cache's folder."""
+    content_key: str = field(repr=False)
+    """What names the file's bytes (`ContentKey.hex`)."""
     seconds: int
     """How long it may take; then the process ends."""
     known: str = ""
@@ -50,6 +52,7 @@ def decode(request: Request) -> dict[str, Any]:
     """Read one file, put its radiograph into the cache, and return what the catalogue needs, as plain values."""
     from pathlib import Path
 
+    from silo_app.catalogue import ContentKey
     from silo_app.imaging.brightness import brightness_of
     from silo_app.imaging.burned_in import check_burned_in
     from silo_app.imaging.cache import RadiographCache
@@ -60,7 +63,7 @@ def decode(request: Request) -> dict[str, Any]:
     cache = RadiographCache(Path(request.cache))
     try:
         content = read_bytes(Path(request.path))
-        digest = hashlib.sha256(content).hexdigest()
+        digest = ContentKey.of_hex(request.content_key).name(content)
         if digest == request.known and digest in cache:
             return {"digest": digest}
         ds = dataset_of(content, also=(request.label_keyword,) if request.label_keyword else ())
@@ -68,6 +71,8 @@ def decode(request: Request) -> dict[str, Any]:
         named = check_burned_in(ds, ocr=request.ocr) if request.burned_in != "off" else ""
         _require_unnamed(named if request.burned_in == "refuse" else "")
         header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
+        if not header.instance_uid:  # against the standard; then its bytes are what it is known by, as in every version
+            header = replace(header, content=hashlib.sha256(content).hexdigest())
     except ImageUnsupported as error:
         return {"reason": error.reason, "detail": error.problem}
     except MemoryError:

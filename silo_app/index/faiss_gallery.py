@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_rows, rows_of_cases
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss"]
 
@@ -26,6 +26,7 @@ class FaissGallery:
         self._index = index
         self._cases = cases  # uint8 (n, 16): row i of the index is a view of case i
         self._distinct = distinct_cases(cases)
+        self._stored = _stored(index)
         # float32 sums of D products of unit vectors: what FAISS may be off by, and the rounding of exact scores
         self._doubt = 1e-6 + self.dimension * 2.0**-23
 
@@ -41,6 +42,8 @@ class FaissGallery:
             raise damaged(file, "it is not an index of FAISS") from None
         if index.ntotal != len(cases):
             raise damaged(file, f"it has {index.ntotal} vectors for {len(cases)} views")
+        if getattr(index, "code_size", 0) != np.dtype(np.float16).itemsize * index.d:
+            raise damaged(file, "it does not hold vectors of half precision")
         return cls(index, cases)
 
     @property
@@ -75,7 +78,7 @@ class FaissGallery:
         wanted = min(most, k + 16)
         while wanted:
             approximate, rows = self._index.search(query[None, :], wanted, params=among)
-            hits = rank_cases(*self._scored(rows[0].astype(np.int64), query), k)
+            hits = self._ranked(rows[0], query, k)
             if wanted == most or self._is_certain(hits, k, float(approximate[0, -1])):
                 return hits
             wanted = min(most, 2 * wanted)
@@ -96,7 +99,7 @@ class FaissGallery:
         ]
 
     def _settled(self, query: Embedding, k: int, rows: NDArray[np.int64], last: float) -> list[Hit]:
-        hits = rank_cases(*self._scored(rows.astype(np.int64), query), k)
+        hits = self._ranked(rows, query, k)
         return hits if len(rows) == self.views or self._is_certain(hits, k, last) else self.search(query, k)
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
@@ -119,17 +122,25 @@ class FaissGallery:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return stored embeddings, float32 (n, D), exactly as they are stored."""
-        if not len(rows):
-            return np.empty((0, self.dimension), np.float32)
-        return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows, np.int64)), np.float32)
+        return self._stored[rows].astype(np.float32)
 
-    def _scored(self, rows: NDArray[np.int64], query: Embedding) -> tuple[list[CaseId], list[float]]:
-        cases = [CaseId(row.tobytes().hex()) for row in self._cases[rows]]
-        return cases, exact_scores(self.vectors(rows), query).tolist()
+    def _ranked(self, rows: NDArray[np.int64], query: Embedding, k: int) -> list[Hit]:
+        return rank_rows(self._cases[rows], exact_scores(self._stored[rows], query), k)
 
     def _is_certain(self, hits: list[Hit], k: int, last: float) -> bool:
         """Whether no view beyond the last that FAISS gave can reach the `k`-th case, not even by a tie."""
         return len(hits) == k and hits[-1].score > last + self._doubt
+
+
+def _stored(index: Any) -> NDArray[np.float16]:
+    """Return what the index holds, float16 (n, D), where it lies: as good as the index is alive."""
+    import faiss
+
+    if not index.ntotal:
+        return np.empty((0, index.d), np.float16)
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    stored: NDArray[np.float16] = codes.view(np.float16).reshape(index.ntotal, index.d)
+    return stored
 
 
 @contextmanager

@@ -4,8 +4,7 @@ A case has one or more views; its similarity is that of its nearest view.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,18 @@ __all__ = [
     "distinct_cases",
     "exact_scores",
     "rank_cases",
+    "rank_rows",
     "rows_of_cases",
 ]
 
 _BLOCK = 4096
+_NAME = 32
+"""Characters of a case id."""
 SCORE_DIGITS = 6
 """Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
 
 
-@dataclass(frozen=True, slots=True, order=False)
-class Hit:
+class Hit(NamedTuple):  # every query makes many: a dataclass would take three times as long
     """One case and its similarity to the query, in [-1, 1]."""
 
     case: CaseId
@@ -86,7 +87,7 @@ class GalleryIndex(Protocol):
         ...
 
 
-def exact_scores(stored: NDArray[np.float32], query: Embedding) -> NDArray[np.float64]:
+def exact_scores(stored: NDArray[np.float16] | NDArray[np.float32], query: Embedding) -> NDArray[np.float64]:
     """Return the similarities of stored half-precision vectors (n, D) to a query (D,), float64 (n,) in [-1, 1].
 
     A library's own scores differ in the last digits with the processor's instructions; these do not: a product of
@@ -106,6 +107,19 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
             break
         best.setdefault(case, 0.0 - negative)
     return [Hit(case=case, score=score) for case, score in best.items()]
+
+
+def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> list[Hit]:
+    """Return what `rank_cases` does for the cases uint8 (n, 16) of scored views (n,): at a fraction of its cost."""
+    name = np.ascontiguousarray(cases).view(">u8")  # (n, 2): as numbers they are ordered as their names are
+    order = np.lexsort((name[:, 1], name[:, 0], -scores))
+    names = cases[order].tobytes().hex()
+    best: dict[str, float] = {}
+    for place, score in enumerate(scores[order].tolist()):
+        if len(best) >= k:
+            break
+        best.setdefault(names[_NAME * place : _NAME * (place + 1)], score)
+    return [Hit(CaseId(case), score) for case, score in best.items()]
 
 
 def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch
 from silo_app.index.faiss_gallery import FEW, damaged, selected
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_rows, rows_of_cases
 
 __all__ = ["MIN_VIEWS", "RECALL", "IvfGallery", "write_ivf"]
 
@@ -86,7 +86,7 @@ class IvfGallery:
         wanted, lists = min(most, 4 * k + _SPARE), int(self._index.nprobe)
         while True:
             rows = _candidates(self._index, query, wanted, lists, among)
-            hits = rank_cases(self._names(rows), exact_scores(self.vectors(rows), query), k)
+            hits = rank_rows(self._cases[rows], exact_scores(self._stored[rows], query), k)
             if len(hits) == k or (lists >= self._index.nlist and (len(rows) < wanted or wanted == most)):
                 return hits
             wanted, lists = min(most, 4 * wanted), min(int(self._index.nlist), 4 * lists)
@@ -113,9 +113,6 @@ class IvfGallery:
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return stored embeddings, float32 (n, D), exactly as they are stored."""
         return np.asarray(self._stored[rows], np.float32)
-
-    def _names(self, rows: NDArray[np.int64]) -> list[CaseId]:
-        return [CaseId(row.tobytes().hex()) for row in self._cases[rows]]
 
 
 def write_ivf(file: Path, vectors_file: Path, vectors: NDArray[np.float32]) -> None:

@@ -5,6 +5,7 @@ the encoder and on the hospital, so every generation of an index brings its own 
 cases of one patient against pairs of different patients, drawn at random.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,10 @@ class Sense:
 
     def standing(self, query: Embedding, scores: Sequence[float]) -> list[float]:
         """Return how far each similarity to the query stands out from those of the cohort."""
-        usual = self.cohort @ query  # (n,)
-        mean, spread = float(usual.mean()), max(float(usual.std()), _SMALLEST_SPREAD)
+        usual = (self.cohort @ query).astype(np.float64)  # (n,)
+        mean = float(usual.mean())
+        usual -= mean
+        spread = max(math.sqrt(float(usual @ usual) / max(1, len(usual))), _SMALLEST_SPREAD)
         return [(score - mean) / spread for score in scores]
 
 

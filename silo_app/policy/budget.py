@@ -3,7 +3,8 @@
 import datetime as dt
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from silo_app.durable import PRIVATE, private_folder
 __all__ = ["DailyBudget", "Share"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS asked (day TEXT, kind TEXT, asker TEXT, count INTEGER, PRIMARY KEY (day, kind, asker))"
+
+_COUNT = (
+    "INSERT INTO asked VALUES (:day, :kind, :asker, :cost) "
+    "ON CONFLICT (day, kind, asker) DO UPDATE SET count = count + :cost WHERE count + :cost <= :limit"
+)
+_TAKE_BACK = "UPDATE asked SET count = count - ? WHERE day = ? AND kind = ? AND asker = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,8 @@ class DailyBudget:
     def __init__(self, path: Path, *, outlives_power: bool = True) -> None:
         private_folder(path.parent)
         path.touch(mode=PRIVATE)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._together = False
         self._day = ""
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._database.execute("PRAGMA journal_mode=WAL")
@@ -51,28 +59,43 @@ class DailyBudget:
     def spend_all(self, shares: Sequence[Share], *, now: float) -> Share | None:
         """Count one question towards every budget, or towards none and return the one that is spent."""
         day = dt.datetime.fromtimestamp(now, dt.UTC).date().isoformat()
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self.together():
             if day != self._day:
                 self._database.execute("DELETE FROM asked WHERE day < ?", (day,))
                 self._day = day
-            counts = [self._count(day, share) for share in shares]
-            for share, count in zip(shares, counts, strict=True):
-                if count + share.cost > share.limit:
+            for number, share in enumerate(shares):
+                if not self._counted(day, share):
+                    for counted in shares[:number]:
+                        self._database.execute(_TAKE_BACK, (counted.cost, day, counted.kind, counted.asker))
                     return share
-            for share, count in zip(shares, counts, strict=True):
-                self._database.execute(
-                    "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?)", (day, share.kind, share.asker, count + share.cost)
-                )
         return None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Count all that this thread counts within the block at its end, at the cost of one question.
+
+        Others wait meanwhile. Raises `sqlite3.Error` there if nothing of it could be counted.
+        """
+        with self._lock:
+            if self._together:
+                yield
+                return
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._together = True
+                try:
+                    yield
+                    if not self._database.in_transaction:  # a full disk, for one, ends it
+                        raise sqlite3.OperationalError("what was counted is lost")
+                finally:
+                    self._together = False
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._database.close()
 
-    def _count(self, day: str, share: Share) -> int:
-        row = self._database.execute(
-            "SELECT count FROM asked WHERE day = ? AND kind = ? AND asker = ?", (day, share.kind, share.asker)
-        ).fetchone()
-        return row[0] if row else 0
+    def _counted(self, day: str, share: Share) -> bool:
+        """Count a question towards one budget, if that leaves room for it."""
+        row = {"day": day, "kind": share.kind, "asker": share.asker, "cost": share.cost, "limit": share.limit}
+        return share.cost <= share.limit and self._database.execute(_COUNT, row).rowcount == 1

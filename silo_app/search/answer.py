@@ -155,7 +155,9 @@ def _ranked(
     while True:
         query = request.embedding
         hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
-        held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None and request.filters.holds(view)]
+        held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None]
+        if request.filters:  # a case may have changed since its row was chosen
+            held = [(hit, view) for hit, view in held if request.filters.holds(view)]
         if len(held) >= count or len(hits) < wanted:
             return _candidates(request, held[:count], sense)
         wanted *= 2
@@ -164,6 +166,6 @@ def _ranked(
 def _candidates(request: SearchRequest, known: Sequence[tuple[Hit, View]], sense: Sense) -> list[Candidate]:
     standing = sense.standing(request.embedding, [hit.score for hit, _ in known])
     return [
-        Candidate(case=hit.case, score=hit.score, view=view, standing=how)
+        Candidate(hit.case, hit.score, view, how)  # by place: this is done for every case that the rules look at
         for (hit, view), how in zip(known, standing, strict=True)
     ]

@@ -160,8 +160,7 @@ class _Relays:
 
 def _result_of(query: Gathering) -> bytes:
     try:
-        # what the asker believes is what the silos signed: it merges that itself
-        return encode(query.result().model_copy(update={"hits": ()}))
+        return encode(query.result(merged=False))
     except Exception:  # noqa: BLE001  (the asker must hear that we failed, not wait)
         _log.exception("a query failed")
         return _failed()

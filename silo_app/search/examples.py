@@ -23,7 +23,6 @@ from silo_app.errors import CaseUnknown, ConfigInvalid
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.index.known import known_vectors
-from silo_app.index.manifest import digest_of
 from silo_app.search.own_encoder import own_encoder
 from silo_app.search.rocchio import mean_embedding
 
@@ -119,7 +118,7 @@ class Examples:
         """Return the silo's case that an example is of, None for a file that it has not ingested."""
         if example.file is None:
             return self._views[example][0].case
-        digest = digest_of(example.file)
+        digest = SiloKey.load(self._home.key).contents.name(example.file.read_bytes())
         with Catalogue.open(self._home.catalogue) as catalogue:
             return catalogue.case_of_digest(digest)
 

@@ -76,14 +76,14 @@ class Gathering:
             self._over = True
         self._done(self)
 
-    def result(self) -> SearchResult:
-        """Merge what came in time."""
+    def result(self, *, merged: bool = True) -> SearchResult:
+        """Return what came in time; not `merged`, only as the silos signed it: the asker merges that itself."""
         replies = [self._replies.get(silo) or self.late(silo) for silo in self._silos]
         return SearchResult(
             query_id=self.request.query_id,
             encoder_version=self.request.encoder_version,
             k=self.request.k,
-            hits=merge((reply.answer for reply in replies if reply.answer is not None), self.request.k),
+            hits=merge((reply.answer for reply in replies if reply.answer is not None), self.request.k) if merged else (),
             silos=tuple(reply.report for reply in replies),
             signed=tuple(Signed(silo=reply.report.silo, content=reply.content) for reply in replies if reply.content),
             took_us=int((time.monotonic() - self.start) * 1e6),

@@ -106,8 +106,7 @@ class IndexProcess:
     def _answered(self, cases: list["_Case"]) -> list[bytes]:
         """Verify, decide, search, record and only then answer; what one case does harms no other."""
         start = time.perf_counter()
-        for case in cases:
-            self._guarded(case, self._understood)
+        self._counted(cases, self._understood)
         self._searched([case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)], start)
         for case in cases:
             if case.reply is None:
@@ -160,8 +159,10 @@ class IndexProcess:
                     case.reply = self._refuse(case.request, RefusalCode.BUSY)
             asked = [case for case in cases if case.reply is None]
             self._search_together(asked)
+            self._counted([case for case in asked if not case.is_narrowed], self._search)
             for case in asked:
-                self._guarded(case, self._search)
+                if case.reply is None:  # the narrowed ones look at the index once more: nobody's count waits for that
+                    self._guarded(case, self._search)
         finally:
             if placed:
                 self._places.release()
@@ -206,6 +207,17 @@ class IndexProcess:
             return self._watch.found(case.request, found, self._clock())
 
         return look
+
+    def _counted(self, cases: list["_Case"], step: Callable[["_Case"], None]) -> None:
+        """Do one step for each case, and count towards the budgets for all at once; uncounted, nothing is answered."""
+        try:
+            with self._watch.together():
+                for case in cases:
+                    self._guarded(case, step)
+        except Exception:  # noqa: BLE001  (a full disk, mostly)
+            _log.exception("the budgets cannot be written: nothing is answered until they can")
+            for case in cases:
+                case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
 
     def _guarded(self, case: "_Case", step: Callable[["_Case"], None]) -> None:
         """Do one step for one case; whatever fails becomes that case's refusal."""
@@ -262,6 +274,11 @@ class _Case:
     """What was found for all that came together."""
     kept_back: int = 0
     canaries: tuple[str, ...] = ()
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it asks for some cases only."""
+        return isinstance(self.request, SearchRequest) and bool(self.request.filters)
 
     def left_s(self, start: float) -> float:
         """Return what is left of its budget."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from contextlib import AbstractContextManager
 
 from silo_app.config import SiloHome
 from silo_app.policy.budget import DailyBudget, Share
@@ -64,6 +65,10 @@ class Watch:
     def planted(self, found: Found) -> tuple[str, ...]:
         """Return the canaries among what was found, whether they are shown or kept back."""
         return tuple(self._canaries.among(candidate.case for candidate in found.nearest))
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a block in which all that this thread counts is counted at the end (`DailyBudget.together`)."""
+        return self._budget.together()
 
     def close(self) -> None:
         """Close every file."""

@@ -221,3 +221,23 @@ def _loaded(line):
         return json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
+
+
+def test_a_line_longer_than_usual_is_continued(path):
+    one, other = AuditLog(path), AuditLog(path)
+    one.append("answer", {"released": [f"{n:032x}" for n in range(1000)]})
+    other.append("answer", {"k": 10})
+    one.append("answer", {"k": 11})
+    assert verify(path).lines == 3
+
+
+def test_a_full_disk_leaves_no_part_of_what_was_appended_together(path, monkeypatch):
+    log = AuditLog(path)
+    log.append("answer", {"k": 1})
+    write = os.write
+    monkeypatch.setattr("os.write", lambda descriptor, content: write(descriptor, content[: len(content) - 20]))
+    with pytest.raises(OSError, match="bytes were written"):
+        log.append_all([("answer", {"k": 2}), ("answer", {"k": 3})])
+    monkeypatch.undo()
+    log.append("answer", {"k": 4})
+    assert verify(path).lines == 2

@@ -50,7 +50,7 @@ def full_size(content):
     """Our picture before the reduction, int (rows, columns) in 0-255."""
     ds = dataset_of(content)
     stored = stored_format(ds)
-    index = stored_pixels(ds, stored)
+    index = stored_pixels(ds, stored).index
     return np.rint(display_curve(ds, stored, Occurring(index, stored.bits, None))[index] * 255).astype(int)
 
 

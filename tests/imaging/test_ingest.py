@@ -1,6 +1,5 @@
 """Ingest through its front door: real decoding processes on small archives, disturbed in every way."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from silo_app.cases import Finding, Split
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.errors import CatalogueDamaged, LabelsInvalid, NotReady, SourceEmpty
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.ingest import ingest
@@ -73,7 +72,7 @@ def test_archive_becomes_views_and_refusals(make_silo, put, source):
     assert told[-1] == (5, 5)
     with Catalogue.open(home.catalogue) as catalogue:
         assert len({view.case for view in catalogue.views()}) == 1
-        digest = hashlib.sha256(first.read_bytes()).hexdigest()
+        digest = SiloKey.load(home.key).contents.name(first.read_bytes())
         view = next(view for view in catalogue.views() if view.digest == digest)
         assert (view.sex, view.age, view.position) == ("F", 40, "PA")
     cached = RadiographCache(home.cache).read(digest)
@@ -113,7 +112,7 @@ def test_what_leaves_the_source_leaves_catalogue_and_cache(make_silo, put):
     home = make_silo()
     ingest(home)
     with Catalogue.open(home.catalogue) as catalogue:
-        case = catalogue.case_of_digest(hashlib.sha256(gone.read_bytes()).hexdigest())
+        case = catalogue.case_of_digest(SiloKey.load(home.key).contents.name(gone.read_bytes()))
     kept = gone.read_bytes()
     gone.unlink()
     report = ingest(home)

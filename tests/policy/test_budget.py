@@ -42,11 +42,34 @@ def test_only_the_silo_reads_the_counts(path):
 
 def test_a_killed_process_has_counted_what_it_allowed(path):
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom silo_app.policy.budget import DailyBudget\n"
+        "import os, sys\nfrom pathlib import Path\nfrom silo_app.policy.budget import DailyBudget, Share\n"
         f"assert DailyBudget(Path(sys.argv[1])).spend('private', 'north', 1, now={NOON})\nos.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     assert not DailyBudget(path).spend("private", "north", 1, now=NOON)
+
+
+def test_a_spent_budget_is_named_and_takes_nothing_from_the_others(path):
+    budget = DailyBudget(path)
+    silo, user = Share("silo", "north", 3), Share("user", "anna", 1)
+    assert [budget.spend_all([silo, user], now=NOON) for _ in range(3)] == [None, user, user]
+    assert [budget.spend_all([silo], now=NOON) for _ in range(3)] == [None, None, silo]
+
+
+def test_what_is_counted_together_is_counted_one_by_one(path):
+    budget = DailyBudget(path)
+    with budget.together():
+        assert [budget.spend("private", "north", 2, now=NOON) for _ in range(3)] == [True, True, False]
+    budget.close()
+    assert not DailyBudget(path).spend("private", "north", 2, now=NOON)
+
+
+def test_what_could_not_be_counted_together_is_not_counted(path):
+    budget = DailyBudget(path)
+    with pytest.raises(RuntimeError), budget.together():
+        budget.spend("private", "north", 1, now=NOON)
+        raise RuntimeError
+    assert budget.spend("private", "north", 1, now=NOON)
 
 
 def test_a_question_may_cost_more_than_one_and_is_not_half_answered(path):

@@ -33,7 +33,7 @@ def deidentified(content: bytes, names: Names, seen: Seen | None = None) -> Data
     ds = dataset_of(content, everything=True)
     check_acceptable(ds)
     stored = stored_format(ds)
-    pixels = stored_pixels(ds, stored)  # uint16 (rows, columns), 0 is the lowest storable value
+    pixels = stored_pixels(ds, stored).index  # uint16 (rows, columns), 0 is the lowest storable value
     deidentify(ds, names, seen)
     _rewrite(ds, pixels, stored)
     _describe(ds)

@@ -1,0 +1,70 @@
+"""What the benchmark of the demo reads from the demo's own record: a step or an answer that is missing is missed."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import demo
+
+    return demo
+
+
+def answered(*states):
+    return {"result": {"silos": [{"silo": f"h-{n}", "state": state} for n, state in enumerate(states)]}}
+
+
+@pytest.fixture
+def facts(demo):
+    return {
+        "seconds": {f"{step} and so on": 1.5 for step in demo.STEPS},
+        "server": {"files": 20, "needles": 300, "leaks": []},
+        "search": answered("answered", "answered"),
+        "search_without": answered("answered", "unreachable"),
+        "training": {"record": {"rounds": [{"number": 0, "void": ""}, {"number": 1, "void": ""}]}},
+    }
+
+
+def missed(demo, facts, *, reported=True, running=0):
+    figures = demo.figures_of(facts, seconds=60.0, reported=reported, running=running)
+    values = {figure.name: figure.value for figure in figures}
+    return {target.figure for target in demo.TARGETS if not target.holds(values.get(target.figure))}
+
+
+def test_a_whole_demo_meets_every_target(demo, facts):
+    assert missed(demo, facts) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "figure"),
+    [
+        ({"seconds": {"Ingest: each hospital": 1.0}}, "steps_done"),
+        ({"server": {"files": 1, "leaks": ["job.log: a private key"]}}, "leaks"),
+        ({"search": answered("answered", "late")}, "answered"),
+        ({"search_without": answered("late", "unreachable")}, "answered_with_one_killed"),
+        ({"training": {"record": {"rounds": [{"number": 0, "void": "1 silos can take part"}]}}}, "rounds_with_a_sum"),
+    ],
+)
+def test_what_is_wrong_is_missed(demo, facts, change, figure):
+    assert missed(demo, facts | change) == {figure}
+
+
+def test_a_demo_that_broke_off_misses_what_it_did_not_do(demo):
+    assert missed(demo, {}, reported=False, running=2) >= {
+        "steps_done",
+        "report_written",
+        "answered",
+        "left_running",
+        "leaks",
+    }
+
+
+def test_the_steps_are_those_of_the_demo(demo):
+    source = (ROOT / "provisioning" / "demo.py").read_text(encoding="utf-8")
+    assert [step for step in demo.STEPS if f'phase("{step}' not in source and f'phase(f"{step}' not in source] == []
+    assert source.count("steps.phase(") == len(demo.STEPS)
