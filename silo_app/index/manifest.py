@@ -31,13 +31,9 @@ VECTORS_FILE = "vectors.npy"
 CASES_FILE = "cases.npy"
 """uint8 (n, 16): the case of each row."""
 DIGESTS_FILE = "digests.npy"
-<<<<<<< HEAD
-"""uint8 (n, 32): the SHA-256 of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
+"""uint8 (n, 32): the keyed digest of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
 LOOK_FILE = "look.npy"
 """float32 (D + 1, D): the silo's look, which the vectors lack; only where the manifest counts its views."""
-=======
-"""uint8 (n, 32): the keyed digest of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
->>>>>>> main
 MANIFEST_FILE = "manifest.json"
 _BLOCK = 1 << 20
 
