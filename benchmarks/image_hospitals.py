@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Finding, PatientKey, Split, View
-from silo_app.encoder.dataset import Images, labels_of
+from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import SiloImages
+from silo_app.encoder.labels import labels_of
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared
 from silo_app.imaging.samples.image_file import decode

@@ -1,14 +1,16 @@
-"""Really unlike hospitals: whether look or finding chooses the neighbours, and how good the encoder is in each.
+"""Really unlike hospitals: whether look or finding chooses the neighbors, and how good the encoder is in each.
 
 Hospitals 1 and 2 share the first set's patients, hospital 3 has the second set. One hospital takes no more than --limit
 images, so that none outnumbers the others. Hospitals 1 and 2 look alike: the worst hospital's figure says more than
-the mean.
+the mean. Every way of training passes each image equally often. "recipe" is `jobs/train` as it stands, with looks
+removed; pooled training and plain FedAvg have the settings that a plan has without any. A figure is a mean over the seeds;
+"+-" is half of its 95 % interval over them (Student's t), and seeds share images.
 
     python -m benchmarks.unlike --data pediatric-chest-xray.zip nih-chest-xray-700.zip
 """
 
 import argparse
-import json
+import math
 import statistics
 import sys
 import time
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import unlike_hospitals
 from benchmarks.learning import alone, federated, pooled_images
@@ -27,36 +30,61 @@ from silo_app.encoder import floors
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
 from silo_app.encoder.looks import look_of
-from silo_app.encoder.metrics import findings_figures
+from silo_app.encoder.metrics import FindingFigures, findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.retrieval import classes_of, neighbourhood
-from silo_app.encoder.settings import AveragingPlan
 from silo_app.encoder.spec import EncoderSpec
 
-QUICK_IMAGES = 250
+QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 150, 4.0, 8
+NAME = str(Finding.PNEUMONIA)
 TARGETS = (
     Target("recipe_map_over_pooled", 1.0, at_least=True),
     Target("recipe_worst_balanced_accuracy", 0.75, at_least=True),
     Target("recipe_worst_own_share_over_chance", 1.3),
+    Target("recipe_least_gain_over_own_encoder", 0.0, at_least=True),
 )
 Vectors = NDArray[np.float32]
+_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t for 95 %, by the number of seeds."""
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
-    """Return means over the seeds, of every way to train with every way to treat looks."""
+    """Return means over the seeds with their intervals, of every way to train, with looks kept and removed."""
     torch.set_num_threads(arguments.threads)
-    runs = [dict(_one(arguments, seed)) for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
+    runs = [dict(_one(arguments, seed)) for seed in _seeds(arguments)]
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
-    best = f"recipe+{arguments.looks}" if arguments.looks != "kept" else "recipe"
-    if not {"recipe", "pooled"} <= set(arguments.ways):
-        return [Figure(name, value, "") for name, value in means.items()]
-    means["recipe_map_over_pooled"] = means[f"{best}: map"] / means["pooled: map"]
-    same = best.replace("recipe", "pooled")
-    means["recipe_map_over_pooled_with_same_looks"] = means[f"{best}: map"] / means[f"{same}: map"]
-    means["recipe_worst_balanced_accuracy"] = means["recipe: worst balanced accuracy"]
-    means["recipe_worst_own_share_over_chance"] = means[f"{best}: worst own share"]
-    return [Figure(name, value, "") for name, value in means.items()]
+    figures = []
+    for name, value in means.items():
+        figures.append(Figure(name, value, "s" if "seconds" in name else ""))
+        if len(runs) > 1 and "seconds" not in name:
+            spread = statistics.stdev(run[name] for run in runs)
+            figures.append(Figure(f"{name} +-", _T95.get(len(runs), 2.5) * spread / math.sqrt(len(runs)), ""))
+    return [*figures, *_held_to(means)]
+
+
+def _seeds(arguments: argparse.Namespace) -> range:
+    return range(arguments.first_seed, arguments.first_seed + (1 if arguments.quick else arguments.seeds))
+
+
+def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
+    if "recipe+removed: map" not in means:
+        return
+    if "pooled: map" in means:
+        yield Figure("recipe_map_over_pooled", means["recipe+removed: map"] / means["pooled: map"], "x")
+        yield Figure(
+            "recipe_map_over_pooled_without_looks", means["recipe+removed: map"] / means["pooled+removed: map"], "x"
+        )
+    accuracies = [value for name, value in means.items() if name.startswith("recipe: hospital") and "accuracy" in name]
+    yield Figure("recipe_worst_balanced_accuracy", min(accuracies), "")
+    yield Figure("recipe_worst_own_share_over_chance", means["recipe+removed: worst own share"], "x")
+    gains = [
+        means[f"recipe: {name.removeprefix('own: ')}"] - value
+        for name, value in means.items()
+        if name.startswith("own: hospital") and name.endswith("AUC")
+    ]
+    if gains:
+        yield Figure("recipe_least_gain_over_own_encoder", min(gains), "AUC")
 
 
 def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
@@ -64,13 +92,18 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
         findings=(Finding.PNEUMONIA,), backbone=arguments.backbone, input_size=arguments.input_size, embedding_dim=128
     )
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
+    epochs = QUICK_EPOCHS if arguments.quick else arguments.epochs
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
-    plain = _plan(arguments, seed, {})
-    averaging = AveragingPlan.model_validate_json(arguments.averaging)
-    recipe = _plan(arguments, seed, json.loads(arguments.recipe)).model_copy(update={"averaging": averaging})
+    rounds = TrainingPlan().rounds
+    plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
+    recipe = default_plan(seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None)
     everything = pooled_images([one.images for one in hospitals])
     yield from _figures("raw pixels", hospitals, floors.raw_pixel_vectors(everything.pixels))
+    for one in hospitals:
+        images = one.images
+        found = floors.statistics_auc([NAME], images.pixels, images.targets, images.known, images.held_out)
+        yield f"image statistics: {one.silo} AUC", found[NAME]
     yield from _encoded("random", build(spec, seed), hospitals)
     ways: Mapping[str, Callable[[Encoder], Vectors]] = {
         "fedavg": lambda model: federated(model, silos, plain),
@@ -78,48 +111,55 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
         "pooled": lambda model: alone(model, pooled_images(silos), plain),
     }
     for way, trained in ways.items():
-        if way not in arguments.ways:
-            continue
-        start = time.process_time()
-        model = build(spec, seed)
-        load_vector(model, trained(model))
-        yield f"{way}: CPU seconds", time.process_time() - start
-        yield from _encoded(way, model, hospitals)
+        if way in arguments.ways:
+            start = time.process_time()
+            model = _model(spec, trained(build(spec, seed)))
+            yield f"{way}: CPU seconds", time.process_time() - start
+            yield from _encoded(way, model, hospitals)
+    if "own" in arguments.ways:
+        for one, images in zip(hospitals, silos, strict=True):
+            model = _model(spec, alone(build(spec, seed), images, plain))
+            yield from _judged("own", one, embed(model, one.images.pixels)[1])
 
 
-def _plan(arguments: argparse.Namespace, seed: int, training: Mapping[str, float | str]) -> TrainingPlan:
-    return TrainingPlan.checked(
-        {"rounds": arguments.rounds, "seed": seed, "training": {"epochs": arguments.epochs, **training}}
-    )
+def _model(spec: EncoderSpec, weights: Vectors) -> Encoder:
+    model = build(spec, 0)
+    load_vector(model, weights)
+    return model
 
 
 def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
-    """Yield the figures of an encoder: embeddings as they are, centred by silo, whitened by silo; findings by silo."""
+    """Yield the figures of an encoder: neighbors by embeddings with looks kept and removed, and findings by hospital."""
     parts = [embed(model, one.images.pixels) for one in hospitals]
     yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
-    for name, whiten in (("centred", False), ("whitened", True)):
-        plain = [
-            look_of(vectors[~one.images.held_out], whiten=whiten).removed(vectors)
-            for (vectors, _), one in zip(parts, hospitals, strict=True)
-        ]
-        yield from _figures(f"{way}+{name}", hospitals, np.concatenate(plain))
-    accuracies = [_balanced_accuracy(one, logits) for (_, logits), one in zip(parts, hospitals, strict=True)]
-    yield from ((f"{way}: {one.silo} balanced accuracy", value) for one, value in zip(hospitals, accuracies, strict=True))
-    yield f"{way}: worst balanced accuracy", min(accuracies)
+    head = model.findings.weight.detach().numpy()
+    plain = [_without_look(one, vectors, head) for (vectors, _), one in zip(parts, hospitals, strict=True)]
+    yield from _figures(f"{way}+removed", hospitals, np.concatenate(plain))
+    for (_, logits), one in zip(parts, hospitals, strict=True):
+        yield from _judged(way, one, logits)
 
 
-def _balanced_accuracy(one: SiloImages, logits: Vectors) -> float:
+def _without_look(one: SiloImages, vectors: Vectors, head: Vectors) -> Vectors:
+    seen = one.images.where(~one.images.held_out)
+    return look_of(vectors[~one.images.held_out], seen.targets, seen.known, head).removed(vectors)
+
+
+def _judged(way: str, one: SiloImages, logits: Vectors) -> Iterator[tuple[str, float]]:
+    found = _findings(one, logits)
+    yield f"{way}: {one.silo} AUC", found.auc.value
+    yield f"{way}: {one.silo} balanced accuracy", found.balanced_accuracy.value
+
+
+def _findings(one: SiloImages, logits: Vectors) -> FindingFigures:
     rows, images = one.images.held_out, one.images
-    names = [str(Finding.PNEUMONIA)]
-    found = findings_figures(names, logits[rows], images.targets[rows], images.known[rows], images.patients[rows], draws=2)
-    return found[names[0]].balanced_accuracy.value
+    return findings_figures([NAME], logits[rows], images.targets[rows], images.known[rows], images.patients[rows])[NAME]
 
 
 def _figures(way: str, hospitals: Sequence[SiloImages], vectors: Vectors) -> Iterator[tuple[str, float]]:
-    """Yield cross-hospital mAP and P@10, and by hospital the share of own neighbours over chance."""
+    """Yield cross-hospital mAP and P@10, and by hospital the share of own neighbors over chance."""
     images = pooled_images([one.images for one in hospitals])
     silos = np.concatenate([np.full(len(one.images), one.silo) for one in hospitals])
-    names, classes = classes_of([str(Finding.PNEUMONIA)], images.targets, images.known)
+    names, classes = classes_of([NAME], images.targets, images.known)
     asked = images.held_out & classes.any(axis=1)
     rest = (names, vectors, classes, images.patients, silos)
     across = neighbourhood(*rest, np.flatnonzero(asked), other_silos_only=True)
@@ -134,16 +174,10 @@ def _figures(way: str, hospitals: Sequence[SiloImages], vectors: Vectors) -> Ite
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sets; the first is divided in two")
     parser.add_argument("--limit", type=int, default=700, help="images a hospital, at most")
-    parser.add_argument("--rounds", type=int, default=TrainingPlan().rounds)
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds are averaged")
     parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
-    parser.add_argument("--epochs", type=float, default=4.0, help="a round, in every way of training")
-    parser.add_argument("--recipe", default="{}", help="the recipe's training settings, JSON, as in a job's plan")
-    parser.add_argument("--averaging", default="{}", help="the recipe's averaging, JSON, as in a job's plan")
-    parser.add_argument(
-        "--looks", choices=("kept", "centred", "whitened"), default="kept", help="what is held to the targets"
-    )
-    parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled"])
+    parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in every way of training")
+    parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled", "own"])
     parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
@@ -155,7 +189,7 @@ if __name__ == "__main__":
             "unlike",
             measure,
             TARGETS,
-            describe="Hospitals that really differ: neighbours across them and accuracy in each, with floors.",
+            describe="Hospitals that really differ: neighbors across them and accuracy in each, with floors.",
             options=_options,
         )
     )

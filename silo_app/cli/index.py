@@ -38,7 +38,7 @@ def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     home = load(silo)
     encoder = load_encoder(home.models)
     with _progress() as tell:
-        report = build_generation(home, encoder.version, _embedder(home, encoder), tell)
+        report = build_generation(home, encoder.version, _embedder(home, encoder), tell, head=encoder.head)
     info = report.info
     data = {
         "generation": info.generation,

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from silo_app.cases import Split, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
+from silo_app.encoder.labels import labels_of
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared
 from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 
-__all__ = ["Images", "labels_of", "load"]
+__all__ = ["Images", "load"]
 
 _log = logging.getLogger(__name__)
 
@@ -87,15 +88,3 @@ def load(
     targets, known = labels_of(views, spec)
     everything = Images(views, pixels, targets, known)
     return everything if sound.all() else everything.where(sound)
-
-
-def labels_of(views: Sequence[View], spec: EncoderSpec) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return targets, float32 (N, F), and what is known of them, bool (N, F)."""
-    targets = np.zeros((len(views), len(spec.findings)), np.float32)
-    known = np.zeros(targets.shape, np.bool_)
-    for row, view in enumerate(views):
-        for column, finding in enumerate(spec.findings):
-            if finding in view.findings:
-                known[row, column] = True
-                targets[row, column] = view.findings[finding]
-    return targets, known

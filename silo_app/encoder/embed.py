@@ -1,8 +1,9 @@
 """From radiographs to embeddings with a silo's encoder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.encoder import checkpoint
+from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared, standardised
@@ -29,16 +31,30 @@ class LoadedEncoder:
     spec: EncoderSpec
     model: Encoder
     version: EncoderVersion
+    look: Look | None = None
+    """The silo's, which is taken out of all embeddings; None for embeddings as the network makes them."""
 
     def radiographs(self, radiographs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return unit embeddings, float32 (N, D), of radiographs, each float32 (H, W) in [0, 1]."""
         pixels = np.stack([squared(radiograph, self.spec.input_size) for radiograph in radiographs])
-        return embed(self.model, pixels)[0]
+        vectors = embed(self.model, pixels)[0]
+        return vectors if self.look is None else self.look.removed(vectors)
 
     def file(self, path: Path) -> Embedding:
         """Return the unit embedding, float32 (D,), of a DICOM file. Raises `ImageUnsupported`."""
         embedding: Embedding = self.radiographs([as_cached(read_radiograph(path))])[0]
         return embedding
+
+    def without(self, look: Look) -> Self:
+        """Return the encoder that takes a look out of what it embeds."""
+        return replace(self, look=look)
+
+    @property
+    def head(self) -> FindingsHead | None:
+        """What an index needs to take the silo's look out of these embeddings; None if looks are kept."""
+        if self.spec.looks == "kept":
+            return None
+        return FindingsHead(self.spec, self.model.findings.weight.detach().cpu().numpy())
 
 
 def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:

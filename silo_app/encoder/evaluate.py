@@ -15,6 +15,7 @@ from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint, floors
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
+from silo_app.encoder.looks import look_of
 from silo_app.encoder.metrics import FindingFigures, findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.retrieval import Neighbourhood, classes_of, neighbourhood
@@ -107,6 +108,8 @@ def evaluate_model(
     if not held_out.any():
         raise NotReady("no patient of these silos is held out", remedy="Set held_out_share in silo.yaml and ingest again.")
     vectors, scores = embed(model, images.pixels, _named(progress, "embedding"))
+    if spec.looks == "removed":
+        vectors = _without_looks(vectors, everything, model)
     ways = {"encoder": vectors}
     if with_floors:
         ways["raw pixels"] = floors.raw_pixel_vectors(images.pixels)
@@ -132,6 +135,17 @@ def findings_auc(spec: EncoderSpec, scores: NDArray[np.float32], images: Images)
     names = [str(finding) for finding in spec.findings]
     figures = findings_figures(names, scores, images.targets, images.known, images.patients)
     return {name: one.auc.value for name, one in figures.items()}
+
+
+def _without_looks(vectors: NDArray[np.float32], everything: Sequence[SiloImages], model: Encoder) -> NDArray[np.float32]:
+    """Return what the silos would index: each silo's look, as its training views have it, taken out of its vectors."""
+    head = model.findings.weight.detach().cpu().numpy()
+    ends = np.cumsum([len(one.images) for one in everything])[:-1]
+    plain = []
+    for one, part in zip(everything, np.split(vectors, ends), strict=True):
+        train = one.images.where(~one.images.held_out)
+        plain.append(look_of(part[~one.images.held_out], train.targets, train.known, head).removed(part))
+    return np.concatenate(plain)
 
 
 def _pooled(everything: Sequence[SiloImages]) -> tuple[Images, NDArray[np.str_]]:

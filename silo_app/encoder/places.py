@@ -55,11 +55,11 @@ def region_embedding(encoder: LoadedEncoder, radiograph: NDArray[np.float32], re
 
 @torch.inference_mode()
 def _places(encoder: LoadedEncoder, radiograph: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return W F[x, y] + b, float64 (h, w, D): the embedding before it is normalised is their mean."""
+    """Return W F[x, y] + b, float64 (h, w, D), without the look: the embedding before it is normalised is their mean."""
     model = encoder.model.eval()
     pixels = torch.from_numpy(squared(radiograph, encoder.spec.input_size))[None, None]
     maps = functional.relu(model.features(standardised(pixels)))  # (1, C, h, w)
     weight, bias = model.embedding.weight.double(), model.embedding.bias.double()  # (D, C), (D,)
     places = torch.einsum("dc,cyx->yxd", weight, maps[0].double()) + bias
     found: NDArray[np.float64] = places.numpy()
-    return found
+    return found if encoder.look is None else encoder.look.transformed(found / np.linalg.norm(found.mean(axis=(0, 1))))

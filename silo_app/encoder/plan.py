@@ -76,6 +76,8 @@ class TrainingPlan(BaseModel):
             )
         if self.personal == "head" and self.training.prototypes:
             raise ValueError('with personal "head", training.prototypes must be 0: the findings\' rows are not shared')
+        if self.personal == "head" and self.encoder.looks == "removed":
+            raise ValueError('with personal "head", encoder.looks must be "kept": no shared head tells findings from looks')
         return self
 
     @classmethod

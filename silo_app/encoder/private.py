@@ -133,7 +133,8 @@ def _set_gradients(
     images = torch.from_numpy(data.pixels[chosen])[:, None].to(device)  # (B, 1, S, S)
     targets, known = (torch.from_numpy(part[chosen]).to(device) for part in (data.targets, data.known))
     augmenting = torch.Generator(device).manual_seed(int(draws.patients.integers(2**31)))
-    views = standardised(augment(images, augmenting, strong=settings.photometry == "strong"))
+    strong = settings.photometry == "strong"
+    views = standardised(augment(images, augmenting, strong=strong, movement=settings.movement))
     losses = clipped_gradients(model, views, targets, known, clip_norm)
     if not torch.isfinite(losses).all():
         raise UpdateRefused(

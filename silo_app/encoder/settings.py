@@ -92,6 +92,8 @@ class TrainSettings(BaseModel):
     """FedProx's mu (Li et al., MLSys 2020): what holds a silo near the weights that the round began with."""
     photometry: Literal["mild", "strong"] = "mild"
     """How far augmentation changes grey levels, sharpness and borders; geometry stays the same."""
+    movement: float = Field(default=1.0, ge=0, le=2)
+    """How far augmentation turns, scales and shifts, as a multiple of 10 degrees, a tenth and a twentieth of the side."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the passes through the network; weights are always float32. "auto" takes what this silo's processor is quick at;
     "float16" is for graphics processors, and "auto" on a CPU."""

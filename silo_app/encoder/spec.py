@@ -1,8 +1,8 @@
 """What an encoder is, before it has weights: backbone, input size, embedding, findings, preprocessing."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from silo_app.cases import Finding
 
@@ -22,6 +22,8 @@ class EncoderSpec(BaseModel):
     embedding_dim: int = Field(default=256, ge=8, le=2048)
     findings: tuple[Finding, ...] = _ALL
     """The findings head's outputs, in order."""
+    looks: Literal["kept", "removed"] = "kept"
+    """Whether every silo takes its own look out of the embeddings before it indexes or asks (`silo_app.encoder.looks`)."""
 
     @field_validator("findings")
     @classmethod
@@ -29,3 +31,11 @@ class EncoderSpec(BaseModel):
         if not findings or len(set(findings)) != len(findings) or Finding.NO_FINDING in findings:
             raise ValueError('name each finding once, at least one, and not "No Finding"')
         return findings
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out that looks are kept: encoders of older releases keep their digest."""
+        content: dict[str, Any] = handler(self)
+        if content.get("looks") == "kept":
+            del content["looks"]
+        return content

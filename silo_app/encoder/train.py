@@ -90,7 +90,8 @@ class _Batch:
         unlabelled = torch.as_tensor(learned, dtype=torch.int64, device=device)
         if len(unlabelled):
             images = torch.cat([images, images[unlabelled]])
-        views = standardised(augment(images, generator, strong=settings.photometry == "strong"))
+        strong = settings.photometry == "strong"
+        views = standardised(augment(images, generator, strong=strong, movement=settings.movement))
         return cls(views, targets, known, unlabelled)
 
 

@@ -43,22 +43,22 @@ def standardised(images: Tensor) -> Tensor:
     return (images - mean) / (deviation + 1e-3)
 
 
-def augment(images: Tensor, generator: torch.Generator, *, strong: bool = False) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, *, strong: bool = False, movement: float = 1.0) -> Tensor:
     """Return slightly moved images of another exposure: float32 (B, 1, S, S) of 0..255.
 
     `images` and `generator` are on one device. `strong` also changes sharpness, illumination and borders, so that none of
-    them can tell a hospital.
+    them can tell a hospital. `movement` is a multiple of the usual geometry.
     """
     count = len(images)
 
     def uniform(bound: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator, device=generator.device) * 2 - 1) * bound
 
-    angle, scale = uniform(_ROTATION), 1 + uniform(_SCALE)
+    angle, scale = uniform(_ROTATION * movement), 1 + uniform(_SCALE * movement)
     affine = torch.zeros(count, 2, 3, device=generator.device)
     affine[:, 0, 0] = affine[:, 1, 1] = torch.cos(angle) * scale
     affine[:, 0, 1], affine[:, 1, 0] = -torch.sin(angle) * scale, torch.sin(angle) * scale
-    affine[:, :, 2] = uniform(_SHIFT, 2)
+    affine[:, :, 2] = uniform(_SHIFT * movement, 2)
     images = images.float() / 255
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, EncoderVersion, View
+from silo_app.cases import CaseId, EncoderVersion, Split, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
-from silo_app.errors import EncoderMismatch, NotReady
+from silo_app.encoder.looks import FindingsHead, Look
+from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
 from silo_app.index.generations import building, open_current, publish
 from silo_app.index.known import known_vectors
 from silo_app.index.likeness import estimate
+from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
 from silo_app.index.storage import Storage
 
@@ -40,8 +42,18 @@ class BuildReport:
     """Wall clock."""
 
 
-def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, progress: Progress | None = None) -> BuildReport:
+def build_generation(
+    home: SiloHome,
+    version: EncoderVersion,
+    embed: Embed,
+    progress: Progress | None = None,
+    *,
+    head: FindingsHead | None = None,
+) -> BuildReport:
     """Index every view of the catalogue with the encoder `version`, whose embeddings `embed` makes.
+
+    With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
+    encoder, and again when these have become twice as many; then every view is embedded anew.
 
     Raises `NotReady` if there is nothing to index or another build runs, `EncoderMismatch` if `embed` gives what no
     index can hold.
@@ -54,9 +66,13 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             raise NotReady(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
-        known = known_vectors(home, version)
+        look = _kept_look(home, version, views) if head else None
+        known = known_vectors(home, version) if look or not head else {}
         missing = [view.digest for view in views if view.digest not in known]
         fresh = _embedded(missing, embed, progress)
+        if head:
+            look = look or _learned(head, views, fresh)
+            fresh = {digest: look.look.removed(vector[None])[0] for digest, vector in fresh.items()}
         vectors, cases = _stacked(views, known, fresh), [view.case for view in views]
         info = publish(
             home.index,
@@ -66,6 +82,7 @@ def build_generation(home: SiloHome, version: EncoderVersion, embed: Embed, prog
             encoder_version=version,
             storage=Storage.of(home),
             likeness=estimate(vectors, cases, [view.patient for view in views]),
+            look=look,
         )
     return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
 
@@ -87,7 +104,27 @@ def move_generation(home: SiloHome) -> GenerationInfo:
             encoder_version=EncoderVersion(old.info.encoder_version),
             storage=storage,
             likeness=old.info.likeness,
+            look=read_look(home.index / old.info.generation, old.info),
         )
+
+
+def _kept_look(home: SiloHome, version: EncoderVersion, views: Sequence[View]) -> KeptLook | None:
+    """Return the look that the generation in use lacks, if it still fits and this encoder made it."""
+    try:
+        old = open_current(home.index, Storage.of(home))
+    except (NotReady, IndexDamaged):
+        return None
+    kept = read_look(home.index / old.info.generation, old.info)
+    return kept if kept and old.info.encoder_version == version and kept.still_fits(_train_views(views)) else None
+
+
+def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:
+    look = head.look(views, np.stack([vectors[view.digest] for view in views]))
+    return KeptLook(Look.of_array(look.array()), _train_views(views))  # as it will be read again
+
+
+def _train_views(views: Sequence[View]) -> int:
+    return sum(view.split is Split.TRAIN for view in views)
 
 
 def _embedded(digests: list[str], embed: Embed, progress: Progress | None) -> dict[str, NDArray[np.float32]]:

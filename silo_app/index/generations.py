@@ -25,11 +25,14 @@ from numpy.typing import NDArray
 
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
+from silo_app.encoder.looks import Look
 from silo_app.errors import IndexDamaged, NotReady
 from silo_app.index.gallery import GalleryIndex
+from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import (
     CASES_FILE,
     DIGESTS_FILE,
+    LOOK_FILE,
     MANIFEST_FILE,
     GenerationInfo,
     damaged,
@@ -40,7 +43,7 @@ from silo_app.index.manifest import (
 from silo_app.index.storage import Storage
 from silo_app.policy.likeness import Likeness
 
-__all__ = ["Generation", "building", "open_current", "pointer", "publish"]
+__all__ = ["Generation", "building", "look_in_use", "open_current", "pointer", "publish"]
 
 _NAME = re.compile(r"\d{6}")
 _CURRENT = "current"
@@ -69,6 +72,7 @@ def publish(
     encoder_version: EncoderVersion,
     storage: Storage | None = None,
     likeness: Likeness | None = None,
+    look: KeptLook | None = None,
 ) -> GenerationInfo:
     """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
 
@@ -80,6 +84,10 @@ def publish(
     written = storage.write(hidden, vectors)
     _write_array(hidden / CASES_FILE, _bytes_of(cases, 16))
     _write_array(hidden / DIGESTS_FILE, _bytes_of(digests, 32))
+    files = [*written.files, CASES_FILE, DIGESTS_FILE]
+    if look is not None:
+        _write_array(hidden / LOOK_FILE, look.look.array())
+        files.append(LOOK_FILE)
     info = GenerationInfo(
         generation=name,
         encoder_version=encoder_version,
@@ -90,7 +98,8 @@ def publish(
         kind=written.kind,
         collection=written.collection,
         likeness=likeness,
-        files={file: digest_of(hidden / file) for file in (*written.files, CASES_FILE, DIGESTS_FILE)},
+        look_views=look.views if look is not None else None,
+        files={file: digest_of(hidden / file) for file in files},
     )
     (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
     for file in sorted(hidden.iterdir()):
@@ -132,9 +141,8 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
     names = _names(root)
     if not names:
         raise NotReady("this silo has no index yet", where=str(root), remedy="Run `silo index build`.")
-    named = _current_name(root)
     skipped: list[str] = []
-    for name in sorted(names, key=lambda name: (name != named, -int(name))):
+    for name in _preferred(root):
         try:
             return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
@@ -143,6 +151,24 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
         f"none of the generations {', '.join(sorted(skipped))} is as it was written",
         where=str(root),
         remedy="Run `silo index build` to make a new generation.",
+    )
+
+
+def look_in_use(root: Path, version: EncoderVersion) -> Look:
+    """Return the look that the generation in use lacks, or the newest sound one of this encoder; no gallery is opened.
+
+    Raises `NotReady` if no generation was made with this encoder.
+    """
+    for name in _preferred(root):
+        with contextlib.suppress(IndexDamaged):
+            info = read_manifest(root / name)
+            kept = read_look(root / name, info) if info.encoder_version == version else None
+            if kept is not None:
+                return kept.look
+    raise NotReady(
+        f"how this silo's images look to encoder {version[:12]} is not known yet",
+        where=str(root),
+        remedy="Run `silo index build` once: it learns the look, which then is taken out of queries too.",
     )
 
 
@@ -175,7 +201,7 @@ def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _write_array(file: Path, array: NDArray[np.uint8]) -> None:
+def _write_array(file: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
     with file.open("wb") as opened:
         np.save(opened, array, allow_pickle=False)
 
@@ -200,6 +226,12 @@ def _names(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+
+
+def _preferred(root: Path) -> list[str]:
+    """Return the generations, the one in use first and then from the newest on."""
+    named = _current_name(root)
+    return sorted(_names(root), key=lambda name: (name != named, -int(name)))
 
 
 def _current_name(root: Path) -> str:

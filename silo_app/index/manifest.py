@@ -13,6 +13,7 @@ __all__ = [
     "CASES_FILE",
     "DIGESTS_FILE",
     "INDEX_FILE",
+    "LOOK_FILE",
     "MANIFEST_FILE",
     "VECTORS_FILE",
     "GenerationInfo",
@@ -31,6 +32,8 @@ CASES_FILE = "cases.npy"
 """uint8 (n, 16): the case of each row."""
 DIGESTS_FILE = "digests.npy"
 """uint8 (n, 32): the keyed digest of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
+LOOK_FILE = "look.npy"
+"""float32 (D + 1, D): the silo's look, which the vectors lack; only where the manifest counts its views."""
 MANIFEST_FILE = "manifest.json"
 _BLOCK = 1 << 20
 
@@ -60,6 +63,8 @@ class GenerationInfo(BaseModel):
     """In Milvus, where `kind` says so."""
     likeness: Likeness | None = None
     """How alike its views are; None in a generation of an older version."""
+    look_views: int | None = Field(default=None, ge=0)
+    """The training views from which the silo's look was estimated; None where the vectors have it."""
     files: dict[str, str]
     """SHA-256 of every other file of the generation."""
 
@@ -72,7 +77,8 @@ def read_manifest(folder: Path) -> GenerationInfo:
         raise damaged(folder, "it has no manifest") from None
     except (OSError, ValidationError):
         raise damaged(folder, "its manifest cannot be read") from None
-    if info.generation != folder.name or info.files.keys() != _FILES[info.kind]:
+    expected = _FILES[info.kind] | ({LOOK_FILE} if info.look_views is not None else set())
+    if info.generation != folder.name or info.files.keys() != expected:
         raise damaged(folder, "its manifest is of another generation")
     return info
 

@@ -23,6 +23,7 @@ from silo_app.errors import CaseUnknown, ConfigInvalid
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.index.known import known_vectors
+from silo_app.search.own_encoder import own_encoder
 from silo_app.search.rocchio import mean_embedding
 
 if TYPE_CHECKING:
@@ -74,10 +75,7 @@ class Examples:
     @cached_property
     def encoder(self) -> "LoadedEncoder":
         """The encoder, loaded when it is first needed. Raises `NotReady`, `CheckpointInvalid`."""
-        from silo_app.encoder.embed import load_encoder
-
-        named = (self.__dict__["version"],) if "version" in self.__dict__ else ()
-        return load_encoder(self._home.models, *named)
+        return own_encoder(self._home, self.__dict__.get("version"))
 
     def vectors(self, examples: Sequence[Example]) -> list[Embedding]:
         """Return unit vectors, float32 (D,) each; a case or study with several images has that of their mean.

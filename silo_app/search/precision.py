@@ -15,11 +15,12 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
-from silo_app.encoder.embed import embed, load_encoder
+from silo_app.encoder.embed import embed
 from silo_app.encoder.retrieval import balanced_precision, classes_of
 from silo_app.errors import NotReady
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.messages import ResultHit, SearchResult
+from silo_app.search.own_encoder import own_encoder
 
 __all__ = ["FederatedPrecision", "federated_precision"]
 
@@ -86,8 +87,10 @@ def _ask(
 ) -> list[tuple[str, frozenset[str], SearchResult]]:
     if not len(images):
         return []
-    encoder = load_encoder(home.models, version)
+    encoder = own_encoder(home, version)
     vectors, _ = embed(encoder.model, images.pixels)
+    if encoder.look is not None:
+        vectors = encoder.look.removed(vectors)
     names, classes = classes_of([str(f) for f in encoder.spec.findings], images.targets, images.known)
     asker = Asker.of(home)
     outcomes = []

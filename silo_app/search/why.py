@@ -13,11 +13,12 @@ from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId, Embedding
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
-from silo_app.encoder.embed import LoadedEncoder, load_encoder
+from silo_app.encoder.embed import LoadedEncoder
 from silo_app.encoder.places import similarity_map
 from silo_app.imaging.cache import RadiographCache
 from silo_app.search.examples import Example, Examples
 from silo_app.search.messages import SearchResult
+from silo_app.search.own_encoder import own_encoder
 from silo_app.search.query import Query
 
 __all__ = ["Pair", "Part", "explained", "why"]
@@ -54,7 +55,7 @@ def why(home: SiloHome, example: Example, query: Query, result: SearchResult, *,
 
     That the cases' images were shown goes into the audit log first. Raises `NotReady` for an image not in the cache.
     """
-    encoder = load_encoder(home.models, query.encoder_version)
+    encoder = own_encoder(home, query.encoder_version)
     image = Examples(home, [example]).image(example)
     with Catalogue.open(home.catalogue) as catalogue:
         found = {hit.case_id: catalogue.views_of(hit.case_id) for hit in result.hits if hit.silo == home.config.name}

@@ -32,7 +32,7 @@ def countable(stocked_kit, monkeypatch):
     """A silo with an encoder (a fake: the real one needs torch), and a gateway behind which it is the one that answers."""
 
     class Fake:
-        version = "ab" * 16
+        version, head = "ab" * 16, None
 
         def file(self, _path):
             return np.ones(16, np.float32)

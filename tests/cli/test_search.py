@@ -59,7 +59,7 @@ def searchable(stocked_kit, monkeypatch):
     """A silo with an encoder (a fake: the real one needs torch), and a gateway that answers."""
 
     class Fake:
-        version = "ab" * 16
+        version, head = "ab" * 16, None
 
         def file(self, path):
             from silo_app.imaging.radiograph import read_radiograph
@@ -151,7 +151,7 @@ def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
     from silo_app.imaging.ingest import ingest
 
     class Fake:
-        version = "ab" * 16
+        version, head = "ab" * 16, None
 
         def radiographs(self, radiographs):
             return np.stack([np.full(16, radiograph.mean() + 1, np.float32) for radiograph in radiographs])

@@ -75,3 +75,12 @@ def test_strong_augmentation_hides_a_marker_at_the_border_more_often_than_mild()
     ]
     mild, strong = ((one > 220).float().mean().item() for one in kept)
     assert strong < mild
+
+
+@pytest.mark.parametrize("movement", [0.0, 1.0])
+def test_movement_says_how_far_images_are_turned_and_shifted(movement):
+    image = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    image[..., 14:18, 14:18] = 255
+    views = augment(image.repeat(40, 1, 1, 1), torch.Generator().manual_seed(0), movement=movement)
+    bright = views > 128
+    assert bool((bright == bright[:1]).all()) is (movement == 0)

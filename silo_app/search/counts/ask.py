@@ -13,6 +13,7 @@ from silo_app.search.counts.messages import CountAnswer, CountRequest, told_word
 from silo_app.search.counts.result import CountResult, SiloCount
 from silo_app.search.envelope import open_reply, seal
 from silo_app.search.messages import Refusal, SiloReport, Silos, SiloState, Who, unit_embedding
+from silo_app.search.own_encoder import own_encoder
 from silo_app.search.relayed import refused, relay
 from silo_app.search.verified import invalid
 
@@ -77,9 +78,7 @@ def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **as
 
     Raises `ImageUnsupported`, and as `count_embedding` does.
     """
-    from silo_app.encoder.embed import load_encoder
-
-    encoder = load_encoder(home.models)
+    encoder = own_encoder(home)
     return count_embedding(
         Asker.of(home),
         encoder.file(path),
