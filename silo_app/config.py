@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.settings.acceptance import AcceptanceSettings
 from silo_app.settings.base import Settings
+from silo_app.settings.evaluation import EvaluationSettings
 from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
     CsvLabels,
@@ -45,6 +46,7 @@ __all__ = [
     "CsvLabels",
     "DicomWebSource",
     "DimseSource",
+    "EvaluationSettings",
     "FhirLabels",
     "FolderSource",
     "ImagingSettings",
@@ -137,6 +139,8 @@ class SiloConfig(Settings):
     """What is given to training; see below."""
     survey: SurveySettings = SurveySettings()
     """What is told to surveys; see below."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is told about how well an encoder does; see below."""
     index: IndexSettings = IndexSettings()
     """How vectors are held; see below."""
 

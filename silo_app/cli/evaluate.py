@@ -88,23 +88,34 @@ def _show(data: dict[str, Any]) -> None:
 
 
 def _findings_table(data: dict[str, Any]) -> Table:
-    table = Table("finding", "silo", "present", "absent", "AUC (95 %)", "balanced accuracy", "image statistics' AUC")
+    table = Table(
+        "finding",
+        "silo",
+        "present",
+        "absent",
+        "AUC (95 %)",
+        "balanced accuracy",
+        "sensitivity at 0.9",
+        "ECE",
+        "image statistics' AUC",
+    )
     table.title = "findings on held-out patients"
     for silo, findings in data["findings"].items():
         for name, one in findings.items():
             floor = data["statistics_auc"].get(name) if silo == "pooled" else None
             counts = str(one["present"]), str(one["absent"])
-            table.add_row(
-                name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor)
-            )
+            numbers = [_number(one[key]["value"]) for key in ("balanced_accuracy", "sensitivity", "calibration_error")]
+            table.add_row(name, silo, *counts, _interval(one["auc"]), *numbers, _number(floor))
     return table
 
 
 def _retrieval_table(ways: dict[str, Any], title: str) -> Table:
-    table = Table("by", "queries", "balanced precision", "balanced mAP", "from own silo (chance)", title=title)
+    table = Table(
+        "by", "queries", "balanced precision", "balanced mAP", "balanced nDCG", "from own silo (chance)", title=title
+    )
     for way, one in ways.items():
         own = f"{_number(one['own_silo_share'])} ({_number(one['own_silo_chance'])})"
-        numbers = _number(one["precision"]), _number(one["mean_average_precision"])
+        numbers = [_number(one[key]) for key in ("precision", "mean_average_precision", "ndcg")]
         table.add_row(way, str(one["queries"]), *numbers, own)
     return table
 

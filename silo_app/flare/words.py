@@ -20,6 +20,8 @@ TASK_FINISH: Final = "siloscope.finish"
 """Open the last sum and keep the encoder."""
 TASK_INDEX: Final = "siloscope.index"
 """Build and publish a generation of the index."""
+TASK_EVALUATE: Final = "siloscope.evaluate"
+"""Tell how an encoder does on the held-out patients."""
 
 PLAN: Final = "plan"
 ROSTER: Final = "roster"

@@ -25,8 +25,8 @@ def evaluated(monkeypatch):
     from silo_app.encoder.retrieval import Neighbourhood
 
     area = Interval(0.9, 0.8, 0.95)
-    figures = {"Pneumonia": FindingFigures(3, 4, area, area, area)}
-    near = Neighbourhood(7, 0.8, {"Pneumonia": 0.8}, 0.7, 0.4, 0.33)
+    figures = {"Pneumonia": FindingFigures(3, 4, area, area, area, area, area)}
+    near = Neighbourhood(7, 0.8, {"Pneumonia": 0.8}, 0.7, 0.75, 0.4, 0.33)
     evaluation = domain.Evaluation(
         silos={"test": {"train_views": 9, "held_out_views": 7, "held_out_patients": 7}},
         findings={"pooled": figures, "test": figures},
