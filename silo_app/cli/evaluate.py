@@ -13,6 +13,7 @@ from silo_app import config, durable
 from silo_app.cases import EncoderVersion
 from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
 from silo_app.cli.progress import work
+from silo_app.errors import ConfigInvalid
 
 SCHEMA_VERSION = 1
 """Of the JSON file."""
@@ -20,9 +21,13 @@ SCHEMA_VERSION = 1
 
 def evaluate(
     silos: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option("--silo", envvar="SILO", help="A silo's startup kit; may be given again.", show_default=False),
-    ],
+    ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(help="Instead show what silos told `jobs/evaluate`: the folder that `silo job download` printed."),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="An encoder version [default: the current one].", show_default=False)
     ] = None,
@@ -35,6 +40,9 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file.", show_default=False)
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With --job: also write a page with plots into this file; it needs no network.")
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Evaluate an encoder on held-out patients: findings (AUC with intervals) and neighbours (precision, mAP).
@@ -46,7 +54,15 @@ def evaluate(
         silo evaluate --silo consortium/hospital-a
 
         silo evaluate --silo consortium/hospital-a --silo consortium/hospital-b --json evaluation.json
+
+        silo evaluate --job 7f2c1e9a-0000/workspace --html evaluation.html
     """
+    if job is not None:
+        _show_job(job, json_file, html, output)
+        return
+    if not silos or html is not None:
+        problem = "--html needs --job" if html is not None else "name a silo (--silo) or an evaluation's record (--job)"
+        raise ConfigInvalid(problem, where="silo evaluate", remedy="See silo evaluate --help.")
     from silo_app.encoder.evaluate import evaluate as evaluate_silos
 
     homes = [config.load(silo) for silo in silos]
@@ -70,6 +86,21 @@ def evaluate(
             "several silos are pooled: this is for a machine that holds them all, as in a demo", style="dim", soft_wrap=True
         )
     emit(data, output, _show)
+
+
+def _show_job(job: Path, json_file: Path | None, html: Path | None, output: OutputFormat) -> None:
+    from silo_app.cli.evaluation import show_record
+    from silo_app.encoder.evaluation_record import read_record
+
+    content = read_record(job).content()
+    if json_file is not None:
+        durable.write_text(json_file.absolute(), json.dumps(content, indent=2) + "\n", mode=durable.SHARED)
+    if html is not None:
+        from silo_app.pages.evaluation import evaluation_page
+        from silo_app.pages.render import write_page
+
+        people.print(f"wrote {write_page(html, evaluation_page(content))}", highlight=False, markup=False)
+    emit(content, output, show_record)
 
 
 def _show(data: dict[str, Any]) -> None:

@@ -17,13 +17,13 @@ from silo_app.errors import MessageInvalid
 from silo_app.policy.filters import AGE_BANDS
 
 __all__ = [
+    "NEIGHBOURS",
     "ClassFigures",
     "Figure",
     "FindingFiguresTold",
     "FindingTold",
     "GapTold",
     "GroupTold",
-    "K",
     "ReliabilityBinTold",
     "RetrievalTold",
     "SegmentTold",
@@ -33,7 +33,7 @@ __all__ = [
     "is_printable",
 ]
 
-K = 10
+NEIGHBOURS = 10
 """Neighbours that count; fixed, like every question of an evaluation."""
 Way = Literal["encoder", "local-only encoder", "untrained encoder", "raw pixels"]
 _DECIMALS = 4
@@ -127,7 +127,7 @@ class ClassFigures(_Told):
     queries: _Count
     patients: _Count
     precision: _Share
-    """Among the first `K`."""
+    """Among the first `NEIGHBOURS`."""
     average_precision: _Share
     ndcg: _Share
 
@@ -225,4 +225,4 @@ def figure_of(one: Interval) -> Figure:
 
 def is_printable(value: str) -> bool:
     """Return whether a group may have this name: a header may hold anything as its device."""
-    return re.match(_PRINTABLE, value) is not None
+    return re.fullmatch(_PRINTABLE, value) is not None

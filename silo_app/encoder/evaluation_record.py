@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from silo_app.encoder.evaluation_answer import K, SiloAnswer
+from silo_app.encoder.evaluation_answer import NEIGHBOURS, SiloAnswer
 from silo_app.encoder.evaluation_pool import pooled
 from silo_app.encoder.metrics import SPECIFICITY
 from silo_app.errors import MessageInvalid, NotReady, SiloscopeError
@@ -32,7 +32,7 @@ class EvaluationRecord:
         """Return the record as it is written, with what the answers say together."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "k": K,
+            "k": NEIGHBOURS,
             "specificity": SPECIFICITY,
             "pooled": pooled(self.silos),
             "silos": {name: one.model_dump(mode="json") for name, one in sorted(self.silos.items())},

@@ -13,11 +13,11 @@ from silo_app.encoder import checkpoint, floors
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluation_answer import (
+    NEIGHBOURS,
     ClassFigures,
     FindingTold,
     GapTold,
     GroupTold,
-    K,
     ReliabilityBinTold,
     RetrievalTold,
     SegmentTold,
@@ -33,7 +33,7 @@ from silo_app.encoder.retrieval import Ranked, classes_of, rank
 from silo_app.encoder.score_histogram import bins_of, segments
 from silo_app.encoder.small_groups import tellable
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.errors import ReleaseRefused
+from silo_app.errors import NotReady, ReleaseRefused
 
 __all__ = ["examine"]
 
@@ -54,6 +54,8 @@ def examine(
     Raises `ReleaseRefused` if too few patients are held out; `NotReady`, `CheckpointInvalid` as loading does.
     """
     policy = home.config.evaluation
+    if version is not None and version not in checkpoint.versions(home.models):
+        raise NotReady(f"this silo does not hold encoder {version}", remedy="`silo model list` says what a silo holds.")
     kept = checkpoint.load(home.models, version or checkpoint.current_version(home.models))
     images = load(home, kept.spec, progress, leave_out=True)
     held_out = images.held_out
@@ -120,7 +122,7 @@ def _ranked(vectors: NDArray[np.float32], images: Images, spec: EncoderSpec) -> 
     if len(queries) > _MOST_QUERIES:
         queries = np.sort(np.random.default_rng(0).choice(queries, _MOST_QUERIES, replace=False))
     here = np.full(len(images), "here")
-    return rank(names, vectors, classes, images.patients, here, queries, k=K), queries
+    return rank(names, vectors, classes, images.patients, here, queries, k=NEIGHBOURS), queries
 
 
 def _told(ranked: Ranked, least: int, only: Mapping[str, bool] | None = None) -> RetrievalTold:

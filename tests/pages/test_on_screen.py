@@ -11,10 +11,14 @@ import pytest
 from PIL import Image
 
 from silo_app.cli.survey import as_data
+from silo_app.encoder.evaluation_record import EvaluationRecord
 from silo_app.pages.catalogue import catalogue_page
+from silo_app.pages.evaluation import evaluation_page
 from silo_app.pages.survey import survey_page
 from silo_app.privacy.questions import TABLES
 from silo_app.privacy.result import Answer, SurveyResult
+from tests.encoder.evaluation_answers import answer
+from tests.pages.test_evaluation import two_bins
 from tests.provisioning.report.test_on_screen import BROWSER, browse
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed (see .ci/packages.txt)")
@@ -55,7 +59,12 @@ def survey():
     return survey_page(as_data(SurveyResult(silos=silos, refused={"hospital-f": "No."}, missing=["hospital-g"])))
 
 
-PAGES = {"catalogue": catalogue, "survey": survey}
+def evaluation():
+    silos = {f"hospital-{letter}": answer(findings=two_bins()) for letter in "abcde"}
+    return evaluation_page(EvaluationRecord(silos=silos, refused={"hospital-f": "No."}, missing={}).content())
+
+
+PAGES = {"catalogue": catalogue, "survey": survey, "evaluation": evaluation}
 
 
 @pytest.mark.parametrize("name", PAGES)
