@@ -33,8 +33,9 @@ class Row:
 
 
 def intervals(title: str, rows: Sequence[Row], *, axis: str, chance: float) -> Markup:
-    """Draw the rows over one axis, which ends at 1 and shows `chance` as a line."""
-    edges = [edge for row in rows for mark in row.marks for edge in (mark.low, mark.value) if edge is not None]
+    """Draw the rows over one axis, which ends at 1 and shows `chance` as a line; a mark in ink may begin before the axis."""
+    marks = [mark for row in rows for mark in row.marks]
+    edges = [mark.value if mark.series is None or mark.low is None else mark.low for mark in marks]
     start = min([int(edge * 10) / 10 for edge in edges] + [chance])
     height = _TOP + _BOTTOM + sum(_GAP * len(row.marks) + _ROW_SPACE for row in rows)
     parts = [_scale(start, chance, height, axis)]
