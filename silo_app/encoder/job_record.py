@@ -11,8 +11,10 @@ from typing import Any
 
 from silo_app import durable
 
-__all__ = ["JobRecord", "Quarantined", "RoundRecord"]
+__all__ = ["RECORD_MARK", "JobRecord", "Quarantined", "RoundRecord"]
 
+RECORD_MARK = "record of a round: "
+"""What a log line with an entry begins with."""
 _ABSENCES = {
     "late": "It did not answer before the deadline.",
     "gone": "Its job process was not there.",
@@ -75,6 +77,10 @@ class RoundRecord:
             "upload_bytes": self.upload_bytes,
             "download_bytes": self.download_bytes,
         }
+
+    def as_line(self) -> str:
+        """Return the entry as a log has it, for who follows the job before its record can be fetched."""
+        return RECORD_MARK + json.dumps(self.content_of())
 
     def sentence(self) -> str:
         """Return what a log says about the round."""

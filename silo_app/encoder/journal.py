@@ -8,13 +8,14 @@ Nothing of it leaves the silo.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from silo_app import durable
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "JournalRound", "read_journal"]
 
 
 class Journal:
@@ -45,3 +46,57 @@ class Journal:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalRound:
+    """What a silo knows of one training round, from 0; None where it does not know it (yet)."""
+
+    round: int
+    steps: int | None = None
+    """Of this silo's own training."""
+    train_seconds: float | None = None
+    silos: int | None = None
+    """How many silos' updates are in the sum."""
+    loss: float | None = None
+    """The mean of all silos' training losses over their steps."""
+    pooled_held_out_loss: float | None = None
+    """Of the weights after this round, over the held-out views of the silos that trained on from them."""
+    held_out_loss: float | None = None
+    """Of the weights after this round, on this silo's held-out patients."""
+    held_out_auc: float | None = None
+    """The mean over the findings that have one."""
+
+
+def read_journal(folder: Path) -> list[JournalRound]:
+    """Return the rounds that a job's journal knows of, in order; empty if there is no journal.
+
+    A line that is just being written is left for the next time.
+    """
+    rounds: dict[int, dict[str, Any]] = {}
+
+    def note(number: int, **known: Any) -> None:
+        if number >= 0:
+            rounds.setdefault(number, {}).update(known)
+
+    for line in _lines(folder / "rounds.jsonl"):
+        if (own := line.get("own")) is not None:
+            note(line["round"], steps=own.get("steps"), train_seconds=own.get("train_seconds"))
+        elif line.get("sums"):  # after `trained` sums; the statistics have none
+            note(line["trained"] - 1, loss=line.get("loss"), silos=len(line["silos"]))
+            if line.get("held_out_loss") is not None:  # measured before this round's training
+                note(line["trained"] - 2, pooled_held_out_loss=line["held_out_loss"])
+    for line in _lines(folder / "held-out.jsonl"):
+        areas = list(line.get("auc", {}).values())
+        note(line["round"] - 1, held_out_loss=line.get("loss"), held_out_auc=sum(areas) / len(areas) if areas else None)
+    return [JournalRound(round=number, **known) for number, known in sorted(rounds.items())]
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -72,6 +72,7 @@ class Exchanges:
         self.ledger.close(closed)
         record.seconds = time.monotonic() - start
         self.line.tell(record.sentence())
+        self.line.tell(record.as_line())
         return record
 
     def bring_up(self, number: int) -> None:
