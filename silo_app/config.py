@@ -85,6 +85,8 @@ class TrainingSettings(Settings):
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
+    share_metrics: bool = False
+    """Whether the server may learn the pooled losses of a job that tracks them; only where every silo in a sum agrees."""
     acceptance: AcceptanceSettings = AcceptanceSettings()
     """When a sum is rejected; see below."""
     privacy: PrivacyBudget = PrivacyBudget()

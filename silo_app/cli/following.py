@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from silo_app.errors import JobFailed, NotReady
 if TYPE_CHECKING:
     from silo_app.encoder.journal import JournalRound
 
-__all__ = ["follow_journal", "follow_server", "rounds_table"]
+__all__ = ["follow_journal", "follow_server", "tables"]
 
 _EVERY_S = 3.0
 _STEPS = ("update", "sign", "reveal")
@@ -42,15 +43,14 @@ def follow_server(job: str, admin: Path, silo: Path | None, *, timeout_s: float)
             for sentence in sentences[told:]:
                 people.print(sentence, highlight=False, markup=False)
             told = max(told, len(sentences))
-            table = rounds_table(records_told(log), read_journal(folder) if folder else [])
-            if table is not None and people.is_terminal:
-                table.caption = f"{state.name}: {state.status}, {time.monotonic() - start:.0f} s"
-                live.update(table, refresh=True)
+            if people.is_terminal:
+                line = f"{state.name}: {state.status}, {time.monotonic() - start:.0f} s"
+                shown = tables(records_told(log), read_journal(folder) if folder else [])
+                live.update(Group(*_apart(shown), line), refresh=True)
 
         state = console.wait(job, timeout_s=timeout_s, tell=tell, poll_s=_EVERY_S)
-        table = rounds_table(records_told(read_log()), read_journal(folder) if folder else [])
-    if table is not None:
-        people.print(table, markup=False)
+        shown = tables(records_told(read_log()), read_journal(folder) if folder else [])
+    people.print(*_apart(shown), markup=False)
     people.print(f"{state.name}: {state.status} after {state.duration}")
 
 
@@ -65,12 +65,15 @@ def follow_journal(job: str, silo: Path, *, timeout_s: float, every_s: float = _
         )
     with Live(console=people, auto_refresh=False, transient=True) as live:
         while (folder / "state").exists() and time.monotonic() < end:  # kept until the silo has finished
-            table = rounds_table([], read_journal(folder))
-            if table is not None and people.is_terminal:
-                live.update(table, refresh=True)
+            if people.is_terminal:
+                live.update(Group(*tables([], read_journal(folder))), refresh=True)
             time.sleep(every_s)
-    if (table := rounds_table([], read_journal(folder))) is not None:
-        people.print(table, markup=False)
+    people.print(*tables([], read_journal(folder)), markup=False)
+
+
+def _apart(shown: Sequence[Table]) -> list[Table | str]:
+    """Return the tables with an empty line before each."""
+    return [part for table in shown for part in ("", table)]
 
 
 def _folder(job: str, silo: Path) -> Path:
@@ -79,49 +82,47 @@ def _folder(job: str, silo: Path) -> Path:
     return config.load(silo).root / "jobs" / Path(job).name
 
 
-def rounds_table(records: Sequence[Mapping[str, Any]], journal: Sequence["JournalRound"]) -> Table | None:
-    """Return the table, or None before there is a round.
+def tables(records: Sequence[Mapping[str, Any]], journal: Sequence["JournalRound"]) -> list[Table]:
+    """Return a table of rounds, one of silos, one of a silo's own journal; each only where there is something to show.
 
-    `records` are the server's entries (`rounds.json`), none where only a silo is asked; `journal` is that of one silo, empty
-    where only the server is. Void rounds have rows of their own.
+    `records` are the server's entries (`rounds.json`), none where only a silo is asked.
     """
-    known = {one.round: one for one in journal}
-    silos = sorted({silo for one in records for silo in (*one["participants"], *one["quarantined"])})
-    rows = [one for one in records if one["round"] is not None]
-    if not rows and not known:
-        return None
-    table = Table(box=None, pad_edge=False)
-    table.add_column("round", justify="right")
-    for name in (*silos, *(("seconds", *_STEPS) if records else ()), *(_OWN if journal else ())):
-        table.add_column(name)
-    if not records:
-        rows = [{"round": number, "outcome": "sum"} for number in known]
-    for one in rows:
-        own = known.get(one["round"]) if one["outcome"] == "sum" else None
-        cells = [*(_part(one, silo) for silo in silos), *(_times(one) if records else ()), *(_own(own) if journal else ())]
-        table.add_row(f"{one['round'] + 1}{'' if one['outcome'] == 'sum' else ' void'}", *cells)
+    rounds = [one for one in records if one["round"] is not None]
+    made = [_rounds(rounds), _silos(rounds)] if rounds else []
+    return [*made, _own(journal)] if journal else made
+
+
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a round; void ones have rows of their own."""
+    table = Table("round", "silos in the sum", "without", "seconds", *_STEPS, box=None, pad_edge=False)
+    for one in rounds:
+        why = (f"{silo}: {why['code']} ({why['step']})" for silo, why in one["quarantined"].items())
+        outcome = f"{len(one['accepted'])} of {len(one['participants'])}" if one["outcome"] == "sum" else "void"
+        times = [_number(one["seconds"], ".1f"), *(_number(one["steps"].get(step), ".1f") for step in _STEPS)]
+        table.add_row(str(one["round"] + 1), outcome, ", ".join(why), *times)
     return table
 
 
-_OWN = ("own steps", "own s", "loss", "held-out loss, all", "held-out loss, own", "AUC, own")
+def _silos(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a silo: in how many sums it is, and where it last was not."""
+    table = Table("silo", "in sums", "last without it", "MB sent", box=None, pad_edge=False)
+    sums = [one for one in rounds if one["outcome"] == "sum"]
+    for silo in sorted({silo for one in rounds for silo in (*one["participants"], *one["quarantined"])}):
+        missed = [(one["round"] + 1, one["quarantined"][silo]) for one in rounds if silo in one["quarantined"]]
+        last = f"round {missed[-1][0]}: {missed[-1][1]['code']}" if missed else ""
+        sent = sum(one["upload_bytes"].get(silo, 0) for one in rounds) / 1e6
+        table.add_row(silo, f"{sum(silo in one['accepted'] for one in sums)} of {len(sums)}", last, f"{sent:.1f}")
+    return table
 
 
-def _part(record: Mapping[str, Any], silo: str) -> str:
-    if silo in record["accepted"]:
-        return "in the sum"
-    why = record["quarantined"].get(silo)
-    return f"{why['code']} ({why['step']})" if why else "-"
-
-
-def _times(record: Mapping[str, Any]) -> list[str]:
-    return [_number(record["seconds"], ".1f"), *(_number(record["steps"].get(step), ".1f") for step in _STEPS)]
-
-
-def _own(known: "JournalRound | None") -> list[str]:
-    if known is None:
-        return [""] * len(_OWN)
-    numbers = (known.loss, known.pooled_held_out_loss, known.held_out_loss, known.held_out_auc)
-    return [_number(known.steps, "g"), _number(known.train_seconds, ".1f"), *(_number(one, ".4f") for one in numbers)]
+def _own(journal: Sequence["JournalRound"]) -> Table:
+    columns = "loss, all", "held-out loss, all", "held-out loss, own", "AUC, own"
+    table = Table("round", "own steps", "own seconds", *columns, box=None, pad_edge=False)
+    for one in journal:
+        numbers = (one.loss, one.pooled_held_out_loss, one.held_out_loss, one.held_out_auc)
+        own = [_number(one.steps, "g"), _number(one.train_seconds, ".1f")]
+        table.add_row(str(one.round + 1), *own, *(_number(number, ".4f") for number in numbers))
+    return table
 
 
 def _number(value: float | None, form: str) -> str:

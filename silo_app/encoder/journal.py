@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from silo_app import durable
+from silo_app.encoder.sharing import SharedMetric, shared
 
 __all__ = ["Journal", "JournalRound", "read_journal"]
 
@@ -23,6 +24,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = durable.private_folder(folder)
+        self._shared: list[SharedMetric] = []
 
     def trained(self, training_round: int, numbers: Mapping[str, float]) -> None:
         """Append how this silo trained in a round, from 0."""
@@ -30,12 +32,18 @@ class Journal:
 
     def opened(self, trained: int, number: int, silos: Sequence[str], sums: Mapping[str, float]) -> None:
         """Append what all silos did together, after `trained` sums of updates; `number` is of the masked rounds."""
-        line = {"trained": trained, "exchange": number, "silos": list(silos), "sums": dict(sums)}
-        if sums.get("steps"):
+        line: dict[str, Any] = {"trained": trained, "exchange": number, "silos": list(silos), "sums": dict(sums)}
+        if sums.get("steps") and sums.get("loss_steps"):  # a private job sums no loss
             line["loss"] = sums["loss_steps"] / sums["steps"]
         if sums.get("held_out_views"):
             line["held_out_loss"] = sums["held_out_loss_views"] / sums["held_out_views"]
         self._append("rounds.jsonl", line)
+        self._shared += shared(trained, len(silos), sums, line)
+
+    def take_shared(self) -> list[SharedMetric]:
+        """Return what all silos agreed to share of the sums opened since last asked."""
+        taken, self._shared = self._shared, []
+        return taken
 
     def held_out(self, trained: int, result: Mapping[str, Any]) -> None:
         """Append how the weights after `trained` sums do on this silo's held-out patients, and keep the scores."""

@@ -28,6 +28,7 @@ from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import NotReady, PrivacyRefused, ProcessFailed, RoundRefused, SumRejected
@@ -82,6 +83,11 @@ class Participation:
         """The round that this silo closes next; 0 before it has joined."""
         return self._session.next_round if self._session is not None else 0
 
+    def take_shared(self) -> list[SharedMetric]:
+        """Return the pooled numbers since last asked that all silos in their sum agreed to share, if the job tracks any."""
+        taken = self._journal.take_shared()
+        return taken if taken and self._plan.track else []
+
     def close(self) -> None:
         """End the trainer and everything that it runs."""
         self._trainer.close()
@@ -134,6 +140,7 @@ class Participation:
             self._reseed(order.training_round or 0)
             update = trained.pop("vector") - self._weights
             numbers = _numbers(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
+            numbers |= consent(self._home.config.training.share_metrics)
             message = session.encrypt_update(order.number, update, numbers)
             self._journal.trained(
                 self._trained,

@@ -40,6 +40,8 @@ class TrainingPlan(BaseModel):
     training: TrainSettings = TrainSettings()
     averaging: AveragingPlan = AveragingPlan()
     """What every silo does with the mean update once it is decrypted."""
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """What of NVFlare's receivers the server gives the pooled losses to, where all silos agree to share them."""
     privacy: PrivacyPlan | None = None
     """Differential privacy for whole patients; none unless the job asks for it."""
 

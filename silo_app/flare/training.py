@@ -25,6 +25,7 @@ from silo_app.flare.memory import give_back_freed
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Patience
 from silo_app.flare.site import job_folder, rounds_folder, silos_of
+from silo_app.flare.tracking import Receivers
 
 RECORD_NAME = "rounds.json"
 _FINISH_DEADLINE_S = 600.0
@@ -38,6 +39,13 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         super().__init__()
         self._given = plan or {}
         self._ready = False
+        self._receivers: Receivers | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Give the pooled numbers that silos share to whoever tracks the job."""
+        super().handle_event(event_type, fl_ctx)
+        if self._receivers is not None:
+            self._receivers.handle(event_type, fl_ctx)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
@@ -45,6 +53,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)
+            self._receivers = Receivers(self._plan.track, fl_ctx) if self._plan.track else None
             self._ready = True
         except SiloscopeError as error:
             self.system_panic(str(error), fl_ctx)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from silo_app.cli import edge
-from silo_app.cli.following import rounds_table
+from silo_app.cli.following import tables
 from silo_app.cli.main import app
 from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.encoder.journal import Journal, JournalRound
@@ -24,34 +24,31 @@ def records():
     void = RoundRecord(number=1, content="update", round=0, participants=("a", "b"), void="too few")
     void.quarantine({"b": Quarantined.absence("gone", "update")})
     good = RoundRecord(number=2, content="update", round=0, participants=("a", "b"), contributors=("a", "b"), seconds=7.31)
+    good.upload_bytes = {"a": 2_500_000}
     good.steps = {"update": 5.0, "sign": 0.26}
     return [one.content_of() for one in (statistics, void, good)]
 
 
-def test_every_round_says_what_became_of_every_silo():
-    head, void, good = cells_of(rounds_table(records(), []))
-    assert head == ["round", "a", "b", "seconds", "update", "sign", "reveal"]
-    assert void == ["1 void", "-", "gone (update)", "0.0"]
-    assert good == ["1", "in the sum", "in the sum", "7.3", "5.0", "0.3"]
+def test_every_round_says_who_is_in_it_and_who_is_not():
+    rounds, silos = tables(records(), [])
+    head, void, good = cells_of(rounds)
+    assert head == ["round", "silos in the sum", "without", "seconds", "update", "sign", "reveal"]
+    assert void == ["1", "void", "b: gone (update)", "0.0"]
+    assert good == ["1", "2 of 2", "7.3", "5.0", "0.3"]
+    assert cells_of(silos)[1:] == [["a", "1 of 1", "2.5"], ["b", "1 of 1", "round 1: gone", "0.0"]]
 
 
-def test_a_silos_journal_stands_beside_the_round_that_has_a_sum():
+def test_a_silos_journal_has_a_table_of_its_own():
     known = JournalRound(round=0, steps=4, train_seconds=1.26, loss=0.5, held_out_loss=0.25, held_out_auc=0.75)
-    head, void, good = cells_of(rounds_table(records(), [known]))
-    assert head[-6:] == ["own steps", "own s", "loss", "held-out loss, all", "held-out loss, own", "AUC, own"]
-    assert void == ["1 void", "-", "gone (update)", "0.0"]
-    assert good[-5:] == ["4", "1.3", "0.5000", "0.2500", "0.7500"]
-
-
-def test_a_journal_alone_is_a_table_too():
-    head, row = cells_of(rounds_table([], [JournalRound(round=2, steps=9, loss=1.0)]))
-    assert head[:2] == ["round", "own steps"]
-    assert row == ["3", "9", "1.0000"]
+    head, row = cells_of(tables(records(), [known])[-1])
+    assert head[1:] == ["own steps", "own seconds", "loss, all", "held-out loss, all", "held-out loss, own", "AUC, own"]
+    assert row == ["1", "4", "1.3", "0.5000", "0.2500", "0.7500"]
+    assert len(tables([], [known])) == 1
 
 
 def test_before_there_is_a_round_there_is_no_table():
-    assert rounds_table(records()[:1], []) is None
-    assert rounds_table([], []) is None
+    assert tables(records()[:1], []) == []
+    assert tables([], []) == []
 
 
 def run(*arguments):

@@ -102,6 +102,27 @@ def test_a_job_leaves_one_encoder_and_nothing_to_resume(begin, homes):
     assert [line["round"] for line in lines if "own" in line] == [0, 1]
 
 
+TRACKED = PLAN.model_copy(update={"track": ("tensorboard",)})
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "plan", "told"),
+    [(SILOS, TRACKED, ["loss", "held_out_loss"]), (SILOS[:2], TRACKED, []), (SILOS, PLAN, [])],
+    ids=["all agree", "one does not", "the job tracks nothing"],
+)
+def test_pooled_losses_are_shared_only_where_every_silo_in_the_sum_agrees(begin, homes, agreeing, plan, told):
+    for name in agreeing:
+        training = homes[name].config.training.model_copy(update={"share_metrics": True})
+        homes[name] = homes[name].model_copy(update={"config": homes[name].config.model_copy(update={"training": training})})
+    job = begin(plan=plan)
+    job.round()
+    job.parts["alpha"].close_round(job.last)
+    shared = job.parts["alpha"].take_shared()
+    assert [one.name for one in shared] == told
+    assert [one.step for one in shared] == [1, 0][: len(told)]
+    assert job.parts["alpha"].take_shared() == []
+
+
 def test_without_encryption_a_job_goes_the_same_way_and_can_be_resumed(begin):
     plan = PLAN.model_copy(update={"encryption": "none"})
     begin(plan=plan).round()
