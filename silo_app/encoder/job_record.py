@@ -54,6 +54,8 @@ class RoundRecord:
     seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
     """Seconds of each step: update, sign, reveal."""
+    enough: set[str] = field(default_factory=set)
+    """The silos that said, with their updates, that the losses no longer fall (the plan's `patience`)."""
     void: str = ""
     """Why the round ended without a sum; empty if it has one."""
 
@@ -69,6 +71,7 @@ class RoundRecord:
             "content": self.content,
             "outcome": "void" if self.void else "sum",
             "why": self.void,
+            "enough": sorted(self.enough),
             "seconds": round(self.seconds, 3),
             "steps": {name: round(seconds, 3) for name, seconds in self.steps.items()},
             "participants": list(self.participants),
@@ -84,7 +87,7 @@ class RoundRecord:
 
     def sentence(self) -> str:
         """Return what a log says about the round."""
-        name = "the statistics" if self.round is None else f"round {self.round + 1}"
+        name = f"the {self.content}" if self.round is None else f"round {self.round + 1}"
         outcome = f"void: {self.void}" if self.void else f"sum of {', '.join(self.contributors)}"
         others = "; ".join(f"{silo}: {why.code} ({why.step})" for silo, why in sorted(self.quarantined.items()))
         return f"{name}: {outcome}" + (f"; without {others}" if others else "")

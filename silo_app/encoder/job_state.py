@@ -46,14 +46,19 @@ class JobState:
     """How the last accepted weights did on the silo's held-out patients."""
     moments: Moments = field(default_factory=Moments.none)
     """What the plan's averaging remembers; the next step rests on it."""
+    selection: dict[str, Any] = field(default_factory=dict)
+    """`Selection.content` of a job that keeps its best weights."""
+    best: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    """Those weights, float32 (P,); empty while they are none or the current ones are kept anyway."""
 
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""
-        about = {"job": self.job, "trained": self.trained, "plan": self.plan, "before": self.before}
+        about = {name: getattr(self, name) for name in ("job", "trained", "plan", "before", "selection")}
         tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights,
             "first": self.moments.first,
             "second": self.moments.second,
+            "best": self.best,
             "session": np.frombuffer(self.session, dtype=np.uint8),
         }
         content = save(tensors, metadata={"about": json.dumps(about)})
@@ -74,7 +79,8 @@ class JobState:
             about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["about"])
             tensors = load(content)
             moments = Moments(tensors["first"], tensors["second"])
-            return cls(weights=tensors["weights"], session=tensors["session"].tobytes(), moments=moments, **about)
+            weights, best, session = tensors["weights"], tensors["best"], tensors["session"].tobytes()
+            return cls(weights=weights, best=best, session=session, moments=moments, **about)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             raise _invalid(file) from None
 

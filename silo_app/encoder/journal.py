@@ -90,10 +90,13 @@ def read_journal(folder: Path) -> list[JournalRound]:
     for line in _lines(folder / "rounds.jsonl"):
         if (own := line.get("own")) is not None:
             note(line["round"], steps=own.get("steps"), train_seconds=own.get("train_seconds"))
-        elif line.get("sums"):  # after `trained` sums; the statistics have none
-            note(line["trained"] - 1, loss=line.get("loss"), silos=len(line["silos"]))
-            if line.get("held_out_loss") is not None:  # measured before this round's training
-                note(line["trained"] - 2, pooled_held_out_loss=line["held_out_loss"])
+        elif sums := line.get("sums"):  # after `trained` sums; the statistics have none
+            trained = line["trained"]
+            if "steps" in sums:
+                note(trained - 1, loss=line.get("loss"), silos=len(line["silos"]))
+                trained -= 1  # losses beside an update are of the weights before it
+            if line.get("held_out_loss") is not None:
+                note(trained - 1, pooled_held_out_loss=line["held_out_loss"])
     for line in _lines(folder / "held-out.jsonl"):
         areas = list(line.get("auc", {}).values())
         note(line["round"] - 1, held_out_loss=line.get("loss"), held_out_auc=sum(areas) / len(areas) if areas else None)

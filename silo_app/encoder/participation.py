@@ -28,6 +28,7 @@ from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.selection import Best, Selection
 from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
@@ -46,7 +47,7 @@ class RoundOrder:
     number: int
     """Of the masked rounds of the job."""
     content: str
-    """"statistics": numbers alone; "update": train."""
+    """"statistics": numbers alone, from which weights come; "update": train; "numbers": how the last weights do."""
     training_round: int | None
     """Which round of the training this is, from 0; None for the statistics."""
     participants: Mapping[str, bytes]
@@ -69,6 +70,7 @@ class Participation:
         self._journal = Journal(self._jobs / job)
         self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._moments = Moments.none()
+        self._best = Best.none()
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
@@ -82,6 +84,11 @@ class Participation:
     def next_round(self) -> int:
         """The round that this silo closes next; 0 before it has joined."""
         return self._session.next_round if self._session is not None else 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the plan's patience is at its end; every silo that opened the same sums says the same."""
+        return self._session is not None and self._best.selection.exhausted(self._plan.patience)
 
     def take_shared(self) -> list[SharedMetric]:
         """Return the pooled numbers since last asked that all silos in their sum agreed to share, if the job tracks any."""
@@ -133,6 +140,9 @@ class Participation:
         session.begin_round(order.number, order.participants)
         if order.content == "statistics":
             message = session.encrypt_statistics(order.number, {})
+        elif order.content == "numbers":
+            self._test_weights()
+            message = session.encrypt_numbers(order.number, _held_out_numbers(self._before))
         else:
             self._test_weights()
             trained = self._train(order.training_round or 0)
@@ -191,6 +201,8 @@ class Participation:
             session.void_round(last.number)
         else:
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
+            if self._plan.select == "best":  # the losses in this sum are of the weights before it
+                self._best = self._best.judged(self._trained, self._weights, len(opened.silos), opened.numbers)
             if opened.update is not None:
                 step, self._moments = step_of(self._plan.averaging, self._moments, opened.update)
                 self._weights = self._weights + step
@@ -201,12 +213,17 @@ class Participation:
     def finish(self, last: ClosedRound) -> EncoderVersion:
         """Open the last sum and keep the result as this silo's current encoder. Raises `SumRejected`."""
         self.close_round(last)
-        self._test_weights()
+        kept = self._best.selection.best if len(self._best.weights) else self._trained
+        if kept == self._trained:
+            self._test_weights()
+        else:
+            self._take_best()
         card = {
             "job": self._job,
             "kind": "federated",
-            "round": self._trained,
+            "round": kept,
             "rounds": self._plan.rounds,
+            "select": self._plan.select,
             "silos": list(self._joined().silos),
             "encryption": self._plan.encryption,
             "field_bits": self._plan.field_bits,
@@ -246,6 +263,7 @@ class Participation:
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments = state.moments
+            self._best = Best(Selection(**state.selection), state.best)
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(
@@ -329,6 +347,17 @@ class Participation:
                 "silos' data.",
             )
 
+    def _take_best(self) -> None:
+        """Go back to the best weights; they too must pass this silo's own test, beside the last that did."""
+        self._weights = self._best.weights
+        result = self._trainer.request("evaluate", weights=str(self._write("best")))
+        if why := why_rejected(self._before, result, self._home.config.training.acceptance):
+            raise SumRejected(
+                f"the best weights of all silos fail this silo's own test: {why}",
+                where=f"round {self._best.selection.best}",
+                remedy="Look at silo.yaml's training.acceptance and the other silos' data.",
+            )
+
     def _keep(self) -> None:
         """Keep what a resumed job needs; the state of the job that this one resumes has served then."""
         JobState(
@@ -339,6 +368,8 @@ class Participation:
             trained=self._trained,
             plan=_settings(self._plan),
             before=self._before,
+            selection=self._best.selection.content(),
+            best=self._best.weights,
         ).write(self._jobs)
 
     def _write(self, name: str) -> Path:
@@ -356,11 +387,15 @@ def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, private
 
     Of a private job only what follows from its plan: a loss would tell of patients, and nobody has paid for it.
     """
-    views, loss = float(held_out.get("views") or 0), held_out.get("loss")
     return {
         "steps": float(trained["steps"]),
         "images": float(trained["samples"]),
         "loss_steps": 0.0 if private else float(trained["loss"]) * trained["steps"],
-        "held_out_views": views,
-        "held_out_loss_views": views * float(loss) if loss is not None else 0.0,
+        **_held_out_numbers(held_out),
     }
+
+
+def _held_out_numbers(held_out: Mapping[str, Any]) -> dict[str, float]:
+    loss = held_out.get("loss")
+    views = float(held_out.get("views") or 0) if loss is not None else 0.0
+    return {"held_out_views": views, "held_out_loss_views": views * float(loss or 0.0)}

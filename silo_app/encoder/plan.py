@@ -40,6 +40,10 @@ class TrainingPlan(BaseModel):
     training: TrainSettings = TrainSettings()
     averaging: AveragingPlan = AveragingPlan()
     """What every silo does with the mean update once it is decrypted."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or those with the smallest pooled held-out loss (`selection`)."""
+    patience: int | None = Field(default=None, ge=1, le=10_000)
+    """With `select` "best": end when so many rounds in a row were no better."""
     track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     """What of NVFlare's receivers the server gives the pooled losses to, where all silos agree to share them."""
     privacy: PrivacyPlan | None = None
@@ -53,6 +57,14 @@ class TrainingPlan(BaseModel):
                 f"with privacy, training.{' and training.'.join(together)} must be 0: it compares patients with each other, "
                 "and then nobody can say what one of them gave"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_are_there(self) -> Self:
+        if self.patience is not None and self.select != "best":
+            raise ValueError('patience needs select "best"')
+        if self.select == "best" and self.privacy is not None:
+            raise ValueError('a private job sums no held-out loss: select "last"')
         return self
 
     @classmethod

@@ -146,6 +146,8 @@ class Exchanges:
 
         def take(silo: str, reply: Shareable) -> None:
             update = reply.pop(words.UPDATE)
+            if reply.get(words.STOP):
+                record.enough.add(silo)
             record.upload_bytes[silo] = int(update.nbytes)
             total.add(update, silo=silo)
 

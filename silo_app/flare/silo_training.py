@@ -92,6 +92,7 @@ class SiloTraining(Executor):  # type: ignore[misc]
             last=_closed(task),
         )
         reply[words.UPDATE] = self._joined().round(order)
+        reply[words.STOP] = self._joined().exhausted
 
     def _sign(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
         del fl_ctx

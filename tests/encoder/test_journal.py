@@ -37,6 +37,12 @@ def test_numbers_stand_with_the_round_that_they_are_of(folder):
     ]
 
 
+def test_the_last_weights_are_judged_by_a_round_of_numbers(folder):
+    Journal(folder).opened(2, 3, ["a", "b"], {"held_out_views": 10.0, "held_out_loss_views": 3.0, "samples": 9.0})
+    last = read_journal(folder)[-1]
+    assert (last.round, last.loss, last.silos, last.pooled_held_out_loss) == (1, 0.5, 3, 0.3)
+
+
 def test_half_a_line_is_left_for_the_next_time(folder):
     before = read_journal(folder)
     with (folder / "rounds.jsonl").open("a") as file:
