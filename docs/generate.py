@@ -188,6 +188,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`labels` of kind `none`": config.NoLabels,
     "`imaging`": config.ImagingSettings,
     "`release`": config.ReleaseSettings,
+    "`release.count`": config.CountSettings,
     "`release.private`": config.PrivateSettings,
     "`index`": config.IndexSettings,
     "`index.milvus`": config.MilvusSettings,

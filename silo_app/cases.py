@@ -105,6 +105,8 @@ class View:
     study_year: int | None = None
     device: str = ""
     """Manufacturer and model, for statistics inside the silo."""
+    burned_in: bool | None = None
+    """Whether the picture seems to name its patient; None where nobody looked."""
     findings: Mapping[Finding, bool] = field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.settings.acceptance import AcceptanceSettings
 from silo_app.settings.base import Settings
+from silo_app.settings.count import CountSettings
 from silo_app.settings.evaluation import EvaluationSettings
 from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
@@ -43,6 +44,7 @@ from silo_app.settings.sources import (
 
 __all__ = [
     "AcceptanceSettings",
+    "CountSettings",
     "CsvLabels",
     "DicomWebSource",
     "DimseSource",

@@ -21,7 +21,7 @@ from silo_app.policy.filters import Filters
 __all__ = ["Catalogue"]
 
 _VIEWS = """
-    SELECT v.digest, v.case_id, s.patient, p.split, v.position, v.sex, v.age, v.study_year, v.device
+    SELECT v.digest, v.case_id, s.patient, p.split, v.position, v.sex, v.age, v.study_year, v.device, v.burned_in
     FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient
 """
 
@@ -211,9 +211,10 @@ class Catalogue:
                 age=age,
                 study_year=year,
                 device=device,
+                burned_in=None if burned_in is None else bool(burned_in),
                 findings=findings.get(digest, {}),
             )
-            for digest, case, patient, split, position, sex, age, year, device in self._rows(
+            for digest, case, patient, split, position, sex, age, year, device, burned_in in self._rows(
                 f"{_VIEWS} {where} ORDER BY v.digest", arguments
             )
         ]

@@ -130,6 +130,13 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
     ),
+    Migration(
+        5,
+        "whether a picture seems to name its patient; without a value nobody looked",
+        """
+    ALTER TABLE views ADD COLUMN burned_in INTEGER CHECK (burned_in IN (0, 1));
+    """,
+    ),
 )
 """Every step, in the order of its number."""
 

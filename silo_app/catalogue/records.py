@@ -78,6 +78,8 @@ class ViewRecord:
     source_columns: int | None = None
     brightness: bytes | None = None
     """How often each of 32 equal ranges of brightness occurs: uint32 (32,), little-endian."""
+    burned_in: bool | None = None
+    """Whether the picture seems to name its patient; None where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

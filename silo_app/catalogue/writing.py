@@ -249,4 +249,5 @@ def _facts(view: ViewRecord, case: CaseId) -> dict[str, str | int | float | byte
         "source_rows": view.source_rows,
         "source_columns": view.source_columns,
         "brightness": view.brightness,
+        "burned_in": view.burned_in,
     }

@@ -5,6 +5,7 @@ import typer
 from silo_app.cli import (
     audit,
     catalogue,
+    count,
     deid,
     doctor,
     edge,
@@ -39,6 +40,7 @@ app.command("deid")(deid.deid)
 app.command("deid-check")(deid.deid_check)
 app.add_typer(index.app, name="index")
 app.command("search")(search.search)
+app.command("count")(count.count)
 app.command("serve")(serve.serve)
 app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")

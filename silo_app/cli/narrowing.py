@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -9,7 +10,36 @@ from pydantic import ValidationError
 from silo_app.cases import Finding, Sex, ViewPosition
 from silo_app.policy.filters import AGE_BANDS, Filters
 
-__all__ = ["filters_of"]
+__all__ = [
+    "AbsentOption",
+    "AgeOption",
+    "PresentOption",
+    "SexOption",
+    "ViewOption",
+    "YearOption",
+    "filters_of",
+]
+
+ViewOption = Annotated[
+    list[ViewPosition] | None, typer.Option("--view", help="Only cases of this view; may be repeated.", show_default=False)
+]
+SexOption = Annotated[
+    list[Sex] | None, typer.Option("--sex", help="Only cases of this sex; may be repeated.", show_default=False)
+]
+AgeOption = Annotated[
+    str,
+    typer.Option("--age", help="Only these ages, in whole decades: 40-69, or 80- for all from 80 on.", show_default=False),
+]
+YearOption = Annotated[
+    str, typer.Option("--year", help="Only studies of these years: 2015-2020, or 2015- or -2020.", show_default=False)
+]
+PresentOption = Annotated[
+    list[str] | None, typer.Option("--with", help="Only cases with this finding; may be repeated.", show_default=False)
+]
+AbsentOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Only cases known not to have this finding; may be repeated.", show_default=False),
+]
 
 _RANGE = re.compile(r"(\d*)-(\d*)")
 _OLDEST = 90

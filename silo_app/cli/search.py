@@ -8,8 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.cases import Sex, ViewPosition
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.narrowing import (
+    AbsentOption,
+    AgeOption,
+    PresentOption,
+    SexOption,
+    ViewOption,
+    YearOption,
+    filters_of,
+)
 from silo_app.config import load
 
 if TYPE_CHECKING:
@@ -37,26 +45,12 @@ def search(
             help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
         ),
     ] = None,
-    view: Annotated[
-        list[ViewPosition] | None, typer.Option(help="Only cases of this view; may be repeated.", show_default=False)
-    ] = None,
-    sex: Annotated[
-        list[Sex] | None, typer.Option(help="Only cases of this sex; may be repeated.", show_default=False)
-    ] = None,
-    age: Annotated[
-        str, typer.Option(help="Only these ages, in whole decades: 40-69, or 80- for all from 80 on.", show_default=False)
-    ] = "",
-    year: Annotated[
-        str, typer.Option(help="Only studies of these years: 2015-2020, or 2015- or -2020.", show_default=False)
-    ] = "",
-    present: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="Only cases with this finding; may be repeated.", show_default=False),
-    ] = None,
-    absent: Annotated[
-        list[str] | None,
-        typer.Option("--without", help="Only cases known not to have this finding; may be repeated.", show_default=False),
-    ] = None,
+    view: ViewOption = None,
+    sex: SexOption = None,
+    age: AgeOption = "",
+    year: YearOption = "",
+    present: PresentOption = None,
+    absent: AbsentOption = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
     ] = None,
@@ -84,7 +78,6 @@ def search(
 
         silo search image.dcm --silo kits/st-anna --html similar.html
     """
-    from silo_app.cli.narrowing import filters_of
     from silo_app.search.ask import search_file
 
     filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
@@ -99,12 +92,18 @@ def search(
         private=private,
         filters=filters,
     )
-    data = result.model_dump(mode="json", exclude={"kind", "version", "signed"})
+    data = result.model_dump(
+        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+    )
     if html is not None:
         from silo_app.pages.render import write_page
         from silo_app.pages.search import search_page
 
-        people.print(f"wrote {write_page(html, search_page(data, private=private))}", highlight=False, markup=False)
+        people.print(
+            f"wrote {write_page(html, search_page(data, private=private, pictures=[hit.thumbnail for hit in result.hits]))}",
+            highlight=False,
+            markup=False,
+        )
     emit(data, output, lambda _: _print(result))
     if not result.answered:
         raise typer.Exit(_NOBODY_ANSWERED)
@@ -112,7 +111,7 @@ def search(
 
 def _print(result: "SearchResult") -> None:
     screen = Console()
-    table = Table("", "similarity", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    table = Table("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(*_row(rank, hit))
     if result.hits:
@@ -130,6 +129,7 @@ def _row(rank: int, hit: "ResultHit") -> tuple[str, ...]:
     return (
         str(rank),
         f"{hit.score:.4f}",
+        "-" if hit.beyond is None else f"{hit.beyond:.1f} %",
         hit.silo,
         hit.case[:_SHORT],
         ", ".join(present) or "-",

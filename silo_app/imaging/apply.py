@@ -96,11 +96,12 @@ class Applier:
                 age=None if header.age is None else min(header.age, _OLDEST),
                 study_year=header.study_year,
                 device=header.device,
+                burned_in=reply["burned_in"],
                 **reply["size"] | {"brightness": bytes.fromhex(reply["size"]["brightness"])},
             )
         )
         writer.remember(case, _identity(header))
-        self.burned_in += reply["burned_in"]
+        self.burned_in += bool(reply["burned_in"])
         self.added += holder is None
         self.same += holder is not None
         if self.vocabulary:

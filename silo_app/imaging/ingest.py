@@ -39,7 +39,7 @@ __all__ = ["IngestReport", "ingest"]
 SECONDS_PER_FILE = 60
 """Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
 
-_KEPT = "sealed study"
+_KEPT = "sealed study, burned-in"
 """What the catalogue keeps of a file since a version; a file of an earlier one is read again."""
 
 _PASSING = (RefusalReason.UNREADABLE, RefusalReason.NOT_RETRIEVED)

@@ -85,7 +85,12 @@ def decode(request: Request) -> dict[str, Any]:
     size = {"height": height, "width": width, "spacing_mm": radiograph.spacing_mm}
     size |= {"source_rows": int(ds.Rows), "source_columns": int(ds.Columns)}  # an image that was decoded has both
     size |= {"brightness": brightness_of(stored).hex()}
-    return {"digest": digest, "header": asdict(header), "size": size, "burned_in": bool(named)}
+    return {
+        "digest": digest,
+        "header": asdict(header),
+        "size": size,
+        "burned_in": None if request.burned_in == "off" else bool(named),
+    }
 
 
 def _require_unnamed(named: str) -> None:

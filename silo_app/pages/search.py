@@ -1,13 +1,14 @@
 """The page of one search: who answered, what the neighbours have, and the cases."""
 
+import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from silo_app.pages.render import render
 
-__all__ = ["search_page"]
+__all__ = ["search_page", "unanswered"]
 
 _WORDS = {
     "late": "did not answer in time",
@@ -21,8 +22,8 @@ _WORDS = {
 }
 
 
-def search_page(data: Mapping[str, Any], *, private: bool) -> str:
-    """Return the page of what `silo search` prints as JSON."""
+def search_page(data: Mapping[str, Any], *, private: bool, pictures: Sequence[bytes] = ()) -> str:
+    """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any."""
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
     facts = {
@@ -30,7 +31,11 @@ def search_page(data: Mapping[str, Any], *, private: bool) -> str:
         "silent": silent,
         "answered": len(silos) - len(silent),
         "asked": len(silos),
-        "hits": [{**hit, "findings": _findings(hit["card"])} for hit in data["hits"]],
+        "pictured": any(pictures),
+        "hits": [
+            {**hit, "findings": _findings(hit["card"]), "beyond": _beyond(hit), "picture": _inline(picture)}
+            for hit, picture in zip(data["hits"], pictures or [b""] * len(data["hits"]), strict=True)
+        ],
         "findings": _neighbours(data["hits"]),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -44,11 +49,26 @@ def _said(silo: Mapping[str, Any]) -> str:
     if silo["state"] == "answered":
         said = f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
         return f"{said}; {_withheld(silo['withheld'])}" if silo.get("withheld") else said
+    return unanswered(silo)
+
+
+def unanswered(silo: Mapping[str, Any]) -> str:
+    """Return in words why a silo did not answer."""
     return str(silo["public"] or f"This silo {_WORDS.get(silo['state'], silo['state'])}.")
 
 
 def _withheld(patients: int) -> str:
     return f"withheld: cases of about {patients} patient{'' if patients == 1 else 's'} (a number with noise)"
+
+
+def _inline(picture: bytes) -> str:
+    """Return a JPEG as an address that holds it, so that the page needs no other file; "" for none."""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
+
+
+def _beyond(hit: Mapping[str, Any]) -> str:
+    beyond = hit.get("beyond")
+    return "-" if beyond is None else f"{beyond:.1f} %"
 
 
 def _findings(card: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ class Share:
     asker: str
     limit: int
     """So many a day."""
+    cost: int = 1
+    """As how many this question counts."""
 
 
 class DailyBudget:
@@ -56,11 +58,11 @@ class DailyBudget:
                 self._day = day
             counts = [self._count(day, share) for share in shares]
             for share, count in zip(shares, counts, strict=True):
-                if count >= share.limit:
+                if count + share.cost > share.limit:
                     return share
             for share, count in zip(shares, counts, strict=True):
                 self._database.execute(
-                    "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?)", (day, share.kind, share.asker, count + 1)
+                    "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?)", (day, share.kind, share.asker, count + share.cost)
                 )
         return None
 

@@ -52,6 +52,10 @@ class Likeness(BaseModel):
         """Return the percentage of random pairs that are less alike than this."""
         return _at(similarity, self.similar, PERCENTS)
 
+    def similarity_at(self, percent: float) -> float:
+        """Return the similarity that so many percent of random pairs have at most; at 0 it is that of all cases, -1."""
+        return -1.0 if percent <= 0 else _at(percent, PERCENTS, self.similar)
+
 
 def _at(value: float, rising: tuple[float, ...], wanted: tuple[float, ...]) -> float:
     """Return the value of `wanted` where the curve `rising` reaches `value`; at its ends, those of `wanted`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from silo_app.durable import PRIVATE, private_folder, read_private_bytes, sync_folder
 
-__all__ = ["EPSILON", "load_secret", "noisy_count"]
+__all__ = ["EPSILON", "keyed_noise", "load_secret", "noisy_count"]
 
 EPSILON = 1.0
 """One patient more or less changes the odds of every count by a factor of e at most."""
@@ -24,9 +24,14 @@ _BYTES = 32
 
 def noisy_count(count: int, secret: bytes, subject: str) -> int:
     """Return `count` with the noise that belongs to `subject`; at least 0."""
-    digest = hmac.digest(secret, b"withheld\0" + subject.encode(), hashlib.sha256)
-    size = _geometric(int.from_bytes(digest[:8], "big")) - _geometric(int.from_bytes(digest[8:16], "big"))
-    return max(0, count + size)
+    return max(0, count + keyed_noise(secret, "withheld", subject, EPSILON))
+
+
+def keyed_noise(secret: bytes, kind: str, subject: str, epsilon: float) -> int:
+    """Return the noise that belongs to `subject`: k with probability proportional to exp(-epsilon * |k|)."""
+    digest = hmac.digest(secret, f"{kind}\0{subject}".encode(), hashlib.sha256)
+    rising, falling = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
+    return _geometric(rising, epsilon) - _geometric(falling, epsilon)
 
 
 def load_secret(path: Path) -> bytes:
@@ -48,6 +53,6 @@ def load_secret(path: Path) -> bytes:
     return read_private_bytes(path, _BYTES)
 
 
-def _geometric(uniform: int) -> int:
-    """Return how many times in a row a coin of probability exp(-EPSILON) fell, from 64 uniform bits."""
-    return math.floor(math.log((uniform + 0.5) / 2**64) / -EPSILON)
+def _geometric(uniform: int, epsilon: float) -> int:
+    """Return how many times in a row a coin of probability exp(-epsilon) fell, from 64 uniform bits."""
+    return math.floor(math.log((uniform + 0.5) / 2**64) / -epsilon)

@@ -13,6 +13,7 @@ class RefusalCode(StrEnum):
     ASKER = "asker-not-allowed"
     BUDGET = "budget-spent"
     BUSY = "busy"
+    COUNT = "count-not-answered"
     FILTER = "filter-not-allowed"
     GALLERY_TOO_SMALL = "gallery-too-small"
     INDEX_DAMAGED = "index-damaged"
@@ -36,6 +37,7 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.ASKER: "This silo does not answer whoever asked.",
         RefusalCode.BUDGET: "The asking silo, or its user, has spent today's queries.",
         RefusalCode.BUSY: "This silo has more queries than it can answer in time.",
+        RefusalCode.COUNT: "This silo does not answer with counts.",
         RefusalCode.FILTER: "This silo does not release the field that the query was narrowed by.",
         RefusalCode.GALLERY_TOO_SMALL: "This silo holds too few such cases to answer without pointing at patients.",
         RefusalCode.INDEX_DAMAGED: "This silo's index cannot be read.",

@@ -26,6 +26,7 @@ __all__ = [
     "refusal",
     "release",
     "shows_same_patient",
+    "shows_thumbnail",
 ]
 
 GUARDED = 64
@@ -138,6 +139,11 @@ def _named(similar: Sequence[Candidate], limit: float | None) -> set[PatientKey]
     if limit is None:
         return set()
     return {candidate.view.patient for candidate in similar[:GUARDED] if candidate.standing >= limit}
+
+
+def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:
+    """Return whether the silo shows a picture of this view: one that was looked at, and seems to name nobody."""
+    return "thumbnail" in settings.fields and view.burned_in is False
 
 
 def card_of(settings: ReleaseSettings, view: View) -> Card:

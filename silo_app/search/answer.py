@@ -11,6 +11,7 @@ from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
 from silo_app.index.likeness import Sense, sense_of
 from silo_app.policy.filters import Filters
+from silo_app.policy.levels import levels_of
 from silo_app.policy.noise import noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import (
@@ -22,9 +23,10 @@ from silo_app.policy.release import (
     release,
     shows_same_patient,
 )
+from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
 
-__all__ = ["CardLookup", "Found", "Guarded", "Look", "RowsWhere", "SearchableCases", "answer", "told"]
+__all__ = ["CardLookup", "Found", "Guarded", "Look", "RowsWhere", "SearchableCases", "answer", "are_of", "told", "unfit"]
 
 RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
 """The rows of a gallery whose cases the filters hold for, as the catalogue was a moment ago; int64 (n,), ascending."""
@@ -84,12 +86,12 @@ def answer(
     def refused(code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(silo, code, query_id=request.query_id, encoder_version=encoder_version)
 
-    if code := _unfit(request, gallery, settings):
+    if code := unfit(request, gallery, settings):
         return refused(code, gallery.encoder_version if gallery and code is RefusalCode.OTHER_ENCODER else "")
     assert gallery is not None  # noqa: S101  (an unfit one)
     sense = gallery.sense or sense_of(gallery.index, None)
     rows = rows_where(request.filters, gallery.index) if request.filters else None
-    if rows is not None and not _are_of(settings.min_gallery, gallery.index, rows):
+    if rows is not None and not are_of(settings.min_gallery, gallery.index, rows):
         return refused(RefusalCode.GALLERY_TOO_SMALL)
     ranked = _ranked(request, gallery.index, sense, view_of, candidates_for(settings, request.k), rows)
     shown = request.asker == silo or shows_same_patient(settings, request.purpose)
@@ -107,6 +109,7 @@ def answer(
         indexed=gallery.index.cases,
         hits=tuple(ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in released.hits),
         withheld=0 if shown else told(settings, released, ranked, guarded.secret),
+        levels=levels_of(sense.likeness, views=gallery.index.views, least=settings.min_gallery),
     )
 
 
@@ -117,7 +120,9 @@ def told(settings: ReleaseSettings, released: Release, ranked: Sequence[Candidat
     return noisy_count(released.patients, secret, ranked[0].view.patient if ranked else "")
 
 
-def _unfit(request: SearchRequest, gallery: SearchableCases | None, settings: ReleaseSettings) -> RefusalCode | None:
+def unfit(
+    request: SearchRequest | CountRequest, gallery: SearchableCases | None, settings: ReleaseSettings
+) -> RefusalCode | None:
     """Return why this gallery is not searched for this request, before anything is looked at."""
     cases = gallery.index.cases if gallery else settings.min_gallery
     code = refusal(settings, asker=request.asker, purpose=request.purpose, cases=cases, filters=request.filters)
@@ -127,7 +132,7 @@ def _unfit(request: SearchRequest, gallery: SearchableCases | None, settings: Re
     return None if fits else RefusalCode.OTHER_ENCODER
 
 
-def _are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
+def are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
     """Return whether rows are of at least so many cases."""
     seen: set[CaseId] = set()
     for row in rows:

@@ -11,6 +11,7 @@ import msgpack
 
 from silo_app.errors import SignatureInvalid
 from silo_app.identity import Identity, Trust
+from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import Message, Question, SearchRequest
 from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
@@ -33,10 +34,10 @@ def seal(identity: Identity, request: Question) -> bytes:
     return identity.session.sign(encode(request), context=CONTEXT)
 
 
-def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest:
+def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest | CountRequest:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
     signed = trust.verify_session(envelope, context=CONTEXT, limit=PrivateRequest.max_bytes)
-    request = decode(signed.payload, SearchRequest, PrivateRequest, CardsRequest)
+    request = decode(signed.payload, SearchRequest, PrivateRequest, CardsRequest, CountRequest)
     if request.asker != signed.name or not signed.signer.is_silo:
         raise SignatureInvalid(
             f"the request says that {request.asker} asks, but {signed.name[:64]!r} signed it, "

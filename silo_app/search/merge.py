@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable
 
+from silo_app.policy.levels import Level, share_beyond
 from silo_app.search.messages import ReleasedHit, ResultHit, SiloAnswer
 
 __all__ = ["merge"]
@@ -14,9 +15,11 @@ def merge(answers: Iterable[SiloAnswer], k: int) -> tuple[ResultHit, ...]:
     The answers must share one encoder version; one that comes twice counts once.
     """
     best: dict[tuple[str, str], ReleasedHit] = {}
+    levels: dict[str, tuple[Level, ...]] = {}
     versions = set()
     for answer in answers:
         versions.add(answer.encoder_version)
+        levels.setdefault(answer.silo, answer.levels)
         for hit in answer.hits:
             known = best.setdefault((answer.silo, hit.case), hit)
             if hit.score > known.score:
@@ -24,8 +27,9 @@ def merge(answers: Iterable[SiloAnswer], k: int) -> tuple[ResultHit, ...]:
     if len(versions) > 1:
         raise ValueError(f"answers of {len(versions)} encoder versions cannot be merged: their scores differ in meaning")
     ranked = heapq.nsmallest(k, ((-hit.score, *name) for name, hit in best.items()))
-    return tuple(_result(silo, best[silo, case]) for _, silo, case in ranked)
+    return tuple(_result(silo, best[silo, case], levels[silo]) for _, silo, case in ranked)
 
 
-def _result(silo: str, hit: ReleasedHit) -> ResultHit:
-    return ResultHit(silo=silo, case=hit.case, score=hit.score, card=hit.card)
+def _result(silo: str, hit: ReleasedHit, levels: tuple[Level, ...]) -> ResultHit:
+    beyond = share_beyond(levels, hit.score)
+    return ResultHit(silo=silo, case=hit.case, score=hit.score, card=hit.card, beyond=beyond, thumbnail=hit.thumbnail)

@@ -13,15 +13,17 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from silo_app.cases import CaseId, Embedding, EncoderVersion
 from silo_app.policy.filters import Filters
+from silo_app.policy.levels import Levels
 from silo_app.policy.refusal import PUBLIC, RefusalCode
 from silo_app.policy.release import Card
 
 __all__ = [
     "MAX_HITS",
+    "MAX_THUMBNAIL",
     "ErrorMessage",
     "Message",
     "Question",
@@ -37,12 +39,16 @@ __all__ = [
     "SiloReport",
     "SiloState",
     "Silos",
+    "UnitVector",
     "Who",
+    "embedding_of",
     "new_query_id",
     "unit_embedding",
 ]
 
 MAX_HITS = 1000
+MAX_THUMBNAIL = 8 * 1024
+"""Bytes of one picture."""
 MAX_SILOS = 1000
 MAX_DIMENSION = 4096
 _UNIT_TOLERANCE = 1e-3
@@ -55,7 +61,21 @@ Case = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
 Public = Annotated[str, Field(max_length=200)]
+Thumbnail = Annotated[bytes, Field(max_length=MAX_THUMBNAIL)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+def _is_unit(vector: bytes) -> bytes:
+    if len(vector) % 4:
+        raise ValueError("not a whole number of float32")
+    norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
+    if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
+        raise ValueError("not a unit vector")
+    return vector
+
+
+UnitVector = Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION), AfterValidator(_is_unit)]
+"""An embedding: float32 little endian (D,), a unit vector."""
 
 
 class Message(BaseModel):
@@ -94,26 +114,20 @@ class SearchRequest(Question):
 
     kind: Literal["request"] = "request"
     encoder_version: Version
-    vector: Annotated[bytes, Field(min_length=4, max_length=4 * MAX_DIMENSION)]
-    """The embedding: float32 little endian (D,), a unit vector."""
+    vector: UnitVector
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     filters: Filters = Filters()
     """What cases are looked for among; nothing is all of them."""
 
-    @field_validator("vector")
-    @classmethod
-    def _is_unit(cls, vector: bytes) -> bytes:
-        if len(vector) % 4:
-            raise ValueError("not a whole number of float32")
-        norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
-        if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
-            raise ValueError("not a unit vector")
-        return vector
-
     @property
     def embedding(self) -> Embedding:
         """The vector as float32 (D,)."""
-        return np.frombuffer(self.vector, "<f4").astype(np.float32)
+        return embedding_of(self.vector)
+
+
+def embedding_of(vector: bytes) -> Embedding:
+    """Return the bytes of a unit vector as float32 (D,)."""
+    return np.frombuffer(vector, "<f4").astype(np.float32)
 
 
 def unit_embedding(vector: Embedding) -> bytes:
@@ -130,6 +144,8 @@ class ReleasedHit(BaseModel):
     case: Case
     score: Score
     card: Card
+    thumbnail: Thumbnail = b""
+    """A small gray JPEG (`search.thumbnails`), or nothing."""
 
 
 class SiloAnswer(Message):
@@ -145,6 +161,8 @@ class SiloAnswer(Message):
     hits: Annotated[tuple[ReleasedHit, ...], Field(max_length=MAX_HITS)]
     withheld: Count = 0
     """Patients whose cases were kept back because they may be the query's own; with noise, unless the policy says so."""
+    levels: Levels = ()
+    """How alike random pairs of the silo's different patients are, so that people can read a similarity."""
     took_us: Count = 0
 
 
@@ -210,6 +228,10 @@ class ResultHit(BaseModel):
     case: Case
     score: Score
     card: Card
+    beyond: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    """More alike than so many percent of random pairs of different patients of that silo; None where it does not say."""
+    thumbnail: Thumbnail = b""
+    """As in `ReleasedHit`: to be looked at, not to be printed or written into a log."""
 
     @property
     def case_id(self) -> CaseId:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from silo_app.audit.log import AuditLog, Value, last_records
 from silo_app.cases import CaseId
@@ -19,6 +20,8 @@ from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import Found, Guarded, Look, answer
+from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
+from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
 from silo_app.search.envelope import open_request, seal_reply
 from silo_app.search.local import FrameServer
@@ -27,6 +30,7 @@ from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
+from silo_app.search.thumbnails import illustrated
 from silo_app.search.together import Together, fitting, search_together
 from silo_app.search.watch import CANARY, Watch
 
@@ -34,8 +38,8 @@ __all__ = ["IndexProcess"]
 
 _log = logging.getLogger(__name__)
 
-Request = SearchRequest | PrivateRequest | CardsRequest
-Reply = SiloAnswer | PrivateAnswer | CardsAnswer | Refusal
+Request = SearchRequest | PrivateRequest | CardsRequest | CountRequest
+Reply = SiloAnswer | PrivateAnswer | CardsAnswer | CountAnswer | Refusal
 _Event = tuple[str, dict[str, Value]]
 
 
@@ -55,6 +59,7 @@ class IndexProcess:
         self._identity = Identity.load(home.kit)
         self._trust = trust or self._identity.trust
         self._clock = clock
+        self._cache = home.cache
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
@@ -106,7 +111,7 @@ class IndexProcess:
         self._searched([case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)], start)
         for case in cases:
             if case.reply is None:
-                self._guarded(case, self._privately)
+                self._guarded(case, partial(self._alone, start=start))
         return self._recorded(cases, start)
 
     def _understood(self, case: "_Case") -> None:
@@ -115,11 +120,33 @@ class IndexProcess:
         if code is not None:
             case.reply = self._refuse(case.request, code)
 
-    def _privately(self, case: "_Case") -> None:
-        if isinstance(case.request, PrivateRequest):
+    def _alone(self, case: "_Case", *, start: float) -> None:
+        """Answer what is not searched for together with others."""
+        if isinstance(case.request, CountRequest):
+            case.reply = self._how_many(case, case.request, start)
+        elif isinstance(case.request, PrivateRequest):
             case.reply = self._private.scores(case.request, self._gallery.get(), self._clock())
         elif isinstance(case.request, CardsRequest):
             case.reply = self._private.cards(case.request, self._clock(), self._look(case))
+
+    def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
+        """Count when there is a free processor; busy if there is none within its budget."""
+        if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
+            return self._refuse(request, RefusalCode.BUSY)
+        try:
+            gallery = self._gallery.get()
+            generation = gallery.generation if gallery else ""
+            counting = Counting(
+                silo=self._silo,
+                settings=self._settings,
+                views_of=self._catalogue.as_it_is,
+                rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
+                look=self._look(case),
+                secret=self._watch.secret,
+            )
+            return counting.answer(request, gallery, lambda: case.left_s(start))
+        finally:
+            self._places.release()
 
     def _searched(self, cases: list["_Case"], start: float) -> None:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
@@ -155,15 +182,19 @@ class IndexProcess:
         if isinstance(case.request, SearchRequest):
             gallery = case.found.gallery if case.found else self._gallery.get()
             generation = gallery.generation if gallery else ""
-            case.reply = answer(
+            view_of = case.found.view_of if case.found else self._catalogue.as_it_is()
+            reply = answer(
                 case.request,
                 gallery,
                 silo=self._silo,
-                view_of=case.found.view_of if case.found else self._catalogue.as_it_is(),
+                view_of=view_of,
                 settings=self._settings,
                 guarded=Guarded(self._look(case), self._watch.secret),
                 rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
             )
+            if isinstance(reply, SiloAnswer):
+                reply = illustrated(reply, self._settings, view_of, self._cache)
+            case.reply = reply
 
     def _look(self, case: "_Case") -> Look:
         """Return the look at what was found for a case: whose it is, and whether it was planted."""
@@ -213,7 +244,7 @@ class IndexProcess:
         return [self._signed(case, reply, took_us) for case, reply in zip(cases, replies, strict=True)]
 
     def _signed(self, case: "_Case", reply: Reply, took_us: int) -> bytes:
-        if isinstance(reply, SiloAnswer | PrivateAnswer):
+        if isinstance(reply, SiloAnswer | PrivateAnswer | CountAnswer):
             reply = reply.model_copy(update={"took_us": took_us})
         return seal_reply(self._identity, case.frame, reply)
 
@@ -252,26 +283,44 @@ def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:
 
 def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
     """Return what the audit log says of a request and its reply."""
-    asked: dict[str, Value] = {"took_us": took_us}
-    if request is not None:
-        asked |= {
-            "query": request.query_id,
-            "mode": "plain" if isinstance(request, SearchRequest) else "private",
-            "asker": request.asker,
-            "user": request.user,
-            "purpose": request.purpose,
-        }
-    if isinstance(request, SearchRequest):
-        asked["k"] = request.k
-        if request.filters:
-            asked["filters"] = sorted(request.filters.fields)
-    if isinstance(request, SearchRequest | PrivateRequest):
-        asked["encoder"] = request.encoder_version
+    asked = _asked(request) | {"took_us": took_us}
     if isinstance(reply, Refusal):
         return "refusal", {**asked, "code": reply.code.value}
     if isinstance(reply, PrivateAnswer):
         return "scored", {**asked, "generation": reply.generation, "views": reply.views}
+    if isinstance(reply, CountAnswer):
+        return "count", {**asked, "generation": reply.generation, "told": told_words(reply)}
     released: list[str] = [hit.case for hit in reply.hits]
     if isinstance(reply, CardsAnswer):
         return "answer", {**asked, "released": released}
+    if pictures := sum(bool(hit.thumbnail) for hit in reply.hits):
+        asked["pictures"] = pictures
     return "answer", {**asked, "generation": reply.generation, "released": released}
+
+
+def _asked(request: Request | None) -> dict[str, Value]:
+    """Return what the audit log says of a request, as far as it could be read."""
+    if request is None:
+        return {}
+    asked: dict[str, Value] = {
+        "query": request.query_id,
+        "mode": _mode(request),
+        "asker": request.asker,
+        "user": request.user,
+        "purpose": request.purpose,
+    }
+    if isinstance(request, SearchRequest):
+        asked["k"] = request.k
+    if isinstance(request, CountRequest):
+        asked |= {"alike": request.alike, "similarity": request.similarity}
+    if isinstance(request, SearchRequest | CountRequest) and request.filters:
+        asked["filters"] = sorted(request.filters.fields)
+    if isinstance(request, SearchRequest | PrivateRequest | CountRequest):
+        asked["encoder"] = request.encoder_version
+    return asked
+
+
+def _mode(request: Request) -> str:
+    if isinstance(request, CountRequest):
+        return "count"
+    return "plain" if isinstance(request, SearchRequest) else "private"

@@ -10,6 +10,7 @@ from silo_app.search.gathering import Reply
 from silo_app.search.merge import merge
 from silo_app.search.messages import Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.replies import reply_of
+from silo_app.search.thumbnails import require_thumbnails
 
 __all__ = ["BROKERS_WORD", "invalid", "verified"]
 
@@ -50,6 +51,8 @@ def _reply(trust: Trust, request: SearchRequest, frame: bytes, report: SiloRepor
         return Reply(_of_the_broker(report))
     try:
         message = open_reply(trust, report.silo, frame, content, SiloAnswer, Refusal)
+        if isinstance(message, SiloAnswer):
+            require_thumbnails(message)
         return reply_of(report.silo, request, message, report.took_ms, content)
     except ProtocolError as error:
         return Reply(invalid(report.silo, error, report.took_ms))

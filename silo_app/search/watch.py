@@ -9,6 +9,8 @@ from silo_app.policy.canaries import Canaries
 from silo_app.policy.noise import load_secret
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import Found
+from silo_app.search.counts.messages import CountRequest
+from silo_app.search.counts.service import cost_of
 from silo_app.search.messages import SearchRequest
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 
@@ -17,7 +19,7 @@ __all__ = ["CANARY", "Watch"]
 CANARY = "canary"
 """The audit event of a planted case that somebody has found."""
 
-Request = SearchRequest | PrivateRequest | CardsRequest
+Request = SearchRequest | PrivateRequest | CardsRequest | CountRequest
 
 
 class Watch:
@@ -31,13 +33,24 @@ class Watch:
         self.secret = load_secret(home.release_key)
 
     def asked(self, request: Request, now: float) -> RefusalCode | None:
-        """Count a query towards its silo's and its user's budget; the second half of a private one is no query."""
+        """Count a query towards its silo's and its user's budget; the second half of a private one is no query.
+
+        A count has budgets of its own, in numbers.
+        """
         if isinstance(request, CardsRequest):
             return None
-        shares = [
-            Share("silo", request.asker, self._settings.queries_per_day),
-            Share("user", self._keyed(request.asker, request.user), self._settings.user_queries_per_day),
-        ]
+        user = self._keyed(request.asker, request.user)
+        if isinstance(request, CountRequest):
+            settings, cost = self._settings.count, cost_of(self._settings, request)
+            shares = [
+                Share("numbers-silo", request.asker, settings.numbers_per_day, cost),
+                Share("numbers-user", user, settings.user_numbers_per_day, cost),
+            ]
+        else:
+            shares = [
+                Share("silo", request.asker, self._settings.queries_per_day),
+                Share("user", user, self._settings.user_queries_per_day),
+            ]
         return RefusalCode.BUDGET if self._budget.spend_all(shares, now=now) else None
 
     def found(self, request: Request, found: Found, now: float) -> RefusalCode | None:

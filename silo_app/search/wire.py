@@ -13,6 +13,7 @@ __all__ = ["decode", "encode"]
 _M = TypeVar("_M", bound=Message)
 _N = TypeVar("_N", bound=Message)
 _O = TypeVar("_O", bound=Message)
+_P = TypeVar("_P", bound=Message)
 
 
 def encode(message: Message) -> bytes:
@@ -26,6 +27,8 @@ def decode(frame: bytes, first: type[_M], /) -> _M: ...
 def decode(frame: bytes, first: type[_M], second: type[_N], /) -> _M | _N: ...
 @overload
 def decode(frame: bytes, first: type[_M], second: type[_N], third: type[_O], /) -> _M | _N | _O: ...
+@overload
+def decode(frame: bytes, first: type[_M], second: type[_N], third: type[_O], fourth: type[_P], /) -> _M | _N | _O | _P: ...
 def decode(frame: bytes, *expected: type[Message]) -> Message:
     """Read a message of one of the `expected` types. Raises `MessageInvalid` whatever the bytes are."""
     largest = max(kind.max_bytes for kind in expected)

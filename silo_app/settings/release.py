@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from silo_app.settings.base import Settings
+from silo_app.settings.count import CountSettings
 from silo_app.settings.search import PrivateSettings
 
 __all__ = ["ReleaseSettings"]
@@ -15,13 +16,16 @@ class ReleaseSettings(Settings):
 
     answer_queries: bool = True
     """Whether this silo answers at all."""
-    fields: tuple[Literal["position", "sex", "age_band", "study_year", "findings"], ...] = (
+    fields: tuple[Literal["position", "sex", "age_band", "study_year", "findings", "thumbnail"], ...] = (
         "position",
         "sex",
         "age_band",
         "findings",
     )
-    """What of a case an answer says, beside its random case id and its similarity; everything else stays."""
+    """What of a case an answer says, beside its random case id and its similarity; everything else stays. A thumbnail is a
+    small picture of the case, where it was looked at for what is burned into it; it shows more than all others together."""
+    thumbnail_side: int = Field(default=96, ge=64, le=128)
+    """The longer side of a thumbnail in pixels."""
     max_hits: int = Field(default=20, ge=1, le=1000)
     """The most cases in one answer, whatever was asked for."""
     min_similarity: float = Field(default=-1.0, ge=-1.0, le=1.0)
@@ -48,5 +52,7 @@ class ReleaseSettings(Settings):
     """How soon the audit record of an answer outlives a power cut; 0 is before the answer leaves, a few ms later each."""
     encoder: Literal["silos", "researchers"] = "silos"
     """Who may be given an exported encoder: silos only, or researchers too."""
+    count: CountSettings = CountSettings()
+    """Counts of similar cases; see below."""
     private: PrivateSettings = PrivateSettings()
     """Queries that this silo cannot read; see below."""

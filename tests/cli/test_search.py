@@ -1,5 +1,6 @@
 """`silo search`, `silo index`: from a DICOM file to ranked cases, over real sockets; only NVFlare's network is left out."""
 
+import base64
 import json
 
 import numpy as np
@@ -12,11 +13,15 @@ from silo_app.cli import search as search_command
 from silo_app.identity import Identity
 from silo_app.search import local
 from silo_app.search.messages import ReleasedHit, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.thumbnails import thumbnail
 from silo_app.search.wire import encode
 
 app = typer.Typer()
 app.add_typer(index_command.app, name="index")
 app.command("search")(search_command.search)
+
+
+PICTURE = thumbnail(np.full((64, 48), 0.5, np.float32), 64)
 
 
 def run(*arguments):
@@ -33,10 +38,12 @@ def result(identity, request_frame) -> bytes:
     hit = ReleasedHit(
         case="c" * 32,
         score=0.91234,
+        thumbnail=PICTURE,
         card={"position": "PA", "sex": "F", "age_band": "40-49", "findings": {"Pneumonia": True, "Mass": False}},
     )
     common = {"query_id": request.query_id, "encoder_version": request.encoder_version}
-    answer = SiloAnswer(**common, silo="north", generation="000001", indexed=40, hits=(hit,), withheld=1)
+    levels = ((50.0, 0.1), (99.0, 0.9), (99.9, 0.92))
+    answer = SiloAnswer(**common, silo="north", generation="000001", indexed=40, hits=(hit,), withheld=1, levels=levels)
     states = (
         SiloReport(silo="east", state=SiloState.LATE, code="no-answer-in-time", took_ms=1000.0),
         SiloReport(silo="north", state=SiloState.ANSWERED, took_ms=12.3),
@@ -80,7 +87,7 @@ def image(tmp_path, make_dicom):
 def test_hits_and_every_silos_state_are_printed(searchable, image, capsys):
     assert run("search", image, "--silo", searchable.kit) == 0
     output = capsys.readouterr().out
-    assert "0.9123" in output
+    assert "0.9123      99.5 %  north" in output
     assert "Pneumonia" in output
     assert "Mass" not in output
     assert "east: late (1000 ms, no-answer-in-time)" in output
@@ -94,7 +101,19 @@ def test_programs_get_one_envelope(searchable, image, capsys):
     envelope = json.loads(capsys.readouterr().out)
     assert envelope["status"] == "ok"
     assert envelope["data"]["hits"][0]["card"]["findings"] == {"Pneumonia": True, "Mass": False}
+    assert envelope["data"]["hits"][0]["beyond"] == 99.5
     assert [silo["state"] for silo in envelope["data"]["silos"]] == ["late", "answered", "invalid", "unreachable"]
+
+
+def test_pictures_are_on_the_page_and_nowhere_else(searchable, image, tmp_path, capsys):
+    page = tmp_path / "similar.html"
+    for options in ([], ["--format", "json"]):
+        assert run("search", image, "--silo", searchable.kit, "--html", page, *options) == 0
+        inside = base64.b64encode(PICTURE).decode()
+        printed, log = capsys.readouterr().out, searchable.audit.read_text()
+        assert inside in page.read_text()
+        assert "thumbnail" not in printed + log
+        assert inside[:40] not in printed + log
 
 
 def test_nobody_answering_is_a_status_of_its_own(searchable, image, monkeypatch):

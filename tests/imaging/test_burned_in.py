@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from silo_app.catalogue import Catalogue
 from silo_app.config import ImagingSettings
 from silo_app.errors import NotReady
 from silo_app.imaging import burned_in
@@ -118,6 +119,11 @@ def test_off_is_what_yaml_makes_of_it():
     assert ImagingSettings.model_validate({"burned_in": False}).burned_in == "off"
 
 
+def looked_at(silo):
+    with Catalogue.open(silo.catalogue) as catalogue:
+        return sorted((view.burned_in for view in catalogue.views()), key=str)
+
+
 def test_gate_of_an_ingest(make_silo, make_dicom, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -129,7 +135,9 @@ def test_gate_of_an_ingest(make_silo, make_dicom, tmp_path):
     ]
     report = ingest(make_silo(imaging={"burned_in": "warn"}), workers=1)  # another setting reads again
     assert (report.views, report.burned_in, report.refused) == (2, 1, ())
+    assert looked_at(make_silo()) == [False, True]
     report = ingest(make_silo(imaging={"burned_in": False}), workers=1)
     assert (report.views, report.burned_in, report.refused) == (2, 0, ())
+    assert looked_at(make_silo()) == [None, None], "nobody looked"
     report = ingest(make_silo(), workers=1)
     assert (report.views, report.removed) == (1, 1), "a stricter silo lets go of what it had taken"

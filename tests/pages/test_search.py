@@ -16,7 +16,7 @@ def report(silo, state="answered", public=""):
     return {"silo": silo, "state": state, "code": "", "public": public, "took_ms": 12.0, "indexed": 20, "released": 2}
 
 
-def page(hits=(), silos=(), *, private=False):
+def page(hits=(), silos=(), *, private=False, pictures=()):
     data = {
         "hits": list(hits),
         "silos": list(silos),
@@ -25,7 +25,7 @@ def page(hits=(), silos=(), *, private=False):
         "took_us": 1,
         "query_id": "0" * 32,
     }
-    return search_page(data, private=private)
+    return search_page(data, private=private, pictures=pictures)
 
 
 def words(html):
@@ -70,3 +70,17 @@ def test_what_a_silo_says_is_escaped():
 
 def test_the_page_loads_nothing():
     assert not re.search(r"(src|href)=|url\(|@import", page([hit(1)], [report("north")]))
+
+
+def test_a_similarity_is_read_as_a_share_of_random_pairs():
+    text = words(page([hit(1) | {"beyond": 99.7}, hit(2) | {"beyond": None}], [report("north")]))
+    assert "0.9000 99.7 % st-anna" in text
+    assert "0.9000 - st-anna" in text
+    assert "random pairs" in text
+
+
+def test_pictures_are_inside_the_page():
+    text = page([hit(1), hit(2)], [report("north")], pictures=[b"\xff\xd8jpeg", b""])
+    assert re.findall(r"src=\"([^\"]*)\"", text) == ["data:image/jpeg;base64,/9hqcGVn"]
+    assert 'alt="the chest radiograph of case 00000000, small"' in text
+    assert "<img" not in page([hit(1)], [report("north")], pictures=[b""])

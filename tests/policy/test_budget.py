@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from silo_app.policy.budget import DailyBudget
+from silo_app.policy.budget import DailyBudget, Share
 
 NOON = 1_700_000_000.0
 DAY = 86_400.0
@@ -47,3 +47,12 @@ def test_a_killed_process_has_counted_what_it_allowed(path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     assert not DailyBudget(path).spend("private", "north", 1, now=NOON)
+
+
+def test_a_question_may_cost_more_than_one_and_is_not_half_answered(path):
+    budget = DailyBudget(path)
+    share = Share("numbers", "north", 45, cost=20)
+    assert [budget.spend_all([share], now=NOON) for _ in range(3)] == [None, None, share]
+    single = Share("numbers", "north", 45)
+    assert [budget.spend_all([single], now=NOON) for _ in range(6)] == [None] * 5 + [single]
+    budget.close()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.envelope import open_reply, seal
@@ -21,7 +22,6 @@ from silo_app.search.messages import (
     MAX_HITS,
     Question,
     Refusal,
-    Relay,
     Relayed,
     ResultHit,
     SearchResult,
@@ -33,8 +33,8 @@ from silo_app.search.messages import (
 )
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
-from silo_app.search.replies import STATE_OF_CODE
-from silo_app.search.verified import BROKERS_WORD, invalid
+from silo_app.search.relayed import refused, relay
+from silo_app.search.verified import invalid
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
 
@@ -51,6 +51,7 @@ class _Part:
     query_id: str = ""
     slots: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
+    levels: tuple[Level, ...] = ()
 
 
 class PrivateSession:
@@ -121,7 +122,7 @@ class PrivateSession:
         try:
             answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, PrivateAnswer, Refusal)
             if isinstance(answer, Refusal):
-                return _Part(_refused(silo, answer, relayed.took_ms))
+                return _Part(refused(silo, answer, relayed.took_ms))
             return self._opened(silo, request, answer, k, relayed.took_ms)
         except ProtocolError as error:
             return _Part(invalid(silo, error, relayed.took_ms))
@@ -140,7 +141,7 @@ class PrivateSession:
             generation=answer.generation,
             encoder_version=answer.encoder_version,
         )
-        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()))
+        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()), answer.levels)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
@@ -165,8 +166,8 @@ class PrivateSession:
         try:
             answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, CardsAnswer, Refusal)
             if isinstance(answer, Refusal):
-                return _refused(silo, answer, took_ms), ()
-            hits = tuple(_hits(silo, request, answer, scores))
+                return refused(silo, answer, took_ms), ()
+            hits = tuple(_hits(part, request, answer, scores))
         except ProtocolError as error:
             return invalid(silo, error, took_ms), ()
         told = {"took_ms": took_ms, "released": len(hits), "withheld": answer.withheld}
@@ -175,12 +176,7 @@ class PrivateSession:
     def _relay(self, silo: str, request: Question) -> tuple[bytes, Relayed]:
         """Return the signed question, and what came back."""
         frame = seal(self._asker.identity, request)
-        relayed = self._asker.exchange(
-            Relay(silo=silo, budget_ms=request.budget_ms, frame=frame), Relayed, request.budget_ms
-        )
-        if relayed.silo != silo or relayed.state not in {SiloState.ANSWERED, *BROKERS_WORD}:
-            return frame, Relayed(silo=silo, state=SiloState.ERROR)
-        return frame, relayed
+        return frame, relay(self._asker, silo, frame, request.budget_ms)
 
 
 def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -195,21 +191,19 @@ def _chosen(parts: Iterable[_Part], k: int) -> float:
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
 
 
-def _hits(silo: str, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
+def _hits(part: _Part, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
     """Return a silo's cards with our own scores. Raises `MessageInvalid` for cards of what was not asked for."""
-    asked = set(request.slots)
+    silo, asked = part.report.silo, set(request.slots)
     fits = (answer.silo, answer.query_id) == (silo, request.query_id) and all(hit.slot in asked for hit in answer.hits)
     if not fits or len({hit.case for hit in answer.hits}) != len(answer.hits):
         raise MessageInvalid("it shows other cases than were asked for", where=silo, remedy="Nothing of it was used.")
-    return [ResultHit(silo=silo, case=hit.case, score=round(scores[hit.slot], 6), card=hit.card) for hit in answer.hits]
-
-
-def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
-    return SiloReport(
-        silo=silo,
-        state=STATE_OF_CODE.get(refusal.code, SiloState.DENIED),
-        code=refusal.code.value,
-        public=refusal.public,
-        took_ms=took_ms,
-        encoder_version=refusal.encoder_version,
-    )
+    return [
+        ResultHit(
+            silo=silo,
+            case=hit.case,
+            score=round(scores[hit.slot], 6),
+            card=hit.card,
+            beyond=share_beyond(part.levels, scores[hit.slot]),
+        )
+        for hit in answer.hits
+    ]

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from silo_app.policy.levels import Levels
 from silo_app.policy.release import Card
 from silo_app.search.messages import MAX_HITS, Case, Count, Message, QueryId, Question, SiloName, Version
 
@@ -42,6 +43,8 @@ class PrivateAnswer(Message):
     """Cases in the index that was scored."""
     views: Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
     blocks: Annotated[tuple[bytes, ...], Field(max_length=64)]
+    levels: Levels = ()
+    """As in `SiloAnswer`."""
     took_us: Count = 0
 
 

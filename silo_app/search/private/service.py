@@ -21,6 +21,7 @@ from silo_app.config import ReleaseSettings
 from silo_app.errors import ProcessFailed
 from silo_app.index.likeness import sense_of
 from silo_app.policy.budget import DailyBudget
+from silo_app.policy.levels import levels_of
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import Candidate, refusal, release, shows_same_patient
 from silo_app.search.answer import CardLookup, Found, Look, SearchableCases, told
@@ -162,6 +163,7 @@ class PrivateAnswers:
                 self._scored.popitem(last=False)
 
     def _answer(self, request: PrivateRequest, held: _Held, blocks: list[bytes]) -> PrivateAnswer:
+        sense = held.cases.sense or sense_of(held.cases.index, None)
         return PrivateAnswer(
             query_id=request.query_id,
             silo=self._silo,
@@ -170,6 +172,7 @@ class PrivateAnswers:
             indexed=held.cases.index.cases,
             views=held.cases.index.views,
             blocks=tuple(blocks),
+            levels=levels_of(sense.likeness, views=held.cases.index.views, least=self._settings.min_gallery),
         )
 
     def _shown(self, request: CardsRequest, held: _Held, look: Look) -> CardsAnswer | Refusal:

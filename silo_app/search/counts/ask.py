@@ -1,0 +1,139 @@
+"""Ask every silo how many patients have cases like this one, each by itself, and verify what it says."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from silo_app.cases import Embedding, EncoderVersion
+from silo_app.config import SiloHome
+from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.policy.filters import Filters
+from silo_app.search.ask import Asker
+from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
+from silo_app.search.counts.result import CountResult, SiloCount
+from silo_app.search.envelope import open_reply, seal
+from silo_app.search.messages import Refusal, SiloReport, Silos, SiloState, Who, unit_embedding
+from silo_app.search.relayed import refused, relay
+from silo_app.search.verified import invalid
+
+__all__ = ["DEFAULT_ALIKE", "DEFAULT_COUNT_BUDGET_MS", "count_embedding", "count_file"]
+
+DEFAULT_COUNT_BUDGET_MS = 5000
+"""A silo compares all of its views, and reads the cards of those that are alike."""
+DEFAULT_ALIKE = 95.0
+_ALL = Filters()
+
+
+def count_embedding(
+    asker: Asker,
+    vector: Embedding,
+    *,
+    encoder_version: EncoderVersion,
+    alike: float = DEFAULT_ALIKE,
+    similarity: float = -1.0,
+    filters: Filters = _ALL,
+    by_finding: bool = False,
+    purpose: str = "care",
+    user: str = "",
+    budget_ms: int = DEFAULT_COUNT_BUDGET_MS,
+) -> CountResult:
+    """Count in all silos the patients with cases that are alike to an embedding, float32 (D,).
+
+    They are more alike than `alike` percent of the silo's random pairs of different patients, and at least so similar.
+    Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`; a silo that refuses, fails or talks nonsense is named.
+    """
+    start = time.monotonic()
+    request = CountRequest(
+        issued_at_ms=int(time.time() * 1000),
+        budget_ms=budget_ms,
+        encoder_version=encoder_version,
+        vector=unit_embedding(vector),
+        alike=alike,
+        similarity=similarity,
+        filters=filters,
+        by_finding=by_finding,
+        purpose=purpose,
+        asker=asker.identity.name,
+        user=user,
+    )
+    frame = seal(asker.identity, request)
+    silos = asker.exchange(Who(), Silos, budget_ms).silos
+    with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="count") as pool:
+        parts = tuple(pool.map(lambda silo: _part(asker, silo, request, frame), silos))
+    result = CountResult(
+        query_id=request.query_id,
+        encoder_version=encoder_version,
+        alike=request.alike,
+        similarity=request.similarity,
+        silos=parts,
+        took_us=int((time.monotonic() - start) * 1e6),
+    )
+    _record(asker, request, result)
+    return result
+
+
+def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **asked: object) -> CountResult:
+    """Embed a DICOM file with the silo's current encoder and count; `asked` as in `count_embedding`.
+
+    Raises `ImageUnsupported`, and as `count_embedding` does.
+    """
+    from silo_app.encoder.embed import load_encoder
+
+    encoder = load_encoder(home.models)
+    return count_embedding(
+        Asker.of(home),
+        encoder.file(path),
+        encoder_version=encoder.version,
+        budget_ms=budget_ms or DEFAULT_COUNT_BUDGET_MS,
+        **asked,  # type: ignore[arg-type]  # checked by the message
+    )
+
+
+def _part(asker: Asker, silo: str, request: CountRequest, frame: bytes) -> SiloCount:
+    relayed = relay(asker, silo, frame, request.budget_ms)
+    if relayed.state is not SiloState.ANSWERED:
+        return SiloCount(report=SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
+    try:
+        answer = open_reply(asker.identity.trust, silo, frame, relayed.content, CountAnswer, Refusal)
+        _require_fits(silo, request, answer)
+    except ProtocolError as error:
+        return SiloCount(report=invalid(silo, error, relayed.took_ms))
+    if isinstance(answer, Refusal):
+        return SiloCount(report=refused(silo, answer, relayed.took_ms))
+    report = SiloReport(
+        silo=silo,
+        state=SiloState.ANSWERED,
+        took_ms=relayed.took_ms,
+        indexed=answer.indexed,
+        generation=answer.generation,
+        encoder_version=answer.encoder_version,
+    )
+    return SiloCount(report=report, told=answer)
+
+
+def _require_fits(silo: str, request: CountRequest, answer: CountAnswer | Refusal) -> None:
+    """Raise `MessageInvalid` for an answer in another's name, to another question, or of what was not asked."""
+    fits = answer.silo == silo and answer.query_id in {"", request.query_id}
+    if isinstance(answer, CountAnswer):
+        fits = fits and (answer.query_id, answer.encoder_version) == (request.query_id, request.encoder_version)
+        fits = fits and (request.by_finding or not answer.findings)
+    if not fits:
+        raise MessageInvalid("it answers another question", where=silo, remedy="Nothing of it was used.")
+
+
+def _record(asker: Asker, request: CountRequest, result: CountResult) -> None:
+    asker.audit.append(
+        "asked",
+        {
+            "asked_query": request.query_id,
+            "mode": "count",
+            "user": request.user,
+            "purpose": request.purpose,
+            "alike": request.alike,
+            "similarity": request.similarity,
+            "encoder": request.encoder_version,
+            "filters": sorted(request.filters.fields),
+            "silos": [f"{silo.report.silo}:{silo.report.state.value}" for silo in result.silos],
+            "told": [f"{answer.silo}:{word}" for answer in result.answers for word in told_words(answer)],
+        },
+    )
