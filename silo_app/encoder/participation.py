@@ -8,7 +8,6 @@ silo keeps its state (`job_state`), so that the job can be resumed when the serv
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ from silo_app.config import SiloHome
 from silo_app.encoder import job_state
 from silo_app.encoder.acceptance import why_rejected
 from silo_app.encoder.averaging import Moments, step_of
+from silo_app.encoder.beside import held_out_numbers, numbers_beside
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
+from silo_app.encoder.order import RoundOrder
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.selection import Best, Selection
 from silo_app.encoder.sharing import SharedMetric, consent
@@ -38,23 +39,6 @@ from silo_app.identity import Identity
 __all__ = ["Participation", "RoundOrder"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundOrder:
-    """What the server asks for in one round."""
-
-    number: int
-    """Of the masked rounds of the job."""
-    content: str
-    """"statistics": numbers alone, from which weights come; "update": train; "numbers": how the last weights do."""
-    training_round: int | None
-    """Which round of the training this is, from 0; None for the statistics."""
-    participants: Mapping[str, bytes]
-    """The mask bundle of every silo that takes part; empty bytes without encryption."""
-    wrapped_key: bytes | None
-    last: ClosedRound | None
-    """The round before, to open first; none in round 0."""
 
 
 class Participation:
@@ -142,14 +126,16 @@ class Participation:
             message = session.encrypt_statistics(order.number, {})
         elif order.content == "numbers":
             self._test_weights()
-            message = session.encrypt_numbers(order.number, _held_out_numbers(self._before))
+            message = session.encrypt_numbers(order.number, held_out_numbers(self._before))
         else:
             self._test_weights()
             trained = self._train(order.training_round or 0)
             start = time.monotonic()
             self._reseed(order.training_round or 0)
             update = trained.pop("vector") - self._weights
-            numbers = _numbers(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
+            numbers = numbers_beside(
+                trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None
+            )
             numbers |= consent(self._home.config.training.share_metrics)
             message = session.encrypt_update(order.number, update, numbers)
             self._journal.trained(
@@ -380,22 +366,3 @@ class Participation:
 
 def _settings(plan: TrainingPlan) -> dict[str, Any]:
     return plan.model_dump(mode="json", exclude={"resume"})
-
-
-def _numbers(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, private: bool) -> dict[str, float]:
-    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went.
-
-    Of a private job only what follows from its plan: a loss would tell of patients, and nobody has paid for it.
-    """
-    return {
-        "steps": float(trained["steps"]),
-        "images": float(trained["samples"]),
-        "loss_steps": 0.0 if private else float(trained["loss"]) * trained["steps"],
-        **_held_out_numbers(held_out),
-    }
-
-
-def _held_out_numbers(held_out: Mapping[str, Any]) -> dict[str, float]:
-    loss = held_out.get("loss")
-    views = float(held_out.get("views") or 0) if loss is not None else 0.0
-    return {"held_out_views": views, "held_out_loss_views": views * float(loss or 0.0)}
