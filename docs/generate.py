@@ -196,6 +196,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "`training.acceptance`": config.AcceptanceSettings,
     "`training.privacy`": config.PrivacyBudget,
     "`survey`": config.SurveySettings,
+    "`evaluation`": config.EvaluationSettings,
 }
 
 

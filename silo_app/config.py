@@ -17,6 +17,7 @@ from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.settings.acceptance import AcceptanceSettings
 from silo_app.settings.base import Settings
 from silo_app.settings.count import CountSettings
+from silo_app.settings.evaluation import EvaluationSettings
 from silo_app.settings.imaging import ImagingSettings
 from silo_app.settings.labels import (
     CsvLabels,
@@ -47,6 +48,7 @@ __all__ = [
     "CsvLabels",
     "DicomWebSource",
     "DimseSource",
+    "EvaluationSettings",
     "FhirLabels",
     "FolderSource",
     "ImagingSettings",
@@ -93,6 +95,8 @@ class TrainingSettings(Settings):
     round_seconds: float | None = Field(default=None, gt=0)
     """After so long this silo stops training a round and gives what it has, with a smaller weight. Not in jobs with
     differential privacy, whose steps are paid for before."""
+    share_metrics: bool = False
+    """Whether the server may learn the pooled losses of a job that tracks them; only where every silo in a sum agrees."""
     acceptance: AcceptanceSettings = AcceptanceSettings()
     """When a sum is rejected; see below."""
     privacy: PrivacyBudget = PrivacyBudget()
@@ -147,6 +151,8 @@ class SiloConfig(Settings):
     """What is given to training; see below."""
     survey: SurveySettings = SurveySettings()
     """What is told to surveys; see below."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is told about how well an encoder does; see below."""
     index: IndexSettings = IndexSettings()
     """How vectors are held; see below."""
 

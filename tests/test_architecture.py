@@ -77,6 +77,11 @@ def test_the_server_of_a_training_job_holds_no_key_library():
     assert loaded_after("import silo_app.aggregation.sums") & {"tenseal", "torch"} == set()
 
 
+def test_neither_the_server_nor_the_job_process_of_an_evaluation_holds_an_encoder():
+    loaded = loaded_after("import silo_app.encoder.evaluation_record, silo_app.encoder.tell")
+    assert loaded & {"torch", "monai", "tenseal", "sklearn"} == set()
+
+
 def test_the_check_of_what_is_loaded_can_fail():
     assert "matplotlib" in loaded_after("import matplotlib")
 

@@ -13,6 +13,7 @@ from silo_app import config, durable
 from silo_app.cases import EncoderVersion
 from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
 from silo_app.cli.progress import work
+from silo_app.errors import ConfigInvalid
 
 SCHEMA_VERSION = 1
 """Of the JSON file."""
@@ -20,9 +21,13 @@ SCHEMA_VERSION = 1
 
 def evaluate(
     silos: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option("--silo", envvar="SILO", help="A silo's startup kit; may be given again.", show_default=False),
-    ],
+    ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(help="Instead show what silos told `jobs/evaluate`: the folder that `silo job download` printed."),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="An encoder version [default: the current one].", show_default=False)
     ] = None,
@@ -35,6 +40,9 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file.", show_default=False)
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With --job: also write a page with plots into this file; it needs no network.")
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Evaluate an encoder on held-out patients: findings (AUC with intervals) and neighbours (precision, mAP).
@@ -46,7 +54,15 @@ def evaluate(
         silo evaluate --silo consortium/hospital-a
 
         silo evaluate --silo consortium/hospital-a --silo consortium/hospital-b --json evaluation.json
+
+        silo evaluate --job 7f2c1e9a-0000/workspace --html evaluation.html
     """
+    if job is not None:
+        _show_job(job, json_file, html, output)
+        return
+    if not silos or html is not None:
+        problem = "--html needs --job" if html is not None else "name a silo (--silo) or an evaluation's record (--job)"
+        raise ConfigInvalid(problem, where="silo evaluate", remedy="See silo evaluate --help.")
     from silo_app.encoder.evaluate import evaluate as evaluate_silos
 
     homes = [config.load(silo) for silo in silos]
@@ -72,6 +88,21 @@ def evaluate(
     emit(data, output, _show)
 
 
+def _show_job(job: Path, json_file: Path | None, html: Path | None, output: OutputFormat) -> None:
+    from silo_app.cli.evaluation import show_record
+    from silo_app.encoder.evaluation_record import read_record
+
+    content = read_record(job).content()
+    if json_file is not None:
+        durable.write_text(json_file.absolute(), json.dumps(content, indent=2) + "\n", mode=durable.SHARED)
+    if html is not None:
+        from silo_app.pages.evaluation import evaluation_page
+        from silo_app.pages.render import write_page
+
+        people.print(f"wrote {write_page(html, evaluation_page(content))}", highlight=False, markup=False)
+    emit(content, output, show_record)
+
+
 def _show(data: dict[str, Any]) -> None:
     screen = Console()
     screen.print(f"encoder {data['encoder_version']} ({data['card'].get('kind', 'of unknown origin')})")
@@ -88,23 +119,34 @@ def _show(data: dict[str, Any]) -> None:
 
 
 def _findings_table(data: dict[str, Any]) -> Table:
-    table = Table("finding", "silo", "present", "absent", "AUC (95 %)", "balanced accuracy", "image statistics' AUC")
+    table = Table(
+        "finding",
+        "silo",
+        "present",
+        "absent",
+        "AUC (95 %)",
+        "balanced accuracy",
+        "sensitivity at 0.9",
+        "ECE",
+        "image statistics' AUC",
+    )
     table.title = "findings on held-out patients"
     for silo, findings in data["findings"].items():
         for name, one in findings.items():
             floor = data["statistics_auc"].get(name) if silo == "pooled" else None
             counts = str(one["present"]), str(one["absent"])
-            table.add_row(
-                name, silo, *counts, _interval(one["auc"]), _number(one["balanced_accuracy"]["value"]), _number(floor)
-            )
+            numbers = [_number(one[key]["value"]) for key in ("balanced_accuracy", "sensitivity", "calibration_error")]
+            table.add_row(name, silo, *counts, _interval(one["auc"]), *numbers, _number(floor))
     return table
 
 
 def _retrieval_table(ways: dict[str, Any], title: str) -> Table:
-    table = Table("by", "queries", "balanced precision", "balanced mAP", "from own silo (chance)", title=title)
+    table = Table(
+        "by", "queries", "balanced precision", "balanced mAP", "balanced nDCG", "from own silo (chance)", title=title
+    )
     for way, one in ways.items():
         own = f"{_number(one['own_silo_share'])} ({_number(one['own_silo_chance'])})"
-        numbers = _number(one["precision"]), _number(one["mean_average_precision"])
+        numbers = [_number(one[key]) for key in ("precision", "mean_average_precision", "ndcg")]
         table.add_row(way, str(one["queries"]), *numbers, own)
     return table
 

@@ -1,8 +1,6 @@
 """`silo job`: what a researcher does with jobs, beside NVFlare's own console."""
 
-import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +12,6 @@ from silo_app.errors import ConfigInvalid
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
 _people = Screen(stderr=True)
-_WATCH_S = 3.0
 
 AdminOption = Annotated[
     Path, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
@@ -109,29 +106,35 @@ def list_jobs(
 
 
 @app.command()
-def watch(job: str, admin: AdminOption, timeout: Annotated[float, typer.Option(help="Seconds.")] = 86_400) -> None:
-    """Follow a job until it is over; of a training, every round and who is not in it.
+def watch(
+    job: str,
+    admin: Annotated[
+        Path | None, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
+    ] = None,
+    silo: Annotated[
+        Path | None, typer.Option("--silo", help="A silo's startup kit, for what its own journal knows.", show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 86_400,
+) -> None:
+    """Follow a job until it is over; of a training, every round, who is in it and who is not, and how long it took.
 
-    Example:
+    The server knows no loss and no metric. Inside a silo, `--silo` adds what this silo knows: its own steps, the losses
+    that all silos summed under encryption, and how the weights do on its own held-out patients. With `--silo` alone, the
+    journal is followed until this silo has finished.
+
+    Examples:
         silo job watch 7f2c1e9a-... --admin consortium/lead@example.org
+
+        silo job watch 7f2c1e9a-... --silo consortium/hospital-a
     """
-    from silo_app.errors import JobFailed
-    from silo_app.flare.console import Console, told_of_rounds
+    from silo_app.cli.following import follow_journal, follow_server
 
-    start, told = time.monotonic(), 0
-    with Console.open(admin) as console, _people.status(job) as line:
-
-        def tell(state: Any) -> None:
-            nonlocal told
-            line.update(f"{state.name}: {state.status}, {time.monotonic() - start:.0f} s")
-            with contextlib.suppress(JobFailed):  # a job has no log before it runs
-                rounds = told_of_rounds(console.log(job))
-                for sentence in rounds[told:]:
-                    _people.print(sentence, highlight=False, markup=False)
-                told = max(told, len(rounds))
-
-        state = console.wait(job, timeout_s=timeout, tell=tell, poll_s=_WATCH_S)
-    _people.print(f"{state.name}: {state.status} after {state.duration}")
+    if admin is not None:
+        follow_server(job, admin, silo, timeout_s=timeout)
+    elif silo is not None:
+        follow_journal(job, silo, timeout_s=timeout)
+    else:
+        raise ConfigInvalid("neither --admin nor --silo is given", where="silo job watch", remedy="Name one of them.")
 
 
 @app.command()

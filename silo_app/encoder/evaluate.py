@@ -15,7 +15,7 @@ from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint, floors
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
-from silo_app.encoder.looks import look_of
+from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.retrieval import Neighbourhood, classes_of, neighbourhood
@@ -141,11 +141,12 @@ def _without_looks(vectors: NDArray[np.float32], everything: Sequence[SiloImages
     """Return what the silos would index: each silo's look, as its training views have it, taken out of its vectors."""
     head = model.findings.weight.detach().cpu().numpy()
     ends = np.cumsum([len(one.images) for one in everything])[:-1]
-    plain = []
-    for one, part in zip(everything, np.split(vectors, ends), strict=True):
-        train = one.images.where(~one.images.held_out)
-        plain.append(look_of(part[~one.images.held_out], train.targets, train.known, head).removed(part))
-    return np.concatenate(plain)
+    return np.concatenate(
+        [
+            without_look(part, ~one.images.held_out, one.images.targets, one.images.known, head)
+            for one, part in zip(everything, np.split(vectors, ends), strict=True)
+        ]
+    )
 
 
 def _pooled(everything: Sequence[SiloImages]) -> tuple[Images, NDArray[np.str_]]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from silo_app import durable
 
-__all__ = ["JobRecord", "Quarantined", "RoundRecord"]
+__all__ = ["RECORD_MARK", "JobRecord", "Quarantined", "RoundRecord"]
 
+RECORD_MARK = "record of a round: "
+"""What a log line with an entry begins with."""
 _ABSENCES = {
     "late": "It did not answer before the deadline.",
     "gone": "Its job process was not there.",
@@ -52,6 +54,8 @@ class RoundRecord:
     seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
     """Seconds of each step: update, sign, reveal."""
+    enough: set[str] = field(default_factory=set)
+    """The silos that said, with their updates, that the losses no longer fall (the plan's `patience`)."""
     void: str = ""
     """Why the round ended without a sum; empty if it has one."""
 
@@ -67,6 +71,7 @@ class RoundRecord:
             "content": self.content,
             "outcome": "void" if self.void else "sum",
             "why": self.void,
+            "enough": sorted(self.enough),
             "seconds": round(self.seconds, 3),
             "steps": {name: round(seconds, 3) for name, seconds in self.steps.items()},
             "participants": list(self.participants),
@@ -76,9 +81,13 @@ class RoundRecord:
             "download_bytes": self.download_bytes,
         }
 
+    def as_line(self) -> str:
+        """Return the entry as a log has it, for who follows the job before its record can be fetched."""
+        return RECORD_MARK + json.dumps(self.content_of())
+
     def sentence(self) -> str:
         """Return what a log says about the round."""
-        name = "the statistics" if self.round is None else f"round {self.round + 1}"
+        name = f"the {self.content}" if self.round is None else f"round {self.round + 1}"
         outcome = f"void: {self.void}" if self.void else f"sum of {', '.join(self.contributors)}"
         others = "; ".join(f"{silo}: {why.code} ({why.step})" for silo, why in sorted(self.quarantined.items()))
         return f"{name}: {outcome}" + (f"; without {others}" if others else "")

@@ -51,14 +51,19 @@ class JobState:
     """What the silo has for itself."""
     total: int = 0
     """How many images all silos train on, as the statistics said."""
+    selection: dict[str, Any] = field(default_factory=dict)
+    """`Selection.content` of a job that keeps its best weights."""
+    best: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    """Those weights, float32 (P,); empty while they are none or the current ones are kept anyway."""
 
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""
-        about = {name: getattr(self, name) for name in ("job", "trained", "plan", "before", "total")}
+        about = {name: getattr(self, name) for name in ("job", "trained", "plan", "before", "total", "selection")}
         tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights,
             "first": self.moments.first,
             "second": self.moments.second,
+            "best": self.best,
             "session": np.frombuffer(self.session, dtype=np.uint8),
             **self.own.tensors(),
         }
@@ -80,8 +85,8 @@ class JobState:
             about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["about"])
             tensors = load(content)
             moments = Moments(tensors["first"], tensors["second"])
-            session, own = tensors["session"].tobytes(), Own.of(tensors)
-            return cls(weights=tensors["weights"], session=session, moments=moments, own=own, **about)
+            weights, best, session = tensors["weights"], tensors["best"], tensors["session"].tobytes()
+            return cls(weights=weights, best=best, session=session, moments=moments, own=Own.of(tensors), **about)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             raise _invalid(file) from None
 

@@ -8,13 +8,15 @@ Nothing of it leaves the silo.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from silo_app import durable
+from silo_app.encoder.sharing import SharedMetric, shared
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "JournalRound", "read_journal"]
 
 
 class Journal:
@@ -22,6 +24,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = durable.private_folder(folder)
+        self._shared: list[SharedMetric] = []
 
     def trained(self, training_round: int, numbers: Mapping[str, float]) -> None:
         """Append how this silo trained in a round, from 0."""
@@ -29,12 +32,18 @@ class Journal:
 
     def opened(self, trained: int, number: int, silos: Sequence[str], sums: Mapping[str, float]) -> None:
         """Append what all silos did together, after `trained` sums of updates; `number` is of the masked rounds."""
-        line = {"trained": trained, "exchange": number, "silos": list(silos), "sums": dict(sums)}
-        if sums.get("steps"):
+        line: dict[str, Any] = {"trained": trained, "exchange": number, "silos": list(silos), "sums": dict(sums)}
+        if sums.get("steps") and sums.get("loss_steps"):  # a private job sums no loss
             line["loss"] = sums["loss_steps"] / sums["steps"]
         if sums.get("held_out_views"):
             line["held_out_loss"] = sums["held_out_loss_views"] / sums["held_out_views"]
         self._append("rounds.jsonl", line)
+        self._shared += shared(trained, len(silos), sums, line)
+
+    def take_shared(self) -> list[SharedMetric]:
+        """Return what all silos agreed to share of the sums opened since last asked."""
+        taken, self._shared = self._shared, []
+        return taken
 
     def held_out(self, trained: int, result: Mapping[str, Any]) -> None:
         """Append how the weights after `trained` sums do on this silo's held-out patients, and keep the scores."""
@@ -45,3 +54,60 @@ class Journal:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalRound:
+    """What a silo knows of one training round, from 0; None where it does not know it (yet)."""
+
+    round: int
+    steps: int | None = None
+    """Of this silo's own training."""
+    train_seconds: float | None = None
+    silos: int | None = None
+    """How many silos' updates are in the sum."""
+    loss: float | None = None
+    """The mean of all silos' training losses over their steps."""
+    pooled_held_out_loss: float | None = None
+    """Of the weights after this round, over the held-out views of the silos that trained on from them."""
+    held_out_loss: float | None = None
+    """Of the weights after this round, on this silo's held-out patients."""
+    held_out_auc: float | None = None
+    """The mean over the findings that have one."""
+
+
+def read_journal(folder: Path) -> list[JournalRound]:
+    """Return the rounds that a job's journal knows of, in order; empty if there is no journal.
+
+    A line that is just being written is left for the next time.
+    """
+    rounds: dict[int, dict[str, Any]] = {}
+
+    def note(number: int, **known: Any) -> None:
+        if number >= 0:
+            rounds.setdefault(number, {}).update(known)
+
+    for line in _lines(folder / "rounds.jsonl"):
+        if (own := line.get("own")) is not None:
+            note(line["round"], steps=own.get("steps"), train_seconds=own.get("train_seconds"))
+        elif sums := line.get("sums"):  # after `trained` sums; the statistics have none
+            trained = line["trained"]
+            if "steps" in sums:
+                note(trained - 1, loss=line.get("loss"), silos=len(line["silos"]))
+                trained -= 1  # losses beside an update are of the weights before it
+            if line.get("held_out_loss") is not None:
+                note(trained - 1, pooled_held_out_loss=line["held_out_loss"])
+    for line in _lines(folder / "held-out.jsonl"):
+        areas = list(line.get("auc", {}).values())
+        note(line["round"] - 1, held_out_loss=line.get("loss"), held_out_auc=sum(areas) / len(areas) if areas else None)
+    return [JournalRound(round=number, **known) for number, known in sorted(rounds.items())]
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

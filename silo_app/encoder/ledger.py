@@ -29,7 +29,7 @@ _PLAN = "plan.json"
 _JOBS = "jobs.json"
 _JOB = re.compile(r"[0-9a-zA-Z-]{1,64}")
 _KEYS = {"number", "job", "content", "contributors", "reveals", "bundles", "void", "message"}
-STATISTICS, UPDATE = "statistics", "update"
+STATISTICS, UPDATE, NUMBERS = "statistics", "update", "numbers"
 KEEP_DAYS = 60
 """So long an unfinished training can be resumed."""
 

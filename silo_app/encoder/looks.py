@@ -17,7 +17,7 @@ from silo_app.cases import Split, View
 from silo_app.encoder.labels import labels_of
 from silo_app.encoder.spec import EncoderSpec
 
-__all__ = ["FEWEST", "FindingsHead", "Look", "look_of"]
+__all__ = ["FEWEST", "FindingsHead", "Look", "look_of", "without_look"]
 
 FEWEST = 20
 """A silo with fewer training views has no look that could be told from chance, nor a finding with fewer on either side."""
@@ -96,6 +96,17 @@ def look_of(
     second = (apart * weight[:, None]).T @ apart  # (D, D)
     found = max(float(np.trace(axes @ second @ axes.T)), _TINY)
     return Look(mean, _whitening(rest @ second @ rest, len(axes), count) + np.sqrt(_EMPHASIS * side / found) * axes.T @ axes)
+
+
+def without_look(
+    vectors: NDArray[np.float32],
+    training: NDArray[np.bool_],
+    targets: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    head: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return what a silo would index of its embeddings, float32 (N, D): less the look of those that `training` (N,) names."""
+    return look_of(vectors[training], targets[training], known[training], head).removed(vectors)
 
 
 def _usable(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> list[int]:

@@ -12,19 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "SPECIFICITY",
     "FindingFigures",
     "Interval",
     "auc",
     "average_precision",
     "balanced_accuracy",
+    "calibration_error",
     "findings_figures",
+    "interval",
     "patient_weights",
+    "probabilities",
+    "sensitivity_at_specificity",
 ]
 
 Figure = Callable[[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float64]], NDArray[np.float64]]
 """(truth (N,), scores (N,), weights (R, N)) -> values (R,)."""
 
+SPECIFICITY = 0.9
+"""At which sensitivity is told; fixed, so that nobody can walk along a silo's ROC curve view by view."""
+CALIBRATION_BINS = 10
 _COVERAGE = 0.95
+_ROUNDING = 1e-9
 _MOST_WEIGHTS = 20_000_000
 """Fewer draws are made for more views, so that a bootstrap stays within some hundred megabytes."""
 
@@ -47,6 +56,10 @@ class FindingFigures:
     auc: Interval
     average_precision: Interval
     balanced_accuracy: Interval
+    sensitivity: Interval
+    """At a specificity of `SPECIFICITY`, the threshold chosen on these same views."""
+    calibration_error: Interval
+    """Between predicted probability and how often the finding is there (ECE, ten bins); 0 is best."""
 
 
 def auc(truth: NDArray[np.bool_], scores: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,6 +92,38 @@ def balanced_accuracy(
     sensitivity = _ratio(weights[:, truth & called].sum(axis=1), weights[:, truth].sum(axis=1))
     specificity = _ratio(weights[:, ~truth & ~called].sum(axis=1), weights[:, ~truth].sum(axis=1))
     return (sensitivity + specificity) / 2
+
+
+def sensitivity_at_specificity(
+    truth: NDArray[np.bool_], scores: NDArray[np.float32], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of present views above the lowest threshold that keeps `SPECIFICITY` of the absent ones below.
+
+    A view that scores exactly the threshold is taken as absent, so that ties never flatter.
+    """
+    order, _, last = _ranked(scores)
+    absent = np.cumsum(np.where(truth[order], 0, weights[:, order]), axis=1)[:, last - 1]  # (R, N): at most each score
+    present = np.cumsum(np.where(truth[order], weights[:, order], 0), axis=1)[:, last - 1]
+    enough = absent >= SPECIFICITY * absent[:, -1:] - _ROUNDING
+    place = enough.argmax(axis=1)[:, None]  # the first place that keeps enough
+    above = present[:, -1] - np.take_along_axis(present, place, axis=1)[:, 0]
+    sensitivity = _ratio(above, present[:, -1])
+    return np.where(absent[:, -1] > 0, sensitivity, math.nan)
+
+
+def calibration_error(
+    truth: NDArray[np.bool_], scores: NDArray[np.float32], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the expected calibration error (Guo et al., ICML 2017): |probability - share present|, by tenths, weighted."""
+    predicted = probabilities(scores)
+    place = np.minimum((predicted * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gap = (predicted - truth)[:, None] * (place[:, None] == np.arange(CALIBRATION_BINS))  # (N, bins)
+    return _ratio(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
+
+
+def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the predicted probabilities of logits, float64."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(scores.astype(np.float64), -50, 50))))
 
 
 def patient_weights(patients: NDArray[np.str_], draws: int, seed: int) -> NDArray[np.float64]:
@@ -123,10 +168,13 @@ def findings_figures(
         if not truth.any() or truth.all():
             continue
         weights = patient_weights(patients[rows], draws, seed)
-        figures = [interval(f(truth, column_scores, weights)) for f in (auc, average_precision, balanced_accuracy)]
-        area, precision, accuracy = (one or Interval(math.nan) for one in figures)
-        result[name] = FindingFigures(int(truth.sum()), int((~truth).sum()), area, precision, accuracy)
+        figures = (interval(figure(truth, column_scores, weights)) or Interval(math.nan) for figure in _FIGURES)
+        result[name] = FindingFigures(int(truth.sum()), int((~truth).sum()), *figures)
     return result
+
+
+_FIGURES: tuple[Figure, ...] = (auc, average_precision, balanced_accuracy, sensitivity_at_specificity, calibration_error)
+"""In the order of `FindingFigures`."""
 
 
 def _ranked(scores: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

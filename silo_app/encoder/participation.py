@@ -8,7 +8,6 @@ silo keeps its state (`job_state`), so that the job can be resumed when the serv
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,16 @@ from silo_app.config import SiloHome
 from silo_app.encoder import job_state
 from silo_app.encoder.acceptance import why_rejected
 from silo_app.encoder.averaging import Moments, step_of
+from silo_app.encoder.beside import held_out_numbers, numbers_beside
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
+from silo_app.encoder.order import RoundOrder
 from silo_app.encoder.own import Own
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.encoder.telling import card_of, numbers_of, own_of, settings_of
+from silo_app.encoder.selection import Best, Selection
+from silo_app.encoder.sharing import SharedMetric, consent
+from silo_app.encoder.telling import card_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import NotReady, PrivacyRefused, ProcessFailed, RoundRefused, SumRejected
@@ -40,23 +43,6 @@ __all__ = ["Participation", "RoundOrder"]
 _log = logging.getLogger(__name__)
 _OWN = ("personal", "control")
 """What the trainer gives back beside the weights, for the silo alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundOrder:
-    """What the server asks for in one round."""
-
-    number: int
-    """Of the masked rounds of the job."""
-    content: str
-    """"statistics": numbers alone; "update": train."""
-    training_round: int | None
-    """Which round of the training this is, from 0; None for the statistics."""
-    participants: Mapping[str, bytes]
-    """The mask bundle of every silo that takes part; empty bytes without encryption."""
-    wrapped_key: bytes | None
-    last: ClosedRound | None
-    """The round before, to open first; none in round 0."""
 
 
 class Participation:
@@ -74,6 +60,7 @@ class Participation:
         self._moments = Moments.none()
         self._own = Own()
         self._total = 0
+        self._best = Best.none()
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
@@ -87,6 +74,16 @@ class Participation:
     def next_round(self) -> int:
         """The round that this silo closes next; 0 before it has joined."""
         return self._session.next_round if self._session is not None else 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the plan's patience is at its end; every silo that opened the same sums says the same."""
+        return self._session is not None and self._best.selection.exhausted(self._plan.patience)
+
+    def take_shared(self) -> list[SharedMetric]:
+        """Return the pooled numbers since last asked that all silos in their sum agreed to share, if the job tracks any."""
+        taken = self._journal.take_shared()
+        return taken if taken and self._plan.track else []
 
     def close(self) -> None:
         """End the trainer and everything that it runs."""
@@ -133,6 +130,9 @@ class Participation:
         session.begin_round(order.number, order.participants)
         if order.content == "statistics":
             message = session.encrypt_statistics(order.number, {})
+        elif order.content == "numbers":
+            self._test_weights()
+            message = session.encrypt_numbers(order.number, held_out_numbers(self._before))
         else:
             self._test_weights()
             trained = self._train(order.training_round or 0)
@@ -140,7 +140,9 @@ class Participation:
             self._reseed(order.training_round or 0)
             done = trained["steps"] / trained["planned"]
             update = self._own.sent(trained.pop("vector") - self._weights, done)
-            numbers = numbers_of(trained, {} if self._plan.privacy else self._before, private=self._plan.privacy is not None)
+            private = self._plan.privacy is not None
+            numbers = numbers_beside(trained, {} if private else self._before, private=private)
+            numbers |= consent(self._home.config.training.share_metrics)
             message = session.encrypt_update(order.number, update, numbers, done=done)
             own = own_of(trained, encrypt_s=time.monotonic() - start, open_s=opened_s)
             self._journal.trained(self._trained, own)
@@ -184,6 +186,8 @@ class Participation:
             self._own = self._own.voided()
         else:
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
+            if self._plan.select == "best":  # the losses in this sum are of the weights before it
+                self._best = self._best.judged(self._trained, self._weights, len(opened.silos), opened.numbers)
             if opened.update is not None:
                 update, change = np.split(opened.update, [len(self._weights)])
                 step, self._moments = step_of(self._plan.averaging, self._moments, update)
@@ -191,7 +195,7 @@ class Participation:
                 self._trained += 1
                 share = opened.numbers["samples"] / self._total if self._total else 1.0
                 self._own = self._own.closed(change, share=share, contributed=session.silo in opened.silos)
-            else:
+            elif opened.numbers.get("samples"):
                 self._total = int(opened.numbers["samples"])
             self._journal.opened(self._trained, last.number, opened.silos, opened.numbers)
         self._keep()
@@ -199,10 +203,14 @@ class Participation:
     def finish(self, last: ClosedRound) -> EncoderVersion:
         """Open the last sum and keep the result as this silo's current encoder. Raises `SumRejected`."""
         self.close_round(last)
-        self._test_weights()
+        kept = self._best.selection.best if len(self._best.weights) else self._trained
+        if kept == self._trained:
+            self._test_weights()
+        else:
+            self._take_best()
         session = self._joined()
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
-        card = card_of(self._plan, job=self._job, trained=self._trained, silos=session.silos, threshold=threshold)
+        card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
         final = str(self._write("final"))
         own = self._personal()
         saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
@@ -237,6 +245,7 @@ class Participation:
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments, self._own, self._total = state.moments, state.own, state.total
+            self._best = Best(Selection(**state.selection), state.best)
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(
@@ -334,6 +343,17 @@ class Participation:
                 "silos' data.",
             )
 
+    def _take_best(self) -> None:
+        """Go back to the best weights; they too must pass this silo's own test, beside the last that did."""
+        self._weights = self._best.weights
+        result = self._trainer.request("evaluate", weights=str(self._write("best")))
+        if why := why_rejected(self._before, result, self._home.config.training.acceptance):
+            raise SumRejected(
+                f"the best weights of all silos fail this silo's own test: {why}",
+                where=f"round {self._best.selection.best}",
+                remedy="Look at silo.yaml's training.acceptance and the other silos' data.",
+            )
+
     def _keep(self) -> None:
         """Keep what a resumed job needs; the state of the job that this one resumes has served then."""
         JobState(
@@ -346,6 +366,8 @@ class Participation:
             trained=self._trained,
             plan=settings_of(self._plan),
             before=self._before,
+            selection=self._best.selection.content(),
+            best=self._best.weights,
         ).write(self._jobs)
 
     def _write(self, name: str) -> Path:

@@ -51,6 +51,12 @@ class TrainingPlan(BaseModel):
     """Correct the drift of unlike silos (SCAFFOLD: Karimireddy et al., ICML 2020); an update is twice as large."""
     averaging: AveragingPlan = AveragingPlan()
     """What every silo does with the mean update once it is decrypted."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or those with the smallest pooled held-out loss (`selection`)."""
+    patience: int | None = Field(default=None, ge=1, le=10_000)
+    """With `select` "best": end when so many rounds in a row were no better."""
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """What of NVFlare's receivers the server gives the pooled losses to, where all silos agree to share them."""
     privacy: PrivacyPlan | None = None
     """Differential privacy for whole patients; none unless the job asks for it."""
 
@@ -62,6 +68,16 @@ class TrainingPlan(BaseModel):
                 f"with privacy, training.{' and training.'.join(together)} must be 0: it compares patients with each other, "
                 "and then nobody can say what one of them gave"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_are_there(self) -> Self:
+        if self.patience is not None and self.select != "best":
+            raise ValueError('patience needs select "best"')
+        if self.select == "best" and self.privacy is not None:
+            raise ValueError('a private job sums no held-out loss: select "last"')
+        if self.select == "best" and self.personal == "head":
+            raise ValueError('with personal "head", select must be "last": a silo keeps the head of the last weights only')
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,12 @@ from silo_app.cases import Finding
 
 __all__ = [
     "Neighbourhood",
+    "Ranked",
     "balanced_precision",
     "classes_of",
     "neighbourhood",
     "precision_by_class",
+    "rank",
 ]
 
 _CHUNK = 256  # queries ranked at once: 256 x 100,000 similarities are 100 MB
@@ -34,6 +36,8 @@ class Neighbourhood:
     precision_by_class: Mapping[str, float]
     mean_average_precision: float | None
     """Over the whole order, balanced."""
+    ndcg: float | None
+    """Normalised discounted cumulative gain of the first `k`, balanced."""
     own_silo_share: float | None
     """The share of the first `k` that comes from the query's own silo."""
     own_silo_chance: float | None
@@ -78,6 +82,50 @@ def precision_by_class(
     return _mean(by_class), by_class
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What the order of a gallery gave each query, (Q,) or (Q, C); a query may lack a figure (NaN)."""
+
+    names: Sequence[str]
+    classes: NDArray[np.bool_]
+    """(Q, C): which classes each query has."""
+    patients: NDArray[np.str_]
+    share: NDArray[np.float64]
+    """(Q, C): the share of the first k that has the class."""
+    average: NDArray[np.float64]
+    """(Q, C): average precision over the whole order."""
+    gain: NDArray[np.float64]
+    """(Q, C): normalised discounted cumulative gain of the first k (Jarvelin and Kekalainen, 2002), gain 1 for the class."""
+    own: NDArray[np.float64]
+    chance: NDArray[np.float64]
+
+    def where(self, chosen: NDArray[np.bool_]) -> "Ranked":
+        """Return the queries for which `chosen`, bool (Q,), holds."""
+        return Ranked(
+            self.names,
+            self.classes[chosen],
+            self.patients[chosen],
+            self.share[chosen],
+            self.average[chosen],
+            self.gain[chosen],
+            self.own[chosen],
+            self.chance[chosen],
+        )
+
+    def neighbourhood(self) -> Neighbourhood:
+        """Return the figures over all queries."""
+        by_class = _class_means(self.names, self.classes, self.share)
+        return Neighbourhood(
+            queries=len(self.patients),
+            precision=_mean(by_class),
+            precision_by_class=by_class,
+            mean_average_precision=_mean(_class_means(self.names, self.classes, self.average)),
+            ndcg=_mean(_class_means(self.names, self.classes, self.gain)),
+            own_silo_share=float(self.own.mean()) if len(self.own) else None,
+            own_silo_chance=float(self.chance.mean()) if len(self.chance) else None,
+        )
+
+
 def neighbourhood(
     names: Sequence[str],
     vectors: NDArray[np.float32],
@@ -89,15 +137,30 @@ def neighbourhood(
     k: int = 10,
     other_silos_only: bool = False,
 ) -> Neighbourhood:
-    """Rank all views for each query row and return the figures.
+    """Rank all views for each query row and return the figures; the arguments are those of `rank`."""
+    return rank(names, vectors, classes, patients, silos, queries, k=k, other_silos_only=other_silos_only).neighbourhood()
+
+
+def rank(
+    names: Sequence[str],
+    vectors: NDArray[np.float32],
+    classes: NDArray[np.bool_],
+    patients: NDArray[np.str_],
+    silos: NDArray[np.str_],
+    queries: NDArray[np.int64],
+    *,
+    k: int = 10,
+    other_silos_only: bool = False,
+) -> Ranked:
+    """Rank all views for each query row.
 
     `vectors` (N, D) are unit length, `classes` (N, C); `queries` (Q,) are rows. Views of the query's own patient are not
     in its gallery, nor with `other_silos_only` those of its own silo. A patient belongs to one silo.
     """
     owners = np.char.add(np.char.add(silos, "/"), patients)
     first_k = np.zeros((len(queries), k, classes.shape[1]), np.bool_)
-    precisions = np.full((len(queries), classes.shape[1]), np.nan)
-    own, chance = [], []
+    averages, gains = (np.full((len(queries), classes.shape[1]), np.nan) for _ in range(2))
+    own, chance = np.zeros(len(queries)), np.zeros(len(queries))
     for rows, places in _chunks(queries):
         allowed = owners[None] != owners[rows][:, None]  # (q, N)
         same_silo = silos[None] == silos[rows][:, None]
@@ -107,19 +170,14 @@ def neighbourhood(
         order = np.argsort(-similarity, axis=1, kind="stable")  # (q, N)
         ranked_allowed = np.take_along_axis(allowed, order, axis=1)
         first_k[places, : min(k, order.shape[1])] = classes[order[:, :k]] & ranked_allowed[:, :k, None]
-        own.append((np.take_along_axis(same_silo, order, axis=1) & ranked_allowed)[:, :k].sum(axis=1) / k)
-        chance.append((same_silo & allowed).sum(axis=1) / np.maximum(allowed.sum(axis=1), 1))
+        own[places] = (np.take_along_axis(same_silo, order, axis=1) & ranked_allowed)[:, :k].sum(axis=1) / k
+        chance[places] = (same_silo & allowed).sum(axis=1) / np.maximum(allowed.sum(axis=1), 1)
         for c in range(classes.shape[1]):
-            precisions[places, c] = _average_precisions(classes[order, c] & ranked_allowed)
-    precision, by_class = precision_by_class(names, classes[queries], first_k)
-    return Neighbourhood(
-        queries=len(queries),
-        precision=precision,
-        precision_by_class=by_class,
-        mean_average_precision=_mean(_class_means(names, classes[queries], precisions)),
-        own_silo_share=float(np.concatenate(own).mean()) if own else None,
-        own_silo_chance=float(np.concatenate(chance).mean()) if chance else None,
-    )
+            right = classes[order, c] & ranked_allowed
+            averages[places, c] = _average_precisions(right)
+            gains[places, c] = _gains(right, k)
+    share = first_k.astype(np.float64).mean(axis=1)  # (Q, C)
+    return Ranked(list(names), classes[queries], patients[queries], share, averages, gains, own, chance)
 
 
 def _average_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -130,6 +188,15 @@ def _average_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
     average: NDArray[np.float64] = np.full(len(right), np.nan)
     np.divide((precision * right).sum(axis=1), total, out=average, where=total > 0)
     return average
+
+
+def _gains(right: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """Return each ranking's nDCG of the first k, (q,), of `right` (q, N); NaN where nothing is right."""
+    discount = 1 / np.log2(np.arange(2, min(k, right.shape[1]) + 2))  # (k,)
+    best = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(right.sum(axis=1), len(discount))]
+    gain: NDArray[np.float64] = np.full(len(right), np.nan)
+    np.divide(right[:, : len(discount)] @ discount, best, out=gain, where=best > 0)
+    return gain
 
 
 def _class_means(names: Sequence[str], queries: NDArray[np.bool_], values: NDArray[np.float64]) -> dict[str, float]:

@@ -1,32 +1,16 @@
-"""What a silo tells of its training: sums beside an update, its own journal, the model card."""
+"""What a silo keeps of its training: its own journal's lines, the model card, the settings that a resumed job must share."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from silo_app.encoder.plan import TrainingPlan
 
-__all__ = ["card_of", "numbers_of", "own_of", "settings_of"]
+__all__ = ["card_of", "own_of", "settings_of"]
 
 
 def settings_of(plan: TrainingPlan) -> dict[str, Any]:
     """Return what must be the same in a job that resumes another."""
     return plan.model_dump(mode="json", exclude={"resume"})
-
-
-def numbers_of(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, private: bool) -> dict[str, float]:
-    """Return what is summed beside an update, for silos alone to see: how much was trained, and how well it went.
-
-    Of a private job only what follows from its plan: a loss would tell of patients, and nobody has paid for it.
-    """
-    views, loss = float(held_out.get("views") or 0), held_out.get("loss")
-    return {
-        "steps": float(trained["steps"]),
-        "steps_planned": float(trained["planned"]),
-        "images": float(trained["samples"]),
-        "loss_steps": 0.0 if private else float(trained["loss"]) * trained["steps"],
-        "held_out_views": views,
-        "held_out_loss_views": views * float(loss) if loss is not None else 0.0,
-    }
 
 
 def own_of(trained: Mapping[str, Any], *, encrypt_s: float, open_s: float) -> dict[str, Any]:
@@ -48,6 +32,7 @@ def card_of(plan: TrainingPlan, *, job: str, trained: int, silos: tuple[str, ...
         "kind": "federated",
         "round": trained,
         "rounds": plan.rounds,
+        "select": plan.select,
         "silos": list(silos),
         "encryption": plan.encryption,
         "field_bits": plan.field_bits,

@@ -23,6 +23,7 @@ from silo_app.errors import (
     NotReady,
     PrivacyRefused,
     ProcessFailed,
+    ReleaseRefused,
     SiloscopeError,
     StateError,
     UpdateRefused,
@@ -42,6 +43,7 @@ _KNOWN: dict[str, type[SiloscopeError]] = {
         EncoderMismatch,
         NotReady,
         PrivacyRefused,
+        ReleaseRefused,
         UpdateRefused,
     )
 }

@@ -27,6 +27,7 @@ from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
+from silo_app.encoder.examine import examine
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.own import Personal, shared_size
@@ -199,6 +200,11 @@ class Worker:
             )
         return kept.vector
 
+    def examine(self, progress: Progress, *, version: str | None, floors: bool) -> dict[str, Any]:
+        """Return what may be told about an encoder version, or the one in use, on the held-out patients (`SiloAnswer`)."""
+        answer = examine(self._home, EncoderVersion(version) if version else None, with_floors=floors, progress=progress)
+        return answer.model_dump(mode="json")
+
     def _charged(self, private: dict[str, Any], patients: int) -> Charging:
         plan, settings = PrivacyPlan.model_validate(private["privacy"]), TrainSettings.model_validate(private["settings"])
         charging = Charging(self._home, plan, settings, rounds=private["rounds"], patients=patients)
@@ -243,7 +249,7 @@ class Worker:
 
 
 _TELL_EVERY_S = 0.5
-OPERATIONS = ("open", "train", "evaluate", "save")
+OPERATIONS = ("open", "train", "evaluate", "save", "examine")
 
 
 def round_seconds(seconds: float) -> float:

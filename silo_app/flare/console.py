@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from silo_app.encoder.job_record import RECORD_MARK
 from silo_app.errors import CertificateMissing, ConfigInvalid, InputError, JobFailed, NotReady, ServerUnreachable
 
-__all__ = ["Console", "JobState", "stage_job", "told_of_rounds"]
+__all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _POLL_S = 1.0
@@ -176,9 +177,19 @@ class Console:
 def told_of_rounds(log: str) -> list[str]:
     """Return what the server's log of a training says of its rounds, a line each (`RoundRecord.sentence`)."""
     marks = (": sum of ", ": void: ", " kept by ", "joined: ", "taken back")
-    lines = (line for line in log.splitlines() if "TrainingRounds - INFO" in line)
+    lines = (line for line in log.splitlines() if "TrainingRounds - INFO" in line and RECORD_MARK not in line)
     told = (line.partition("] - ")[2] for line in lines)
     return [line for line in told if any(mark in line for mark in marks)]
+
+
+def records_told(log: str) -> list[dict[str, Any]]:
+    """Return the rounds' entries that the server's log of a training holds so far, as `rounds.json` will have them."""
+    lines = (line.partition(RECORD_MARK)[2] for line in log.splitlines() if "TrainingRounds - INFO" in line)
+    records = []
+    for line in filter(None, lines):
+        with contextlib.suppress(ValueError):  # a line that is being written
+            records.append(json.loads(line))
+    return records
 
 
 @contextmanager

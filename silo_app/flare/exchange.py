@@ -73,6 +73,7 @@ class Exchanges:
         self.ledger.close(closed)
         record.seconds = time.monotonic() - start
         self.line.tell(record.sentence())
+        self.line.tell(record.as_line())
         return record
 
     def bring_up(self, number: int) -> None:
@@ -154,6 +155,8 @@ class Exchanges:
 
         def take(silo: str, reply: Shareable) -> None:
             update = reply.pop(words.UPDATE)
+            if reply.get(words.STOP):
+                record.enough.add(silo)
             record.upload_bytes[silo] = int(update.nbytes)
             total.add(update, silo=silo)
 

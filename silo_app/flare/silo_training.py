@@ -19,7 +19,7 @@ from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import NotReady, SiloscopeError
-from silo_app.flare import words
+from silo_app.flare import tracking, words
 from silo_app.flare.site import failure, job_folder, kit_of, refusal
 
 
@@ -61,6 +61,7 @@ class SiloTraining(Executor):  # type: ignore[misc]
             reply = failure()
         if self._part is not None:
             reply[words.NEXT_ROUND] = self._part.next_round
+            tracking.send(self, self._part.take_shared(), fl_ctx)
         return reply
 
     def _restore(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
@@ -91,6 +92,7 @@ class SiloTraining(Executor):  # type: ignore[misc]
             last=_closed(task),
         )
         reply[words.UPDATE] = self._joined().round(order)
+        reply[words.STOP] = self._joined().exhausted
 
     def _sign(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
         del fl_ctx

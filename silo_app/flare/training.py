@@ -12,7 +12,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
 
 from silo_app.encoder.job_record import JobRecord
-from silo_app.encoder.ledger import STATISTICS, UPDATE, Ledger
+from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import Roll
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
@@ -25,6 +25,7 @@ from silo_app.flare.memory import give_back_freed
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Patience
 from silo_app.flare.site import job_folder, rounds_folder, silos_of
+from silo_app.flare.tracking import Receivers
 
 RECORD_NAME = "rounds.json"
 _FINISH_DEADLINE_S = 600.0
@@ -38,6 +39,13 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         super().__init__()
         self._given = plan or {}
         self._ready = False
+        self._receivers: Receivers | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Give the pooled numbers that silos share to whoever tracks the job."""
+        super().handle_event(event_type, fl_ctx)
+        if self._receivers is not None:
+            self._receivers.handle(event_type, fl_ctx)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
@@ -45,6 +53,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)
+            self._receivers = Receivers(self._plan.track, fl_ctx) if self._plan.track else None
             self._ready = True
         except SiloscopeError as error:
             self.system_panic(str(error), fl_ctx)
@@ -93,19 +102,29 @@ class TrainingRounds(Controller):  # type: ignore[misc]
 
     def _rounds(self, exchanges: Exchanges, record: JobRecord) -> None:
         """Run rounds until there are as many sums as the plan wants. Raises `RoundRefused` after too many void ones."""
-        void = 0
+        void, enough = 0, False
         while void < self._plan.max_void_rounds:
-            trained = self._ledger.sums(UPDATE)
-            counted = bool(self._ledger.sums(STATISTICS))
-            if counted and trained >= self._plan.rounds:
+            if (content := self._next(enough=enough)) is None:
                 return
-            done = exchanges.run(*((UPDATE, trained) if counted else (STATISTICS, None)))
+            done = exchanges.run(content, self._ledger.sums(UPDATE) if content == UPDATE else None)
             record.add(done)
             void = void + 1 if done.void else 0
+            enough = enough or (bool(done.contributors) and done.enough >= set(done.contributors))
         raise RoundRefused(
             f"{void} rounds in a row ended without a sum; the last because {done.void}",
             remedy="Look at the silos named in rounds.json, then go on: silo job submit jobs/train --resume.",
         )
+
+    def _next(self, *, enough: bool) -> str | None:
+        """Return what the next round is of: counts, then updates, and the last weights' losses if the best are kept."""
+        ledger = self._ledger
+        if not ledger.sums(STATISTICS):
+            return STATISTICS
+        if ledger.sums(NUMBERS):
+            return None
+        if ledger.sums(UPDATE) < self._plan.rounds and not enough:
+            return UPDATE
+        return NUMBERS if self._plan.select == "best" else None
 
     def _finish(self, exchanges: Exchanges, record: JobRecord) -> None:
         line, roll = self._line, self._line.roll

@@ -6,6 +6,8 @@ import typer
 
 from silo_app.cli import edge
 from silo_app.cli.evaluate import evaluate
+from silo_app.encoder.evaluation_record import EvaluationRecord
+from tests.encoder.evaluation_answers import answer
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -25,8 +27,8 @@ def evaluated(monkeypatch):
     from silo_app.encoder.retrieval import Neighbourhood
 
     area = Interval(0.9, 0.8, 0.95)
-    figures = {"Pneumonia": FindingFigures(3, 4, area, area, area)}
-    near = Neighbourhood(7, 0.8, {"Pneumonia": 0.8}, 0.7, 0.4, 0.33)
+    figures = {"Pneumonia": FindingFigures(3, 4, area, area, area, area, area)}
+    near = Neighbourhood(7, 0.8, {"Pneumonia": 0.8}, 0.7, 0.75, 0.4, 0.33)
     evaluation = domain.Evaluation(
         silos={"test": {"train_views": 9, "held_out_views": 7, "held_out_patients": 7}},
         findings={"pooled": figures, "test": figures},
@@ -76,3 +78,30 @@ def test_a_silo_without_an_encoder_is_said(make_silo, capsys):
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "not-ready"
     assert "train-local" in error["remedy"]
+
+
+@pytest.fixture
+def record(tmp_path):
+    silos = {"a": answer(), "b": answer(encoder="c" * 32)}
+    file = tmp_path / "job" / "workspace" / "evaluation.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(EvaluationRecord(silos=silos, refused={"d": "No."}, missing={"e": "late"}).content()))
+    return file
+
+
+def test_what_silos_told_a_job_is_shown_as_table_json_and_page(record, tmp_path, capsys):
+    page, copy = tmp_path / "evaluation.html", tmp_path / "copy.json"
+    assert run("--job", record.parents[1], "--html", page, "--json", copy) == 0
+    printed = capsys.readouterr()
+    for words in ("all silos together", "d: did not tell. No.", "e: no answer (late)", "another encoder: b", "sex F"):
+        assert words in printed.out
+    assert "Evaluation in 2 silos" in page.read_text()
+    assert run("--job", record, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["data"] == json.loads(copy.read_text()) == json.loads(record.read_text())
+
+
+@pytest.mark.parametrize("arguments", [(), ("--silo", "kit", "--html", "page.html")])
+def test_what_is_missing_of_a_command_is_said(monkeypatch, capsys, arguments):
+    monkeypatch.delenv("SILO", raising=False)
+    assert run(*arguments, "--format", "json") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "config-invalid"

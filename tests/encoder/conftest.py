@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from silo_app import config
-from silo_app.cases import Finding, PatientKey, Split
+from silo_app.cases import Finding, PatientKey, Sex, Split
 from silo_app.catalogue import Catalogue, Label, ViewKeys, ViewRecord
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.imaging.cache import RadiographCache
@@ -66,7 +66,8 @@ def fill_silo(tmp_path):
                     patient_id=f"id{patient}",
                 )
                 split = Split.HELD_OUT if patient // 2 % 4 == 3 else Split.TRAIN
-                writer.add_view(ViewRecord(digest=digest, keys=keys, split=split, height=40, width=32))
+                about = {"sex": (Sex.FEMALE, Sex.MALE)[patient // 8 % 2], "age": 30 + patient, "device": "Maker Model"}
+                writer.add_view(ViewRecord(digest=digest, keys=keys, split=split, height=40, width=32, **about))
                 if labelled:
                     writer.relabel({digest: [Label(finding=Finding.PNEUMONIA, present=present, source="test")]})
                 cache.write(digest, Radiograph(picture(present, rng)))

@@ -4,7 +4,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from silo_app.encoder.metrics import auc, average_precision, balanced_accuracy, findings_figures, patient_weights
+from silo_app.encoder.metrics import (
+    SPECIFICITY,
+    auc,
+    average_precision,
+    balanced_accuracy,
+    calibration_error,
+    findings_figures,
+    patient_weights,
+    probabilities,
+    sensitivity_at_specificity,
+)
 
 cases = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
@@ -31,10 +41,40 @@ def test_figures_equal_scikit_learns_with_ties_and_weights(rows):
         )
 
 
+@settings(max_examples=100, deadline=None)
+@given(cases)
+def test_sensitivity_is_that_of_the_lowest_threshold_that_keeps_the_specificity(rows):
+    truth, scores, weights = arrays(rows)
+    kept = [weights[~truth & (scores <= one)].sum() >= SPECIFICITY * weights[~truth].sum() - 1e-9 for one in sorted(scores)]
+    threshold = sorted(scores)[kept.index(True)]
+    expected = weights[truth & (scores > threshold)].sum() / weights[truth].sum()
+    assert sensitivity_at_specificity(truth, scores, weights[None])[0] == pytest.approx(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases)
+def test_calibration_error_is_the_mean_gap_of_tenths(rows):
+    truth, scores, weights = arrays(rows)
+    predicted, gap = probabilities(scores), 0.0
+    for tenth in range(10):
+        inside = np.minimum(np.floor(predicted * 10), 9) == tenth
+        if (total := weights[inside].sum()) > 0:
+            gap += abs((weights * (predicted - truth))[inside].sum() / total) * total / weights.sum()
+    assert calibration_error(truth, scores, weights[None])[0] == pytest.approx(gap)
+
+
+def test_a_calibrated_score_has_no_calibration_error_and_a_sure_wrong_one_all():
+    half, sure = np.zeros(2, np.float32), np.array([40, -40], np.float32)
+    truth, weights = np.array([True, False]), np.ones((1, 2))
+    assert calibration_error(truth, half, weights)[0] == 0
+    assert calibration_error(truth, sure, weights)[0] == pytest.approx(0)
+    assert calibration_error(~truth, sure, weights)[0] == pytest.approx(1)
+
+
 def test_a_class_that_a_draw_misses_makes_its_figure_undefined():
     truth, scores = np.array([True, False]), np.array([1, 0], np.float32)
     weights = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
-    for figure in (auc, balanced_accuracy):
+    for figure in (auc, balanced_accuracy, sensitivity_at_specificity):
         assert np.isnan(figure(truth, scores, weights)).tolist() == [False, True, True]
 
 

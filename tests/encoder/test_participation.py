@@ -102,6 +102,89 @@ def test_a_job_leaves_one_encoder_and_nothing_to_resume(begin, homes):
     assert [line["round"] for line in lines if "own" in line] == [0, 1]
 
 
+TRACKED = PLAN.model_copy(update={"track": ("tensorboard",)})
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "plan", "told"),
+    [(SILOS, TRACKED, ["loss", "held_out_loss"]), (SILOS[:2], TRACKED, []), (SILOS, PLAN, [])],
+    ids=["all agree", "one does not", "the job tracks nothing"],
+)
+def test_pooled_losses_are_shared_only_where_every_silo_in_the_sum_agrees(begin, homes, agreeing, plan, told):
+    for name in agreeing:
+        training = homes[name].config.training.model_copy(update={"share_metrics": True})
+        homes[name] = homes[name].model_copy(update={"config": homes[name].config.model_copy(update={"training": training})})
+    job = begin(plan=plan)
+    job.round()
+    job.parts["alpha"].close_round(job.last)
+    shared = job.parts["alpha"].take_shared()
+    assert [one.name for one in shared] == told
+    assert [one.step for one in shared] == [1, 0][: len(told)]
+    assert job.parts["alpha"].take_shared() == []
+
+
+BEST = PLAN.model_copy(update={"select": "best", "patience": 1})
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let every silo find these losses on its held-out patients, one evaluation after the other."""
+
+    def script(*losses):
+        asked = dict.fromkeys(SILOS, 0)
+        real = InProcessTrainer.request
+
+        def request(trainer, op, **parameters):
+            result = real(trainer, op, **parameters)
+            if op != "evaluate":
+                return result
+            silo = trainer.worker._home.config.name
+            asked[silo] += 1
+            return result | {"loss": losses[min(asked[silo], len(losses)) - 1], "auc": {}}
+
+        monkeypatch.setattr(InProcessTrainer, "request", request)
+
+    return script
+
+
+def test_the_best_weights_are_the_same_in_a_late_silo_and_in_a_resumed_job(begin, homes, scripted):
+    scripted(0.5, 0.55, 0.52)
+    job = begin(plan=BEST)
+    start = job.parts["alpha"]._weights
+    job.round()
+    job.round(participants=["alpha", "beta"])
+    job.catch_up("gamma")
+    resumed = begin("job-2", resume="job-1")
+    resumed.round("numbers")
+    versions = resumed.finish()
+    assert len(set(versions.values())) == 1
+    kept = checkpoint.load(homes["gamma"].models, versions["gamma"])
+    assert kept.card["round"] == 0
+    assert np.array_equal(kept.vector, start)
+
+
+def test_a_job_says_when_its_losses_no_longer_fall_and_keeps_the_best(begin, homes, scripted):
+    scripted(0.7, 0.5, 0.55)
+    job = begin(plan=BEST)
+    job.round()  # tells how the start does
+    job.round()  # tells how one sum does
+    after_one = job.parts["alpha"]._weights
+    assert not job.parts["alpha"].exhausted
+    job.round("numbers")  # tells how two sums do
+    versions = job.finish()
+    kept = checkpoint.load(homes["beta"].models, versions["beta"])
+    assert kept.card["round"] == 1
+    assert np.array_equal(kept.vector, after_one)
+    assert all(part.exhausted for part in job.parts.values())
+
+
+def test_a_private_job_keeps_the_last_weights():
+    with pytest.raises(ConfigInvalid, match="a private job sums no held-out loss"):
+        TrainingPlan.checked({"select": "best", "privacy": {"epsilon": 8}, "training": {"contrast": 0}})
+    with pytest.raises(ConfigInvalid, match='patience needs select "best"'):
+        TrainingPlan.checked({"patience": 2})
+
+
 def test_without_encryption_a_job_goes_the_same_way_and_can_be_resumed(begin):
     plan = PLAN.model_copy(update={"encryption": "none"})
     begin(plan=plan).round()

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
-from silo_app.encoder.retrieval import balanced_precision, classes_of, neighbourhood
+from silo_app.encoder.retrieval import balanced_precision, classes_of, neighbourhood, rank
 
 SICK, WELL = {"Pneumonia"}, {"No Finding"}
 
@@ -48,7 +49,7 @@ def scene(seed=0, count=30, silos=3):
 def test_figures_equal_a_plain_search_query_by_query(other_silos_only):
     vectors, classes, patients, silos = scene()
     queries = np.arange(0, 30, 3)
-    precisions, averages = {0: [], 1: []}, {0: [], 1: []}
+    precisions, averages, gains = ({0: [], 1: []} for _ in range(3))
     for query in queries:
         gallery = [
             row
@@ -61,12 +62,21 @@ def test_figures_equal_a_plain_search_query_by_query(other_silos_only):
         precisions[own].append(np.mean(right[:5]))
         found = [np.mean(right[: place + 1]) for place in range(len(right)) if right[place]]
         averages[own].append(np.mean(found))
+        gains[own].append(ndcg_score([right], [range(len(right), 0, -1)], k=5))
     result = neighbourhood(
         ["sick", "well"], vectors, classes, patients, silos, queries, k=5, other_silos_only=other_silos_only
     )
     assert result.queries == 10
     assert result.precision == pytest.approx(np.mean([np.mean(one) for one in precisions.values()]))
     assert result.mean_average_precision == pytest.approx(np.mean([np.mean(one) for one in averages.values()]))
+    assert result.ndcg == pytest.approx(np.mean([np.mean(one) for one in gains.values()]))
+
+
+def test_some_of_the_queries_have_the_figures_that_they_have_alone():
+    vectors, classes, patients, silos = scene()
+    arguments = (["sick", "well"], vectors, classes, patients, silos)
+    some = rank(*arguments, np.arange(30)).where(np.arange(30) % 3 == 0).neighbourhood()
+    assert some == neighbourhood(*arguments, np.arange(0, 30, 3))
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -19,6 +19,7 @@ from silo_app import config
 from silo_app.catalogue import Catalogue
 from silo_app.encoder import checkpoint
 from silo_app.errors import JobFailed
+from silo_app.flare.console import Console, records_told
 from tests.federation.conftest import JOBS, SMALL
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(900)]
@@ -50,6 +51,13 @@ def test_the_servers_record_has_no_count_and_no_metric(trained):
     sums = [json.loads(line)["sums"] for line in lines if "sums" in line]
     assert [one["samples"] for one in sums] == [sums[0]["samples"]] * 3
     assert sums[-1]["steps"] > 0
+
+
+def test_a_training_can_be_followed_from_the_servers_log(trained):
+    lab, job, record = trained
+    with Console.open(lab.federation.admin_kit) as console:
+        told = records_told(console.log(job))
+    assert [one for one in told if one["round"] is not None] == record["rounds"]
 
 
 def test_held_out_scores_stay_in_the_silo(trained):

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady
-from silo_app.flare.console import Console, JobState, stage_job, told_of_rounds
+from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -54,6 +55,15 @@ def test_what_a_log_says_of_the_rounds():
     other = "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - sum of nothing"
     wanted = ["joined: a, b", "round 1: sum of a; without b: late (update)", "round 2: void: too few"]
     assert told_of_rounds("\n".join([other, *(prefix + line for line in wanted), prefix + "Workflow started"])) == wanted
+
+
+def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
+    prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
+    one = RoundRecord(number=1, content="update", round=0, participants=("a", "b"), contributors=("a",), seconds=1.5)
+    one.quarantine({"b": Quarantined.absence("late", "update")})
+    log = "\n".join([prefix + one.sentence(), prefix + one.as_line(), prefix + one.as_line()[:60]])
+    assert records_told(log) == [one.content_of()]
+    assert told_of_rounds(log) == ["round 1: sum of a; without b: late (update)"]
 
 
 def console_of(*jobs):

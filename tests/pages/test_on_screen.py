@@ -12,9 +12,11 @@ from PIL import Image
 
 from silo_app.cases import CaseId, Finding
 from silo_app.cli.survey import as_data
+from silo_app.encoder.evaluation_record import EvaluationRecord
 from silo_app.encoder.region import Region
 from silo_app.pages.catalogue import catalogue_page
 from silo_app.pages.count import count_page
+from silo_app.pages.evaluation import evaluation_page
 from silo_app.pages.search import search_page
 from silo_app.pages.survey import survey_page
 from silo_app.pages.why import drawn
@@ -22,6 +24,8 @@ from silo_app.privacy.questions import TABLES
 from silo_app.privacy.result import Answer, SurveyResult
 from silo_app.search.thumbnails import thumbnail
 from silo_app.search.why import Pair, Part
+from tests.encoder.evaluation_answers import answer
+from tests.pages.test_evaluation import two_bins
 from tests.provisioning.report.test_on_screen import BROWSER, browse
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed (see .ci/packages.txt)")
@@ -74,6 +78,11 @@ def why():
     return search_page(data, private=False, why=drawn(pairs, Region(0.1, 0.1, 0.5, 0.5)), asked_with="Asked by a region.")
 
 
+def evaluation():
+    silos = {f"hospital-{letter}": answer(findings=two_bins()) for letter in "abcde"}
+    return evaluation_page(EvaluationRecord(silos=silos, refused={"hospital-f": "No."}, missing={}).content())
+
+
 def search():
     card = {
         "position": "PA",
@@ -105,7 +114,14 @@ def count():
     return count_page(data | {"silos": silos, "patients": total(12_345, 12_445), "findings": findings})
 
 
-PAGES = {"catalogue": catalogue, "survey": survey, "search": search, "count": count, "why": why}
+PAGES = {
+    "catalogue": catalogue,
+    "survey": survey,
+    "search": search,
+    "count": count,
+    "why": why,
+    "evaluation": evaluation,
+}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,0 +1,225 @@
+"""What a silo finds out about an encoder on its own held-out patients, as far as it may leave (`jobs/evaluate`)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from silo_app.cases import EncoderVersion, Finding, View, age_band
+from silo_app.config import SiloHome
+from silo_app.encoder import checkpoint, floors
+from silo_app.encoder.dataset import Images, load
+from silo_app.encoder.embed import embed
+from silo_app.encoder.evaluation_answer import (
+    NEIGHBOURS,
+    ClassFigures,
+    FindingTold,
+    GapTold,
+    GroupTold,
+    ReliabilityBinTold,
+    RetrievalTold,
+    SegmentTold,
+    SiloAnswer,
+    Way,
+    is_printable,
+)
+from silo_app.encoder.held_out import DRAWS, HeldOut
+from silo_app.encoder.looks import without_look
+from silo_app.encoder.metrics import auc, interval, patient_weights, probabilities
+from silo_app.encoder.model import build, load_vector
+from silo_app.encoder.reliability import reliability
+from silo_app.encoder.retrieval import Ranked, classes_of, rank
+from silo_app.encoder.score_histogram import bins_of, segments
+from silo_app.encoder.small_groups import tellable
+from silo_app.encoder.spec import EncoderSpec
+from silo_app.errors import NotReady, ReleaseRefused
+
+__all__ = ["examine"]
+
+By = Literal["sex", "age_band", "device"]
+_MOST_QUERIES = 2000
+_DECIMALS = 4
+
+
+def examine(
+    home: SiloHome,
+    version: EncoderVersion | None,
+    *,
+    with_floors: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> SiloAnswer:
+    """Evaluate `version`, or the encoder in use, on the silo's held-out patients.
+
+    Raises `ReleaseRefused` if too few patients are held out; `NotReady`, `CheckpointInvalid` as loading does.
+    """
+    policy = home.config.evaluation
+    if version is not None and version not in checkpoint.versions(home.models):
+        raise NotReady(f"this silo does not hold encoder {version}", remedy="`silo model list` says what a silo holds.")
+    kept = checkpoint.load(home.models, version or checkpoint.current_version(home.models))
+    images = load(home, kept.spec, progress, leave_out=True)
+    held_out = images.held_out
+    patients = len(np.unique(images.patients[held_out]))
+    if patients < policy.min_patients:
+        raise ReleaseRefused(
+            f"{patients} patients are held out, and figures over fewer than {policy.min_patients} are not told",
+            remedy="Ingest more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
+        )
+    vectors, logits = _embedded(kept, images)
+    rows = images.where(held_out)
+    held = HeldOut(rows, logits[held_out], rows.patients, kept.spec.findings, policy.min_patients)
+    columns = held.tellable_columns()
+    ways: dict[Way, NDArray[np.float32]] = {"encoder": vectors}
+    local = _local_only(home, kept, images)
+    if local is not None:
+        ways["local-only encoder"] = local[1]
+    if with_floors:
+        ways["untrained encoder"] = embed(build(kept.spec, seed=0), images.pixels)[0]
+        ways["raw pixels"] = floors.raw_pixel_vectors(images.pixels)
+    ranked = {way: _ranked(one, images, kept.spec) for way, one in ways.items()}
+    return SiloAnswer(
+        encoder=kept.version,
+        kind=str(kept.card.get("kind", "")),
+        min_patients=policy.min_patients,
+        held_out_patients=patients,
+        held_out_views=len(rows),
+        findings={held.names[column]: _finding(held, column) for column in columns},
+        retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
+        statistics_auc=_statistics(images, held, columns) if with_floors else {},
+        local={} if local is None else _gaps(held, columns, local[0], local[2][held_out]),
+        groups=tuple(group for by in policy.groups for group in _groups(by, held, columns, *ranked["encoder"], images)),
+    )
+
+
+def _embedded(kept: checkpoint.Checkpoint, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return embeddings as the silo would index them, and the logits of the head that tells findings here."""
+    model = build(kept.spec, seed=0)
+    load_vector(model, kept.own_vector if kept.card.get("personal") == "head" else kept.vector)
+    vectors, logits = embed(model, images.pixels)
+    if kept.spec.looks == "removed":
+        head = model.findings.weight.detach().numpy()
+        vectors = without_look(vectors, ~images.held_out, images.targets, images.known, head)
+    return vectors, logits
+
+
+def _finding(held: HeldOut, column: int) -> FindingTold:
+    everything = np.ones(len(held.images), np.bool_)
+    known, present = held.images.known[:, column], held.images.targets[:, column] > 0.5
+    probability = probabilities(held.logits[:, column])
+    sides = [known & present, known & ~present]
+    scores = [segments(bins_of(probability[side]), held.patients[side], held.least) for side in sides]
+    told = [tuple(SegmentTold(start=start, stop=stop, views=views) for start, stop, views in side) for side in scores]
+    bins = reliability(probability[known], present[known], held.patients[known], held.least)
+    return FindingTold(
+        **dict(held.figures(column, everything)),
+        present_scores=told[0],
+        absent_scores=told[1],
+        reliability=tuple(
+            ReliabilityBinTold(**asdict(one) | {"predicted": round(one.predicted, _DECIMALS)}) for one in bins
+        ),
+    )
+
+
+def _ranked(vectors: NDArray[np.float32], images: Images, spec: EncoderSpec) -> tuple[Ranked, NDArray[np.int64]]:
+    """Return what the silo's own gallery gives held-out queries, and which rows they are."""
+    names, classes = classes_of([str(finding) for finding in spec.findings], images.targets, images.known)
+    queries = np.flatnonzero(images.held_out & classes.any(axis=1))
+    if len(queries) > _MOST_QUERIES:
+        queries = np.sort(np.random.default_rng(0).choice(queries, _MOST_QUERIES, replace=False))
+    here = np.full(len(images), "here")
+    return rank(names, vectors, classes, images.patients, here, queries, k=NEIGHBOURS), queries
+
+
+def _told(ranked: Ranked, least: int, only: Mapping[str, bool] | None = None) -> RetrievalTold:
+    classes = {}
+    for column, name in enumerate(ranked.names):
+        rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
+        patients = len(np.unique(ranked.patients[rows]))
+        if patients < least or (only is not None and not only.get(name)):
+            continue
+        means = (round(float(one[rows, column].mean()), _DECIMALS) for one in (ranked.share, ranked.average, ranked.gain))
+        precision, average, gain = means
+        classes[Finding(name)] = ClassFigures(
+            queries=int(rows.sum()), patients=patients, precision=precision, average_precision=average, ndcg=gain
+        )
+    return RetrievalTold(classes=classes)
+
+
+def _groups(
+    by: By, held: HeldOut, columns: Sequence[int], ranked: Ranked, queries: NDArray[np.int64], images: Images
+) -> list[GroupTold]:
+    here = np.array([_group(by, view) for view in held.images.views])
+    asked = np.array([_group(by, images.views[row]) for row in queries])
+    names = sorted(set(here) - {""})
+    findings = {column: _tellable_findings(held, column, here, names) for column in columns}
+    classes = {column: _tellable_classes(ranked, column, asked, names, held.least) for column in range(len(ranked.names))}
+    groups = []
+    for name in names:
+        figures = {held.names[c]: held.figures(c, here == name) for c, told in findings.items() if name in told}
+        only = {ranked.names[column]: name in told for column, told in classes.items()}
+        near = _told(ranked.where(asked == name), held.least, only)
+        if figures or near.classes:
+            groups.append(GroupTold(by=by, value=name, findings=figures, retrieval=near))
+    return groups
+
+
+def _group(by: By, view: View) -> str:
+    """Return a view's group, or "" for none that could be told."""
+    value = {"sex": view.sex.value, "age_band": age_band(view.age), "device": view.device}[by]
+    return value if is_printable(value) else ""
+
+
+def _tellable_findings(held: HeldOut, column: int, here: NDArray[np.str_], names: Sequence[str]) -> set[str]:
+    groups = {name: held.patients_of(column, here == name) for name in names}
+    return tellable(groups, held.patients_of(column, here == ""), held.least)
+
+
+def _tellable_classes(ranked: Ranked, column: int, asked: NDArray[np.str_], names: Sequence[str], least: int) -> set[str]:
+    rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
+    groups = {name: (set(ranked.patients[rows & (asked == name)]),) for name in names}
+    return tellable(groups, (set(ranked.patients[rows & (asked == "")]),), least)
+
+
+def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[Finding, float]:
+    names = [str(held.names[column]) for column in columns]
+    labels = images.targets[:, columns], images.known[:, columns]
+    found = floors.statistics_auc(names, images.pixels, *labels, images.held_out)
+    return {Finding(name): round(value, _DECIMALS) for name, value in found.items()}
+
+
+def _local_only(
+    home: SiloHome, kept: checkpoint.Checkpoint, images: Images
+) -> tuple[EncoderSpec, NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return spec, embeddings and logits of the silo's newest local-only encoder, other than the one that is evaluated."""
+    for version in reversed(checkpoint.versions(home.models)):
+        card = checkpoint.read_card(home.models, version)
+        if (
+            version != kept.version
+            and card.get("kind") == "local only"
+            and list(card.get("silos", {})) == [home.config.name]
+        ):
+            local = checkpoint.load(home.models, version)
+            same = local.spec.input_size == kept.spec.input_size
+            vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True))
+            return local.spec, vectors, logits
+    return None
+
+
+def _gaps(held: HeldOut, columns: Sequence[int], spec: EncoderSpec, logits: NDArray[np.float32]) -> dict[Finding, GapTold]:
+    """Return by how much the encoder is better than the local-only one, (N, F') `logits`, on the same views."""
+    gaps = {}
+    for column in columns:
+        finding = held.names[column]
+        if finding not in spec.findings:
+            continue
+        rows = held.images.known[:, column]
+        truth, weights = held.images.targets[rows, column] > 0.5, patient_weights(held.patients[rows], DRAWS, 0)
+        here = auc(truth, held.logits[rows, column], weights)
+        local = auc(truth, logits[rows, spec.findings.index(finding)], weights)
+        if (gap := interval(here - local)) is None:
+            continue
+        low, high = (None if edge is None else round(edge, _DECIMALS) for edge in (gap.low, gap.high))
+        area = round(float(local[0]), _DECIMALS)
+        gaps[finding] = GapTold(value=round(gap.value, _DECIMALS), low=low, high=high, local_auc=area)
+    return gaps

@@ -1,0 +1,105 @@
+"""What a silo finds out about an encoder, with real images and a real network: figures, and what is held back."""
+
+import json
+
+import pytest
+
+from silo_app.config import EvaluationSettings
+from silo_app.encoder import checkpoint
+from silo_app.encoder.dataset import load
+from silo_app.encoder.evaluate import evaluate
+from silo_app.encoder.evaluation_answer import SiloAnswer
+from silo_app.encoder.examine import examine
+from silo_app.encoder.model import build, to_vector
+from silo_app.errors import NotReady, ReleaseRefused
+
+
+def with_policy(home, **settings):
+    config = home.config.model_copy(update={"evaluation": EvaluationSettings(**settings)})
+    return home.model_copy(update={"config": config})
+
+
+def keep(home, spec, seed=1, *, kind="federated", silos=("alpha",), current=True):
+    card = {"kind": kind, "silos": dict.fromkeys(silos, 1)}
+    version = checkpoint.save(home.models, spec, to_vector(build(spec, seed)), card)
+    if current:
+        checkpoint.set_current(home.models, version)
+    return version
+
+
+@pytest.fixture
+def home(fill_silo, spec):
+    home = fill_silo("alpha", views=128, seed=1)
+    keep(home, spec)
+    return with_policy(home, min_patients=4, groups=("sex", "age_band", "device"))
+
+
+def test_figures_are_those_of_silo_evaluate(home):
+    answer = examine(home, None)
+    _, known = evaluate([home], with_floors=True)
+    told, true = answer.findings["Pneumonia"], known.findings["alpha"]["Pneumonia"]
+    assert (answer.held_out_patients, answer.held_out_views) == (16, 32)
+    assert (told.present, told.absent, told.present_patients, told.absent_patients) == (16, 16, 8, 8)
+    for name in ("auc", "balanced_accuracy", "sensitivity", "calibration_error"):
+        assert getattr(told, name).value == pytest.approx(getattr(true, name).value, abs=1e-4)
+    assert answer.statistics_auc["Pneumonia"] == pytest.approx(known.statistics_auc["Pneumonia"], abs=1e-4)
+    assert set(answer.retrieval) == {"encoder", "untrained encoder", "raw pixels"}
+    for way, one in answer.retrieval.items():
+        assert one.balanced("precision") == pytest.approx(known.retrieval[way].precision, abs=1e-3)
+        assert one.balanced("ndcg") == pytest.approx(known.retrieval[way].ndcg, abs=1e-3)
+    assert sum(one.views for one in told.present_scores) == 16
+    assert answer.local == {}
+
+
+def test_the_answer_passes_its_own_form_and_names_no_patient(home, spec):
+    said = examine(home, None, with_floors=False).model_dump_json()
+    SiloAnswer.checked(json.loads(said))
+    assert not any(view.patient in said or view.digest in said or view.case in said for view in load(home, spec).views)
+
+
+def test_groups_are_told_where_enough_patients_are_in_them(home):
+    answer = examine(home, None, with_floors=False)
+    by = {(one.by, one.value): one for one in answer.groups}
+    assert ("device", "Maker Model") in by
+    whole, device = answer.findings["Pneumonia"], by["device", "Maker Model"].findings["Pneumonia"]
+    assert device.auc == whole.auc
+    for one in answer.groups:
+        assert all(min(told.present_patients, told.absent_patients) >= 4 for told in one.findings.values())
+    assert {one.by for one in answer.groups} <= {"sex", "age_band", "device"}
+
+
+@pytest.mark.parametrize("groups", [(), ("sex",), ("device",)])
+def test_only_the_policys_groups_are_told(home, groups):
+    answer = examine(with_policy(home, min_patients=4, groups=groups), None, with_floors=False)
+    assert {one.by for one in answer.groups} == set(groups)
+
+
+def test_the_gap_to_the_silos_own_local_only_encoder(home, spec):
+    keep(home, spec, seed=2, kind="local only", silos=("beta",), current=False)
+    assert examine(home, None, with_floors=False).local == {}, "it is another silo's"
+    local = keep(home, spec, seed=3, kind="local only", current=False)
+    answer, other = (examine(home, version, with_floors=False) for version in (None, local))
+    gap = answer.local["Pneumonia"]
+    here, there = answer.findings["Pneumonia"].auc.value, other.findings["Pneumonia"].auc.value
+    assert gap.local_auc == there
+    assert gap.value == pytest.approx(here - there, abs=2e-4)
+    assert gap.low <= gap.value <= gap.high
+    assert answer.retrieval["local-only encoder"] == other.retrieval["encoder"]
+    assert other.local == {}, "it is not compared with itself"
+
+
+def test_too_few_held_out_patients_tell_nothing(home):
+    with pytest.raises(ReleaseRefused, match="16 patients are held out, and figures over fewer than 17 are not told"):
+        examine(with_policy(home, min_patients=17), None)
+
+
+def test_a_finding_with_few_patients_on_a_side_is_left_out(home):
+    answer = examine(with_policy(home, min_patients=9), None)
+    assert answer.findings == answer.statistics_auc == {}
+    assert all(not one.classes for one in answer.retrieval.values())
+    assert answer.groups == ()
+
+
+def test_a_version_that_the_silo_does_not_hold_is_said(home):
+    with pytest.raises(NotReady, match="this silo does not hold encoder 0000"):
+        examine(home, "0" * 32)

@@ -1,0 +1,54 @@
+"""A silo's own notes of a job, as they are written and as they are read while a line is being written."""
+
+import pytest
+
+from silo_app.encoder.journal import Journal, JournalRound, read_journal
+
+SUMS = {"steps": 10.0, "loss_steps": 5.0, "held_out_views": 20.0, "held_out_loss_views": 8.0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The journal of a job after its second sum."""
+    journal = Journal(tmp_path)
+    journal.opened(0, 0, ["a", "b", "c"], {})
+    journal.held_out(0, {"auc": {}, "loss": 0.7, "views": 6})
+    journal.trained(0, {"steps": 4, "train_seconds": 1.5})
+    journal.opened(1, 1, ["a", "b"], SUMS | {"held_out_views": 0.0})
+    journal.held_out(1, {"auc": {"Mass": 0.6, "Edema": 0.8}, "loss": 0.5, "views": 6})
+    journal.trained(1, {"steps": 4, "train_seconds": 2.5})
+    journal.opened(2, 2, ["a", "b", "c"], SUMS)
+    return tmp_path
+
+
+def test_numbers_stand_with_the_round_that_they_are_of(folder):
+    assert read_journal(folder) == [
+        JournalRound(
+            round=0,
+            steps=4,
+            train_seconds=1.5,
+            silos=2,
+            loss=0.5,
+            pooled_held_out_loss=0.4,
+            held_out_loss=0.5,
+            held_out_auc=pytest.approx(0.7),
+        ),
+        JournalRound(round=1, steps=4, train_seconds=2.5, silos=3, loss=0.5),
+    ]
+
+
+def test_the_last_weights_are_judged_by_a_round_of_numbers(folder):
+    Journal(folder).opened(2, 3, ["a", "b"], {"held_out_views": 10.0, "held_out_loss_views": 3.0, "samples": 9.0})
+    last = read_journal(folder)[-1]
+    assert (last.round, last.loss, last.silos, last.pooled_held_out_loss) == (1, 0.5, 3, 0.3)
+
+
+def test_half_a_line_is_left_for_the_next_time(folder):
+    before = read_journal(folder)
+    with (folder / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 2, "own": {"st')
+    assert read_journal(folder) == before
+
+
+def test_a_job_without_a_journal_has_no_rounds(tmp_path):
+    assert read_journal(tmp_path / "none") == []
