@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
-EXTRAS ?= dev,pacs,milvus,dp
+EXTRAS ?= dev,pacs,milvus,dp,tensorboard
 PIP_ARGS ?=
 OUT ?= demo
 DATA ?=

@@ -105,7 +105,7 @@ def without_look(
     known: NDArray[np.bool_],
     head: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return what a silo would index of its embeddings, float32 (N, D): less the look of those that `training` (N,) names."""
+    """Return embeddings, float32 (N, D), as the silo would index them: less the look of those that `training` (N,) names."""
     return look_of(vectors[training], targets[training], known[training], head).removed(vectors)
 
 

@@ -21,7 +21,7 @@ def test_settings_go_into_the_copy_only():
     before = plan_of(JOBS / "train")
     with stage_job(JOBS / "train", {"rounds": 3, "training.batch_size": 16}) as staged:
         assert staged.name == "train"
-        assert plan_of(staged) == before | {"rounds": 3, "training": {"batch_size": 16}}
+        assert plan_of(staged) == before | {"rounds": 3, "training": before["training"] | {"batch_size": 16}}
     assert plan_of(JOBS / "train") == before
     assert not staged.exists()
 
