@@ -22,7 +22,7 @@ __all__ = ["FEWEST", "FindingsHead", "Look", "look_of", "without_look"]
 FEWEST = 20
 """A silo with fewer training views has no look that could be told from chance, nor a finding with fewer on either side."""
 _EMPHASIS = 9.0
-"""What the findings' directions weigh in a similarity, together, against all others together."""
+"""What the findings' directions weigh in a similarity, together, against all others together, at least."""
 _TINY = 1e-12
 
 
@@ -95,7 +95,7 @@ def look_of(
     apart = vectors.astype(np.float64) - mean
     second = (apart * weight[:, None]).T @ apart  # (D, D)
     found = max(float(np.trace(axes @ second @ axes.T)), _TINY)
-    return Look(mean, _whitening(rest @ second @ rest, len(axes), count) + np.sqrt(_EMPHASIS * side / found) * axes.T @ axes)
+    return Look(mean, _whitening(second, axes, count) + np.sqrt(_EMPHASIS * side / found) * axes.T @ axes)
 
 
 def without_look(
@@ -132,13 +132,18 @@ def _span(rows: NDArray[np.float32] | Sequence[NDArray[np.float32]]) -> NDArray[
     return np.asarray(axes[values > 1e-6 * max(values.max(initial=0.0), _TINY)], np.float64)
 
 
-def _whitening(second: NDArray[np.float64], taken: int, count: int) -> NDArray[np.float64]:
-    """Return what whitens the directions outside of the `taken` ones, (D, D), of their second moment (D, D)."""
+def _whitening(second: NDArray[np.float64], axes: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return what whitens the directions outside of the findings' `axes` (K, D), (D, D), of the second moment (D, D).
+
+    It is found in a basis of those directions alone: where embeddings do not fill their space, many directions have no
+    variance, and none of them could be told from the findings' own by it.
+    """
     side = len(second)
-    values, axes = np.linalg.eigh(second)
-    values, axes = np.maximum(values[taken:], 0), axes[:, taken:]  # the findings' own have none: they come first
+    others = np.linalg.svd(axes, full_matrices=True)[2][len(axes) :]  # (D - K, D)
+    values, turned = np.linalg.eigh(others @ second @ others.T)
+    values = np.maximum(values, 0)
     if not len(values) or values.mean() < _TINY:
         return np.zeros((side, side))
     shrink = side / (side + count)
     drawn = (1 - shrink) * values + shrink * values.mean()
-    return np.asarray((axes / np.sqrt(drawn)) @ axes.T, np.float64)
+    return np.asarray(others.T @ (turned / np.sqrt(drawn)) @ turned.T @ others, np.float64)

@@ -56,6 +56,16 @@ def test_the_findings_directions_keep_their_origin():
     assert np.linalg.norm(look.mean) > 0.1
 
 
+def test_embeddings_that_do_not_fill_their_space_keep_findings_and_the_rest_apart():
+    """Many directions have no variance then: none of them may be mixed with the findings', in any silo."""
+    vectors, targets, known = silo(8, shift=1.0)
+    flat = np.hstack([vectors[:, :4], np.zeros((len(vectors), SIDE - 4), np.float32)])
+    turned = np.linalg.qr(np.random.default_rng(9).normal(size=(SIDE, SIDE)))[0].astype(np.float32)  # no axis is special
+    look, axis = look_of(flat @ turned, targets, known, HEAD @ turned), (HEAD @ turned)[0].astype(np.float64)
+    along = axis @ look.matrix
+    assert np.allclose(along, (along @ axis) * axis, atol=1e-4 * np.linalg.norm(along))
+
+
 def test_a_silo_without_labels_loses_its_look_too():
     vectors, targets, known = silo(5, shift=1.0)
     look = look_of(vectors, targets * 0, known & False, HEAD)
