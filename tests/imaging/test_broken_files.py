@@ -39,7 +39,7 @@ class Worker:
     def decode(self, content):
         path = self.folder / "file.dcm"
         path.write_bytes(content)
-        request = {"path": str(path), "cache": str(self.folder / "cache"), "seconds": 60}
+        request = {"path": str(path), "cache": str(self.folder / "cache"), "content_key": "ab" * 32, "seconds": 60}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
