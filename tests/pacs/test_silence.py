@@ -55,7 +55,7 @@ def as_dicomdir(folder, contents):
     for content in contents:
         files.add(dcmread(io.BytesIO(content)))
     files.write(folder)
-    files._tmpdir.cleanup()  # left to the garbage collector it warns, in whichever test is running then
+    files._stage["t"].cleanup()  # left to the garbage collector it warns, in whichever test is running then
 
 
 @pytest.fixture
