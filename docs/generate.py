@@ -270,6 +270,7 @@ _OPTIONS = {
     " seed-1": " --seed 1",
     " seed-2": " --seed 2",
     " pediatric": " --data pediatric-chest-xray.zip",
+    " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --limit 500 --epochs 16 --threads 1",
 }
 
 
