@@ -65,7 +65,8 @@ class Slow:
 
 
 def test_queries_in_flight_share_messages_and_each_gets_its_own_answer(broker, transport, silos, sealed):
-    slow = transport.behaviour["south"] = Slow(silos["south"].handle)
+    # a message takes so long that the others are in line by then, however slow the machine is
+    slow = transport.behaviour["south"] = Slow(silos["south"].handle, 0.5)
     results = at_once(broker, [sealed(silos["south"].gallery.stored[i % 20], k=1) for i in range(60)])
     assert [result.hits[0].case for result in results] == [silos["south"].gallery.names[i % 20] for i in range(60)]
     assert sum(slow.sizes) == 60
