@@ -29,7 +29,7 @@ from silo_app.cases import Finding
 from silo_app.encoder import floors
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
-from silo_app.encoder.looks import look_of
+from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.plan import TrainingPlan
@@ -133,15 +133,13 @@ def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Itera
     parts = [embed(model, one.images.pixels) for one in hospitals]
     yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
     head = model.findings.weight.detach().numpy()
-    plain = [_without_look(one, vectors, head) for (vectors, _), one in zip(parts, hospitals, strict=True)]
+    plain = [
+        without_look(vectors, ~one.images.held_out, one.images.targets, one.images.known, head)
+        for (vectors, _), one in zip(parts, hospitals, strict=True)
+    ]
     yield from _figures(f"{way}+removed", hospitals, np.concatenate(plain))
     for (_, logits), one in zip(parts, hospitals, strict=True):
         yield from _judged(way, one, logits)
-
-
-def _without_look(one: SiloImages, vectors: Vectors, head: Vectors) -> Vectors:
-    seen = one.images.where(~one.images.held_out)
-    return look_of(vectors[~one.images.held_out], seen.targets, seen.known, head).removed(vectors)
 
 
 def _judged(way: str, one: SiloImages, logits: Vectors) -> Iterator[tuple[str, float]]:

@@ -6,12 +6,12 @@ because the server is not trusted with more than relaying.
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from silo_app.encoder.checked_plan import checked_plan
 from silo_app.encoder.own import Personal
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.errors import ConfigInvalid
 
 __all__ = ["TrainingPlan"]
 
@@ -99,12 +99,4 @@ class TrainingPlan(BaseModel):
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":
         """Return the plan in `content`. Raises `ConfigInvalid` naming every wrong setting at once."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            wrong = "\n".join(f"{'.'.join(map(str, p['loc'])) or '(plan)'}: {p['msg']}" for p in error.errors())
-            raise ConfigInvalid(
-                wrong,
-                where="app/config/config_fed_server.json: plan",
-                remedy="Correct these settings of the job and submit it again.",
-            ) from None
+        return checked_plan(cls, content)

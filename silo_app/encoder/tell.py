@@ -5,14 +5,15 @@ The trainer's child process finds out, the policy is checked again here, and the
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from silo_app import durable
 from silo_app.audit.log import AuditLog
 from silo_app.config import EvaluationSettings, SiloHome
+from silo_app.encoder.checked_plan import checked_plan
 from silo_app.encoder.evaluation_answer import SiloAnswer
 from silo_app.encoder.trainer import Trainer
-from silo_app.errors import ConfigInvalid, ReleaseRefused, SiloscopeError
+from silo_app.errors import ReleaseRefused, SiloscopeError
 
 __all__ = ["EvaluationPlan", "Telling"]
 
@@ -33,15 +34,7 @@ class EvaluationPlan(BaseModel):
     @classmethod
     def checked(cls, content: object) -> "EvaluationPlan":
         """Return the plan in `content`. Raises `ConfigInvalid` naming every wrong setting at once."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            wrong = "\n".join(f"{'.'.join(map(str, p['loc'])) or '(plan)'}: {p['msg']}" for p in error.errors())
-            raise ConfigInvalid(
-                wrong,
-                where="app/config/config_fed_server.json: plan",
-                remedy="Correct these settings of the job and submit it again.",
-            ) from None
+        return checked_plan(cls, content)
 
 
 class Telling:
