@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.aggregation import ring
-from silo_app.aggregation.cipher import Cipher, plain_modulus
+from silo_app.aggregation.cipher import Cipher
 from silo_app.aggregation.codec import FieldPlan, dequantise, quantise
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.masking import Masks
@@ -33,8 +33,10 @@ class Steps:
     def at(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the steps of the values from `start` to `stop`, float32 (stop - start,)."""
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
-        ends = np.minimum(self._ends[first : last + 1], stop)
-        return np.repeat(self._steps[first : last + 1], np.diff(ends, prepend=start))
+        counts = np.minimum(self._ends[first : last + 1], stop)
+        counts[1:] -= counts[:-1].copy()
+        counts[0] -= start
+        return np.repeat(self._steps[first : last + 1], counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def quantised(
         spread = steps.at(start, stop)
         integers = quantise(wanted, spread, share.weight, share.quota, random)
         np.subtract(wanted, dequantise(integers, spread, share.weight), out=left[start:stop])
-        yield plan.pack(integers, plain_modulus())
+        yield plan.pack(integers)
 
 
 def encrypted(rows: Iterator[NDArray[np.uint64]], blocks: int, cipher: Cipher, masks: Masks) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.aggregation.layout import Layout
-from silo_app.aggregation.ring import DEGREE, PLAIN_BITS
+from silo_app.aggregation.ring import DEGREE, PLAIN_BITS, SLOT_MODULUS
 
 __all__ = ["WIDTHS", "FieldPlan", "dequantise", "next_scales", "quantise"]
 
@@ -49,22 +49,23 @@ class FieldPlan:
         """Return the largest magnitude that a silo of `weight` may put into a field; all quotas sum to at most L."""
         return 1 + int(weight * self.levels(silos))
 
-    def pack(self, values: NDArray[np.int32], modulus: int) -> NDArray[np.uint64]:
-        """Return a row of slots, uint64 (DEGREE,) below `modulus`, of a block's values within `limit`, int32 (V,)."""
+    def pack(self, values: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """Return a row of slots, uint64 (DEGREE,) below t, of a block's values within `limit`, int32 (V,)."""
         fields = values.reshape(self.fields, DEGREE) if len(values) == self.fields * DEGREE else self._padded(values)
         packed: NDArray[np.int64] = fields[-1].astype(np.int64)
         for field in fields[-2::-1]:
             packed <<= self.bits
             packed += field
-        packed += (packed >> 63) & modulus
+        packed &= SLOT_MODULUS - 1
         return packed.view(np.uint64)
 
-    def unpack(self, row: NDArray[np.uint64], modulus: int) -> NDArray[np.int32]:
+    def unpack(self, row: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Undo `pack` on a sum of rows: return all fields, int32 (fields * DEGREE,); after V come zeros."""
         values = np.empty((self.fields, DEGREE), dtype=np.int32)
         half = 1 << (self.bits - 1)
         packed = row.astype(np.int64)
-        packed -= (packed > modulus // 2) * np.int64(modulus)
+        packed <<= 64 - PLAIN_BITS
+        packed >>= 64 - PLAIN_BITS  # with its sign
         for field in range(self.fields - 1):
             packed += half  # the field with its sign; the rest pays the borrow back
             np.bitwise_and(packed, (1 << self.bits) - 1, out=values[field], casting="unsafe")

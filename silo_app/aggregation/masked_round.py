@@ -71,7 +71,7 @@ class MaskedRound:
             else:
                 self._shares[name] = shares
 
-    def masks(self, modulus: int) -> Masks:
+    def masks(self) -> Masks:
         """Return the masks of this silo's message: its own, plus those with later silos, minus those with earlier."""
         own, private = self._identity.name, private_key(self._secrets.pair_seed)
         plus = [self_key(self.place, own, self._secrets.self_seed)]
@@ -80,7 +80,7 @@ class MaskedRound:
             if other != own:
                 key = pair_key(self.place, private, bundle.public, (own, other))
                 (plus if own < other else minus).append(key)
-        return Masks(plus, minus, modulus)
+        return Masks(plus, minus)
 
     def sign(self, survivors: Collection[str], min_silos: int) -> bytes:
         """Return the signed statement of who arrived; a silo makes it for one set only."""

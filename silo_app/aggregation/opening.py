@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from silo_app.aggregation import tallies
 from silo_app.aggregation.body import Steps
-from silo_app.aggregation.cipher import plain_modulus
 from silo_app.aggregation.codec import FieldPlan, dequantise
-from silo_app.aggregation.ring import DEGREE, PLAIN_BITS
+from silo_app.aggregation.ring import DEGREE, PLAIN_BITS, SLOT_MODULUS
 from silo_app.errors import UpdateRefused
 
 __all__ = ["Opened", "norm_of", "read_numbers", "read_update"]
@@ -38,7 +37,7 @@ def read_numbers(row: NDArray[np.uint64], names: Sequence[str], where: str) -> d
     used = tallies.slots(len(names))
     if row[used:].any():
         raise noise(where)
-    return tallies.decode(names, row[:used], plain_modulus())
+    return tallies.decode(names, row[:used], SLOT_MODULUS)
 
 
 def read_update(
@@ -48,7 +47,7 @@ def read_update(
     update = np.empty(size, dtype=np.float32)
     values = plan.fields * DEGREE
     for row, start in zip(rows, range(0, size, values), strict=True):
-        integers = plan.unpack(row, plain_modulus())
+        integers = plan.unpack(row)
         stop = min(start + values, size)
         used = integers[: stop - start]
         overfull = max(integers.max(), -integers.min()) > plan.limit or integers[stop - start :].any()

@@ -17,7 +17,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.aggregation.cipher import Cipher, plain_modulus
+from silo_app.aggregation.cipher import Cipher
 from silo_app.aggregation.exchange import KeyExchange
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.learning import learn
@@ -303,7 +303,7 @@ class SiloSession:
             begun.participants,
             len(self.silos),
             None if self._terms.plain else self._exchange.require_cipher(),
-            rounds.masks(plain_modulus()) if rounds else Masks((), (), plain_modulus()),
+            rounds.masks() if rounds else Masks((), ()),
             rounds.digest if rounds else b"",
         )
         sent, residual = message(
@@ -342,7 +342,7 @@ class SiloSession:
             raise self._terms.sum_refused(place.number, "its masks are not those of the bundles that came with it")
         if tuple(sorted(read)) != header.participants:
             raise self._terms.sum_refused(place.number, "its masks are of other silos than its participants")
-        return remaining(place, read, header.silos, reveals, plain_modulus())
+        return remaining(place, read, header.silos, reveals)
 
     def _advance(self, header: Header, opened: Opened, steps: NDArray[np.float64]) -> None:
         """Take a sum as done: new scales, what this silo still owes, the next round."""

@@ -9,7 +9,18 @@ as much, and the server needs no cryptographic library.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEGREE", "MAX_SILOS", "MODULUS", "PLAIN_BITS", "SEED_BYTES", "add", "from_wire", "to_wire", "wire_bytes"]
+__all__ = [
+    "DEGREE",
+    "MAX_SILOS",
+    "MODULUS",
+    "PLAIN_BITS",
+    "SEED_BYTES",
+    "SLOT_MODULUS",
+    "add",
+    "from_wire",
+    "to_wire",
+    "wire_bytes",
+]
 
 DEGREE = 8192
 MODULUS_BITS = (60, 60)
@@ -17,38 +28,55 @@ MODULUS_BITS = (60, 60)
 MODULUS = 1152921504606748673
 """The first prime of `CoeffModulus.Create(8192, [60, 60])`; `cipher` checks it against SEAL's."""
 PLAIN_BITS = 50
+SLOT_MODULUS = 1 << PLAIN_BITS
+"""t. A slot is a coefficient of the plaintext polynomial: sums need no batching, and a power of two needs no division."""
 SEED_BYTES = 64
 MAX_SILOS = 128
 """Decryption is exact while the summed noise stays under Q / 2t = 512: fresh noise has a deviation of 3.2 (clipped at
 21) and rounding adds at most 1/2 each, so 128 silos reach 64 + 12 deviations of 36."""
-PAIR_BYTES = 15
-"""Two 60-bit coefficients on the wire."""
+ROW_BYTES = DEGREE * 60 // 8
+"""The coefficients of one ciphertext on the wire, 60 bits each: the low 32 bits of all, the next 16, 8 and 4."""
+_PARTS = (4 * DEGREE, 6 * DEGREE, 7 * DEGREE)
+"""Where the 16, the 8 and the 4 bits begin."""
 
 
 def wire_bytes(blocks: int) -> int:
     """Return the bytes on the wire of the c0 of `blocks` ciphertexts."""
-    return blocks * DEGREE // 2 * PAIR_BYTES
+    return blocks * ROW_BYTES
 
 
 def to_wire(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Pack coefficients, uint64 (blocks, DEGREE) below 2^60, into uint8 (wire_bytes(blocks),)."""
-    octets = words.astype("<u8", copy=False).view(np.uint8).reshape(-1, 2, 8)
-    packed = np.empty((len(octets), PAIR_BYTES), dtype=np.uint8)
-    packed[:, 0:7] = octets[:, 0, :7]
-    packed[:, 7:14] = octets[:, 1, :7]
-    packed[:, 14] = octets[:, 0, 7] | (octets[:, 1, 7] << 4)
+    """Pack coefficients, uint64 (blocks, DEGREE) or of one (DEGREE,), below 2^60, into uint8 (wire_bytes(blocks),)."""
+    rows = np.ascontiguousarray(words.reshape(-1, DEGREE), dtype="<u8")
+    packed = np.empty((len(rows), ROW_BYTES), dtype=np.uint8)
+    low, middle, high, last = np.split(packed, _PARTS, axis=1)
+    halves, quarters, octets = _views(rows)
+    low.view("<u4")[...] = halves[:, :, 0]
+    middle.view("<u2")[...] = quarters[:, :, 2]
+    high[...] = octets[:, :, 6]
+    np.left_shift(octets[:, 1::2, 7], 4, out=last)
+    last |= octets[:, ::2, 7]
     return packed.reshape(-1)
 
 
 def from_wire(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Undo `to_wire`; any bytes give words below 2^60, which may still be above the modulus."""
-    pairs = packed.reshape(-1, PAIR_BYTES)
-    octets = np.empty((len(pairs), 2, 8), dtype=np.uint8)
-    octets[:, 0, :7] = pairs[:, 0:7]
-    octets[:, 1, :7] = pairs[:, 7:14]
-    octets[:, 0, 7] = pairs[:, 14] & 0x0F
-    octets[:, 1, 7] = pairs[:, 14] >> 4
-    return octets.reshape(-1).view("<u8").astype(np.uint64, copy=False).reshape(-1, DEGREE)
+    rows = packed.reshape(-1, ROW_BYTES)
+    words = np.empty((len(rows), DEGREE), dtype="<u8")
+    halves, quarters, octets = _views(words)
+    low, middle, high, last = np.split(rows, _PARTS, axis=1)
+    halves[:, :, 0] = low.view("<u4")
+    quarters[:, :, 2] = middle.view("<u2")
+    octets[:, :, 6] = high
+    np.bitwise_and(last, 0x0F, out=octets[:, ::2, 7])
+    np.right_shift(last, 4, out=octets[:, 1::2, 7])
+    return words.astype(np.uint64, copy=False)
+
+
+def _views(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint16], NDArray[np.uint8]]:
+    """Return the same memory, little endian (blocks, DEGREE), in pieces of 4, 2 and 1 bytes."""
+    shape = (*words.shape, -1)
+    return words.view("<u4").reshape(shape), words.view("<u2").reshape(shape), words.view(np.uint8).reshape(shape)
 
 
 def add(total: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from silo_app.aggregation import tallies
 from silo_app.aggregation.body import Share, Steps, encrypted, quantised
-from silo_app.aggregation.cipher import Cipher, plain_modulus
+from silo_app.aggregation.cipher import Cipher
 from silo_app.aggregation.codec import FieldPlan
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.progress import Progress
-from silo_app.aggregation.ring import DEGREE
+from silo_app.aggregation.ring import DEGREE, SLOT_MODULUS
 from silo_app.aggregation.terms import PLAIN_MODULUS, SAMPLES, Terms
 from silo_app.aggregation.wire import body_digest, join
 from silo_app.errors import UpdateRefused
@@ -107,6 +107,6 @@ def message(
 
 def _first_row(numbers: Mapping[str, float]) -> NDArray[np.uint64]:
     row = np.zeros(DEGREE, dtype=np.uint64)
-    encoded = tallies.encode(numbers, plain_modulus())
+    encoded = tallies.encode(numbers, SLOT_MODULUS)
     row[: len(encoded)] = encoded
     return row

@@ -32,7 +32,6 @@ def remaining(
     bundles: Mapping[str, Bundle],
     survivors: tuple[str, ...],
     revealed: Mapping[str, bytes],
-    modulus: int,
 ) -> Masks:
     """Return what takes the masks off the sum of `survivors`.
 
@@ -51,7 +50,7 @@ def remaining(
             key = pair_key(place, private, bundles[silo].public, (gone, silo))
             # A silo adds the mask that it shares with a later one: take off what the survivor added.
             (minus if silo < gone else plus).append(key)
-    return Masks(plus, minus, modulus)
+    return Masks(plus, minus)
 
 
 def _believable(place: Place, survivors: tuple[str, ...], revealed: Mapping[str, bytes]) -> dict[str, Reveal]:

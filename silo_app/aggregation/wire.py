@@ -1,16 +1,16 @@
 """Messages of a round: a header that says all that must agree, and a body of raw bytes.
 
-    b"SILO"  version uint16  header length uint32  BLAKE2b-256 of header  header (msgpack map)  body    (little-endian)
+    b"SILO"  version uint16  header length uint32  SHA-256 of header  header (msgpack map)  body    (little-endian)
 
 The body of an encrypted message is c0 of all blocks (`ring.to_wire`) and one seed a block; a sum has the seeds of every
-contributor, in the order of its header. The last block holds the numbers (`tallies`), those before it the update. A plain
+contributor, in the order of its header. The first block holds the numbers (`tallies`), those behind it the update. A plain
 body is the update, float32, and the numbers, uint64.
 """
 
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import msgpack
@@ -22,11 +22,10 @@ from silo_app.errors import ProtocolError, UpdateRefused
 __all__ = ["Header", "join", "parse_map", "split"]
 
 MAGIC = b"SILO"
-VERSION = 2
+VERSION = 3
 PREFIX = struct.Struct("<4sHI32s")
 HEADER_LIMIT = 64 * 1024
 NAME_LIMIT = 128
-DIGEST_BYTES = 32
 KINDS = {"update": "an update", "sum": "a sum"}
 ENCRYPTIONS = ("bfv", "none")
 CONTENTS = ("update", "statistics", "numbers")
@@ -63,7 +62,7 @@ class Header:
     silos: tuple[str, ...]
     """Who is in this message, sorted: one for an update."""
     body: bytes
-    """BLAKE2b-256 of the body."""
+    """SHA-256 of the body."""
 
     def packed(self) -> bytes:
         """Return the header as it travels."""
@@ -71,8 +70,8 @@ class Header:
 
     @property
     def digest(self) -> bytes:
-        """BLAKE2b-256 of the header, and so of the whole message."""
-        return blake2b(self.packed(), digest_size=DIGEST_BYTES).digest()
+        """SHA-256 of the header, and so of the whole message."""
+        return sha256(self.packed()).digest()
 
     @property
     def agreement(self) -> tuple[object, ...]:
@@ -102,7 +101,7 @@ TYPES: dict[str, type] = {
 
 def body_digest(body: NDArray[np.uint8]) -> bytes:
     """Return what `Header.body` says of `body`, uint8 (n,)."""
-    return blake2b(np.ascontiguousarray(body).data, digest_size=DIGEST_BYTES).digest()
+    return sha256(np.ascontiguousarray(body).data).digest()
 
 
 def join(header: Header, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -123,7 +122,7 @@ def split(message: NDArray[np.uint8] | bytes) -> tuple[Header, NDArray[np.uint8]
     if not 0 < length <= min(HEADER_LIMIT, len(octets) - PREFIX.size):
         raise _refused(f"its header claims {length} bytes")
     packed = octets[PREFIX.size : PREFIX.size + length].tobytes()
-    if blake2b(packed, digest_size=DIGEST_BYTES).digest() != digest:
+    if sha256(packed).digest() != digest:
         raise _refused("its header was damaged on its way")
     header = _header(packed)
     body = octets[PREFIX.size + length :]

@@ -18,7 +18,7 @@ import pytest
 import tenseal
 
 from silo_app.aggregation import exchange, masked_round, protocol, ring, wire
-from silo_app.aggregation.cipher import SECRET_BYTES, Cipher, plain_modulus
+from silo_app.aggregation.cipher import SECRET_BYTES, Cipher
 from silo_app.aggregation.codec import FieldPlan
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.shares import PAIR, SELF, join_shares, private_key
@@ -57,13 +57,13 @@ def recover(seen, target):
     seeds = body[ring.wire_bytes(blocks) :].reshape(1, blocks, ring.SEED_BYTES)
     ciphers = [one._exchange.require_cipher() for one in seen.accomplices.values()] or [Cipher(bytes(SECRET_BYTES))]
     slots = [list(ciphers[0].decrypt(words, seeds))]
-    slots += [list((words.astype(np.float64) * plain_modulus() / ring.MODULUS).astype(np.uint64))]
+    slots += [list((words.astype(np.float64) * ring.SLOT_MODULUS / ring.MODULUS).astype(np.uint64))]
     attempts = []
     for rows in slots:
-        for masks in (Masks((), (), plain_modulus()), known_masks(seen, target, header.round_number)):
+        for masks in (Masks((), ()), known_masks(seen, target, header.round_number)):
             for row in (unmasked := [row.copy() for row in rows]):
                 masks.apply(row)
-            values = np.concatenate([plan.unpack(row, plain_modulus()) for row in unmasked[1:]])
+            values = np.concatenate([plan.unpack(row) for row in unmasked[1:]])
             attempts.append(values[: header.size].astype(np.float64))
     return attempts
 
@@ -86,7 +86,7 @@ def known_masks(seen, target, number):
                 )
                 key = pair_key(place, private, public, (target, other))
                 (minus if target < other else plus).append(key)
-    return Masks(plus, minus, plain_modulus())
+    return Masks(plus, minus)
 
 
 def secret_of(seen, silo, kind, number):
@@ -144,7 +144,7 @@ def test_the_attack_succeeds_against_the_shared_key_of_stock_encryption():
 
 
 def test_the_attack_succeeds_against_a_shared_key_without_masks(make, monkeypatch):
-    monkeypatch.setattr(masked_round.MaskedRound, "masks", lambda _, modulus: Masks((), (), modulus))
+    monkeypatch.setattr(masked_round.MaskedRound, "masks", lambda _: Masks((), ()))
     assert likeness(*seen_round(make().exchange(), ["silo-00"])) > RECOVERED
 
 
@@ -259,8 +259,8 @@ def test_the_servers_sum_without_its_key_is_noise(make):
     message, *_ = federation.sum(0, updates)
     header, body = wire.split(message)
     rows = ring.from_wire(body[: ring.wire_bytes(1 + FieldPlan(header.bits).blocks(header.size))])
-    slots = (rows.astype(np.float64) * plain_modulus() / ring.MODULUS).astype(np.uint64)
-    read = FieldPlan(header.bits).unpack(slots[1], plain_modulus())[: header.size]
+    slots = (rows.astype(np.float64) * ring.SLOT_MODULUS / ring.MODULUS).astype(np.uint64)
+    read = FieldPlan(header.bits).unpack(slots[1])[: header.size]
     assert abs(np.corrcoef(read, federation.mean(updates))[0, 1]) < NOTHING
 
 

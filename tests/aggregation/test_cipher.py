@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from silo_app.aggregation import ring
-from silo_app.aggregation.cipher import SECRET_BYTES, Cipher, new_secret, plain_modulus
-from silo_app.errors import KeyRefused
+from silo_app.aggregation.cipher import SECRET_BYTES, Cipher, new_secret
+from silo_app.errors import KeyRefused, NotReady
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def cipher(secret):
 
 
 def slots(seed, blocks=1):
-    return np.random.default_rng(seed).integers(0, plain_modulus(), (blocks, ring.DEGREE), dtype=np.uint64)
+    return np.random.default_rng(seed).integers(0, ring.SLOT_MODULUS, (blocks, ring.DEGREE), dtype=np.uint64)
 
 
 def encrypt(cipher, rows):
@@ -41,23 +41,38 @@ def total_of(encrypted):
     return total, np.stack([seeds for _, seeds in encrypted])
 
 
-def test_the_slot_modulus_is_the_one_that_the_codec_was_tested_with():
-    assert plain_modulus() == 1125899906826241
-
-
 @pytest.mark.parametrize("silos", [1, 2, 3, 32, ring.MAX_SILOS])
 def test_sums_of_uniform_slots_are_exact(cipher, silos):
     parts = [slots(seed) for seed in range(silos)]
     total, seeds = total_of([encrypt(cipher, part) for part in parts])
-    expected = sum(parts) % np.uint64(plain_modulus())  # 128 sums of 50 bits stay below 2^64
+    expected = sum(parts) % np.uint64(ring.SLOT_MODULUS)  # 128 sums of 50 bits stay below 2^64
     np.testing.assert_array_equal(decrypt(cipher, total, seeds), expected)
 
 
-@pytest.mark.parametrize("value", [0, 1, (1 << 49) - 8192, (1 << 49) - 8191, 1125899906826240])
+@pytest.mark.parametrize("value", [0, 1, (1 << 49) - 1, 1 << 49, (1 << 50) - 1])
 def test_extreme_slots_survive(cipher, value):
     part = np.full((2, ring.DEGREE), value, dtype=np.uint64)
     words, seeds = encrypt(cipher, part)
     np.testing.assert_array_equal(decrypt(cipher, words, seeds[np.newaxis]), part)
+
+
+@pytest.mark.parametrize("used", [0, 1, 100, ring.DEGREE - 1])
+def test_empty_slots_at_the_end_survive(cipher, used):
+    """SEAL leaves out what is zero there."""
+    part = slots(4)
+    part[0, used:] = 0
+    words, seeds = encrypt(cipher, part)
+    np.testing.assert_array_equal(decrypt(cipher, words, seeds[np.newaxis]), part)
+
+
+@pytest.mark.parametrize("packing", [1, 3])
+def test_plaintexts_in_another_form_are_no_slots(cipher, packing):
+    saved = cipher._plain_frame + bytes(8 * ring.DEGREE)
+    assert not cipher._coefficients(saved).any()
+    with pytest.raises(NotReady, match="another form"):
+        cipher._coefficients(saved[:5] + bytes([packing]) + saved[6:])
+    with pytest.raises(NotReady, match="another form"):
+        cipher._coefficients(saved[:-8])
 
 
 def test_one_secret_is_one_key_everywhere(cipher, secret):

@@ -8,16 +8,14 @@ from hypothesis.extra import numpy as arrays
 
 from silo_app.aggregation.codec import WIDTHS, FieldPlan, dequantise, next_scales, quantise
 from silo_app.aggregation.layout import Layout
-from silo_app.aggregation.ring import DEGREE
-
-MODULUS = 1125899906826241  # the 50-bit plaintext modulus; test_cipher checks it
+from silo_app.aggregation.ring import DEGREE, SLOT_MODULUS
 
 
 def test_fields_of_every_width_fit_a_slot_with_their_signs():
     for bits in WIDTHS:
         plan = FieldPlan(bits)
         extreme = sum(plan.limit << (bits * field) for field in range(plan.fields))
-        assert extreme <= (MODULUS - 1) // 2
+        assert extreme <= (SLOT_MODULUS - 1) // 2
         assert plan.blocks(plan.fields * DEGREE) == 1
         assert plan.blocks(plan.fields * DEGREE + 1) == 2
     assert {bits: FieldPlan(bits).fields for bits in WIDTHS} == {10: 5, 12: 4, 16: 3, 25: 2}
@@ -30,10 +28,10 @@ def test_unpacking_undoes_packing(data, bits, part):
     size = 1 + int(part * (plan.fields * DEGREE - 1))
     edges = st.sampled_from([-plan.limit, -1, 0, 1, plan.limit]) | st.integers(-plan.limit, plan.limit)
     values = data.draw(arrays.arrays(np.int32, size, elements=edges, fill=edges))
-    slots = plan.pack(values, MODULUS)
+    slots = plan.pack(values)
     assert slots.dtype == np.uint64
-    assert slots.max() < MODULUS
-    unpacked = plan.unpack(slots, MODULUS)
+    assert slots.max() < SLOT_MODULUS
+    unpacked = plan.unpack(slots)
     np.testing.assert_array_equal(unpacked[:size], values)
     assert not unpacked[size:].any()
 
@@ -43,8 +41,8 @@ def test_unpacking_undoes_packing(data, bits, part):
 def test_sums_at_the_edge_of_all_fields_are_exact(bits, sign):
     plan = FieldPlan(bits)
     parts = [np.full(DEGREE + 7, sign * part, dtype=np.int32) for part in (plan.limit - 9, 4, 5)]
-    total = sum(plan.pack(part, MODULUS) for part in parts) % np.uint64(MODULUS)
-    unpacked = plan.unpack(total, MODULUS)
+    total = sum(plan.pack(part) for part in parts) % np.uint64(SLOT_MODULUS)
+    unpacked = plan.unpack(total)
     np.testing.assert_array_equal(unpacked[: DEGREE + 7], sign * plan.limit)
     assert not unpacked[DEGREE + 7 :].any()
 

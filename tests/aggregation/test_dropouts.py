@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from silo_app.aggregation.cipher import plain_modulus
 from silo_app.aggregation.codec import WIDTHS, FieldPlan
 from silo_app.aggregation.masked_round import MaskedRound
 from silo_app.aggregation.place import Place
-from silo_app.aggregation.ring import DEGREE
+from silo_app.aggregation.ring import DEGREE, SLOT_MODULUS
 from silo_app.aggregation.settings import threshold
 from silo_app.aggregation.unmasking import remaining
 from silo_app.errors import RoundRefused
 
-T = plain_modulus()
+T = SLOT_MODULUS
 STAYS, NO_BUNDLE, NO_UPLOAD, LATE, NO_SIGNATURE, NO_REVEAL = FATES = (
     "stays",
     "sends no masks",
@@ -54,16 +53,16 @@ class Rounds:
         revealers = [name for name in signers if by_name[name] != NO_REVEAL]
         reveals = {name: silos[name].reveal(signatures) for name in revealers}
         anyone = next(iter(silos.values()))
-        remaining(self.place, anyone.bundles, tuple(arrived), reveals, T).apply(total)
-        return FieldPlan(bits).unpack(total, T), expected
+        remaining(self.place, anyone.bundles, tuple(arrived), reveals).apply(total)
+        return FieldPlan(bits).unpack(total), expected
 
     def _sum(self, silos, arrived, plan, random):
         total, expected = np.zeros(DEGREE, dtype=np.uint64), 0
         for name in arrived:
             limit = plan.limit // len(silos)
             values = random.integers(-limit, limit, plan.fields * DEGREE, dtype=np.int32, endpoint=True)
-            row = plan.pack(values, T)
-            silos[name].masks(T).apply(row)
+            row = plan.pack(values)
+            silos[name].masks().apply(row)
             total, expected = (total + row) % np.uint64(T), expected + values
         return total, expected
 

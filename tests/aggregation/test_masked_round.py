@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from silo_app.aggregation import shares, survivors
-from silo_app.aggregation.cipher import plain_modulus
 from silo_app.aggregation.masked_round import MaskedRound
 from silo_app.aggregation.place import Place
 from silo_app.aggregation.shares import PAIR, SELF
@@ -153,7 +152,7 @@ def test_what_was_revealed_wrong_names_its_author_and_is_not_used(closed, caplog
     wrong = resigned(federation, reveals, ONE, change)
     session = federation.sessions[TWO]
     if "seed" in case:  # others' shares replace it
-        masks = remaining(session._rounds[0].place, session._rounds[0].bundles, names, wrong, plain_modulus())
+        masks = remaining(session._rounds[0].place, session._rounds[0].bundles, names, wrong)
         assert len(masks._minus) + len(masks._plus) == 3 + 3
     else:
         with pytest.raises(RoundRefused, match=r"silo-03, job job-1, round 0: .*2 of the 3 shares are there"):

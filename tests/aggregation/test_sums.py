@@ -41,7 +41,7 @@ def test_the_order_of_arrival_does_not_matter(round_zero):
 
 def junk_words(message):
     body = wire.split(message)[1].copy()
-    body[:15] = 255
+    body[: ring.wire_bytes(1)] = 255
     return changed(message, body)
 
 
