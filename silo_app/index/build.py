@@ -11,9 +11,9 @@ from silo_app.cases import CaseId, EncoderVersion, Split, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
-from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
-from silo_app.index.generations import building, open_current, publish
-from silo_app.index.known import known_vectors
+from silo_app.errors import EncoderMismatch, NotReady
+from silo_app.index.generations import Generation, building, open_current, publish
+from silo_app.index.known import generation_of, vectors_of
 from silo_app.index.likeness import estimate
 from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
@@ -66,8 +66,9 @@ def build_generation(
             raise NotReady(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
-        look = _kept_look(home, version, views) if head else None
-        known = known_vectors(home, version) if look or not head else {}
+        old = generation_of(home, version)
+        look = _kept_look(home, old, views) if old and head else None
+        known = vectors_of(old) if old and (look or not head) else {}
         missing = [view.digest for view in views if view.digest not in known]
         fresh = _embedded(missing, embed, progress)
         if head:
@@ -108,14 +109,10 @@ def move_generation(home: SiloHome) -> GenerationInfo:
         )
 
 
-def _kept_look(home: SiloHome, version: EncoderVersion, views: Sequence[View]) -> KeptLook | None:
-    """Return the look that the generation in use lacks, if it still fits and this encoder made it."""
-    try:
-        old = open_current(home.index, Storage.of(home))
-    except (NotReady, IndexDamaged):
-        return None
+def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:
+    """Return the look that the generation in use lacks, if it still fits."""
     kept = read_look(home.index / old.info.generation, old.info)
-    return kept if kept and old.info.encoder_version == version and kept.still_fits(_train_views(views)) else None
+    return kept if kept and kept.still_fits(_train_views(views)) else None
 
 
 def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
-from silo_app.index.generations import open_current
+from silo_app.index.generations import Generation, open_current
 from silo_app.index.storage import Storage
 
-__all__ = ["known_vectors"]
+__all__ = ["generation_of", "known_vectors", "vectors_of"]
 
 
 def known_vectors(
@@ -21,12 +21,21 @@ def known_vectors(
 
     Nothing if it was made with another encoder, or there is none that can be read. Half precision loses nothing twice.
     """
+    generation = generation_of(home, version)
+    return vectors_of(generation, digests) if generation else {}
+
+
+def generation_of(home: SiloHome, version: EncoderVersion) -> Generation | None:
+    """Return the generation in use, verified and open, if it can be read and this encoder made it."""
     try:
         generation = open_current(home.index, Storage.of(home))
     except (NotReady, IndexDamaged):
-        return {}
-    if generation.info.encoder_version != version:
-        return {}
+        return None
+    return generation if generation.info.encoder_version == version else None
+
+
+def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return what a generation holds of these contents, or of all, as `known_vectors` does."""
     rows = np.arange(generation.info.views)
     if digests is not None:
         wanted = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)

@@ -1,12 +1,11 @@
 """The record of a survey, read with care: it came from a server."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from silo_app.errors import MessageInvalid, NotReady
+from silo_app.downloaded import read_downloaded
 from silo_app.privacy.questions import TABLES, Table
 
 __all__ = ["RECORD_NAME", "Answer", "SurveyResult", "read_result"]
@@ -42,25 +41,8 @@ class SurveyResult:
 
 
 def read_result(path: Path) -> SurveyResult:
-    """Read a record, or find the one in a downloaded job's folder.
-
-    Raises `NotReady` if there is none, `MessageInvalid` if it is not one of this version.
-    """
-    file = next(iter(sorted(path.rglob(RECORD_NAME))), path / RECORD_NAME) if path.is_dir() else path
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise _invalid(file, "it is too large")
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise NotReady(
-            "there is no record of a survey", where=str(path), remedy="Name the folder that `silo job download JOB` printed."
-        ) from None
-    except (ValueError, RecursionError):
-        raise _invalid(file, "it is no JSON") from None
-    try:
-        return _result(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _invalid(file, f"{type(error).__name__}: {error}") from None
+    """Read a record, or find the one in a downloaded job's folder. Raises as `read_downloaded` does."""
+    return read_downloaded(path, RECORD_NAME, what="a survey", largest=_MAX_BYTES, read=_result)
 
 
 def _result(content: Any) -> SurveyResult:
@@ -85,10 +67,4 @@ def _answer(content: Mapping[str, Any]) -> Answer:
         epsilon=None if terms["epsilon"] is None else float(terms["epsilon"]),
         spent=float(terms["spent"]),
         day=str(terms["day"]),
-    )
-
-
-def _invalid(file: Path, why: str) -> MessageInvalid:
-    return MessageInvalid(
-        f"this is no record of a survey: {why}", where=str(file), remedy="Download the job again, with the same version."
     )

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 
 import psutil
@@ -219,5 +220,50 @@ def test_a_connection_that_is_cut_again_and_again_costs_no_update_and_no_second_
     record = four.record(job, "rounds.json")
     assert record["state"] == "finished"
     assert ["hospital-b" in one["accepted"] for one in record["rounds"]] == [True] * 3
-    lines = (four.federation.kit("hospital-b") / "silo" / "jobs" / job / "rounds.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in lines if "own" in line] == [0, 1, 2]
+    assert sorted(own_rounds(four, "hospital-b", job)) == [0, 1, 2]
+
+
+@contextlib.contextmanager
+def slowed(pids, share=0.1, period_s=0.1):
+    """Let processes run for a share of the time only."""
+    over = threading.Event()
+
+    def hold():
+        while not over.is_set():
+            for number, seconds in ((signal.SIGSTOP, (1 - share) * period_s), (signal.SIGCONT, share * period_s)):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                time.sleep(seconds)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def own_rounds(lab, silo, job):
+    """Return what a silo noted of its own training, by round."""
+    lines = (lab.federation.kit(silo) / "silo" / "jobs" / job / "rounds.jsonl").read_text().splitlines()
+    return {line["round"]: line["own"] for line in map(json.loads, lines) if "own" in line}
+
+
+def test_a_silo_at_a_tenth_of_the_speed_gives_what_it_has_in_time_and_weighs_less(four):
+    """Its trainer runs for a tenth of the time; the round's seconds are the same for all."""
+    seconds, rounds = 3, 4
+    settings = {**SETTINGS, "rounds": rounds, "training.steps": 2000, "training.round_seconds": seconds}
+    job = four.submit("train", settings)
+    four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
+    with slowed(processes(four, VICTIM, "silo_app.encoder.worker")):
+        record = four.record(job, "rounds.json")
+    assert record["state"] == "finished"
+    assert [one["quarantined"] for one in record["rounds"]] == [{}] * rounds
+    trained = {silo: own_rounds(four, silo, job) for silo in four.federation.silos}
+    for number in range(2, rounds):  # the second one may have begun before it was slow
+        slow = trained[VICTIM][number]
+        assert 0 < slow["steps"] < slow["steps_planned"]
+        assert 3 * slow["steps"] < min(trained[silo][number]["steps"] for silo in trained if silo != VICTIM)
+        assert slow["seconds"] < 2 * seconds  # beyond its time is the one step that it was in
