@@ -253,7 +253,7 @@ def own_rounds(lab, silo, job):
 
 def test_a_silo_at_a_tenth_of_the_speed_gives_what_it_has_in_time_and_weighs_less(four):
     """Its trainer runs for a tenth of the time; the round's seconds are the same for all."""
-    seconds, rounds = 3, 4
+    seconds, rounds = 3, 3
     settings = {**SETTINGS, "rounds": rounds, "training.steps": 2000, "training.round_seconds": seconds}
     job = four.submit("train", settings)
     four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
@@ -266,4 +266,4 @@ def test_a_silo_at_a_tenth_of_the_speed_gives_what_it_has_in_time_and_weighs_les
         slow = trained[VICTIM][number]
         assert 0 < slow["steps"] < slow["steps_planned"]
         assert 3 * slow["steps"] < min(trained[silo][number]["steps"] for silo in trained if silo != VICTIM)
-        assert slow["seconds"] < 2 * seconds  # beyond its time is the one step that it was in
+        assert slow["train_seconds"] < 2 * seconds  # beyond its time is the one step that it was in
