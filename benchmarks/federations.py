@@ -203,15 +203,7 @@ def ours(backbone: str, *, settings: dict[str, Any], rounds: int) -> Measured:
 
 def _federation(root: Path) -> Federation:
     archives = make_phantoms(root / "archives", hospitals=SITES, studies=24, seed=7, progress=None, workers=2)
-    silos = [
-        {
-            "name": archive.name,
-            "sources": [{"path": str(archive.path / "dicom")}],
-            "labels": json.loads((archive.path / "archive.json").read_text())["labels"]
-            | {"path": str(archive.path / "labels.csv")},
-        }
-        for archive in archives
-    ]
+    silos = [archive.silo() for archive in archives]
     content = {"name": "bench", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
     kits.provision(Consortium.model_validate(content), root / "consortium")
     federation = Federation.load(root / "consortium")

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from provisioning.federation import Federation
 from provisioning.steps import Steps
 from silo_app import config, durable
 from silo_app.errors import JobFailed, ProcessFailed
+from silo_app.imaging.samples.archive import read_archives
 
 __all__ = ["DemoSettings", "run"]
 
@@ -77,7 +77,7 @@ def run(settings: DemoSettings, screen: Console) -> Path:
     }
     archives = _make_archives(settings, steps)
     facts["data"] = archives
-    federation = _provision(settings, steps, archives)
+    federation = _provision(settings, steps)
     facts["silos"] = _ingest(federation, steps)
     try:
         with steps.phase("Start the server and the hospitals over mutual TLS"):
@@ -111,22 +111,13 @@ def _make_archives(settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]
     return found
 
 
-def _provision(settings: DemoSettings, steps: Steps, archives: Sequence[dict[str, Any]]) -> Federation:
+def _provision(settings: DemoSettings, steps: Steps) -> Federation:
     out = settings.out / CONSORTIUM
     with steps.phase("Provision the consortium: certificates, startup kits, site policy"):
         if out.exists():
             Federation.load(out).down()
             shutil.rmtree(out)
-        folder = (settings.out / ARCHIVES).resolve()
-        silos = [
-            {
-                "name": archive["name"],
-                "display_name": archive["display_name"],
-                "sources": [{"kind": "folder", "path": str(folder / archive["name"] / "dicom")}],
-                "labels": archive["labels"] | {"path": str(folder / archive["name"] / archive["labels"]["path"])},
-            }
-            for archive in archives
-        ]
+        silos = [archive.silo() for archive in read_archives(settings.out / ARCHIVES)]
         content = {
             "name": "siloscope-demo",
             "server": {"port": 0},

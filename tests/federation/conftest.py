@@ -94,17 +94,7 @@ def lab(tmp_path_factory):
     archives = make_phantoms(root / "archives", hospitals=3, studies=24, seed=7, progress=None, workers=2)
     often = {"similar_queries_per_day": 10_000}  # tests ask the same thing again and again
     private = {"private": {"answer": True, "processes": 1}}  # all but the last answer private queries
-    silos = [
-        {
-            "release": often | (private if archive.name != "hospital-c" else {}),
-            "name": archive.name,
-            "display_name": archive.display_name,
-            "sources": [{"path": str(archive.path / "dicom")}],
-            "labels": json.loads((archive.path / "archive.json").read_text())["labels"]
-            | {"path": str(archive.path / "labels.csv")},
-        }
-        for archive in archives
-    ]
+    silos = [archive.silo() | {"release": often | (private if archive.name != "hospital-c" else {})} for archive in archives]
     content = {"name": "test", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
     kits.provision(Consortium.model_validate(content), root / "consortium")
     federation = Federation.load(root / "consortium")

@@ -54,15 +54,7 @@ def four(tmp_path_factory):
     root = tmp_path_factory.mktemp("four")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     archives = make_phantoms(root / "archives", hospitals=4, studies=8, seed=5, progress=None, workers=2)
-    silos = [
-        {
-            "name": archive.name,
-            "sources": [{"path": str(archive.path / "dicom")}],
-            "labels": json.loads((archive.path / "archive.json").read_text())["labels"]
-            | {"path": str(archive.path / "labels.csv")},
-        }
-        for archive in archives
-    ]
+    silos = [archive.silo() for archive in archives]
     content = {"name": "four", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
     kits.provision(Consortium.model_validate(content), root / "consortium")
     federation = Federation.load(root / "consortium")

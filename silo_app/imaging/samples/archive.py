@@ -47,6 +47,16 @@ class Archive:
         """The folder of DICOM files."""
         return self.path / DICOM
 
+    def silo(self) -> dict[str, Any]:
+        """Return what consortium.yaml says of a silo that takes this archive in: its names, `sources` and `labels`."""
+        folder = self.path.resolve()
+        return {
+            "name": self.name,
+            "display_name": self.display_name,
+            "sources": [{"kind": "folder", "path": str(folder / DICOM)}],
+            "labels": self.labels.model_dump(mode="json") | {"path": str(folder / self.labels.path)},
+        }
+
 
 def read_archive(path: Path) -> Archive:
     """Read the archive in the folder `path` (or whose `archive.json` is `path`). Raises `SampleInvalid`."""

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from provisioning.consortium import Consortium
 from silo_app.errors import SampleInvalid
 from silo_app.imaging.samples.archive import Archive, labels_in, read_archive, write_archive
 from silo_app.imaging.samples.findings import SCOPE
@@ -20,6 +21,16 @@ def test_what_is_written_is_read(archive):
     assert read_archive(archive.path) == archive
     assert read_archive(archive.path / "archive.json") == archive
     assert (archive.path / "labels.csv").read_text() == "study_instance_uid,findings\n1.2,Mass|Nodule\n1.3,No Finding\n"
+
+
+def test_a_silo_takes_it_in_from_anywhere(archive, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path.parent)
+    entry = read_archive(archive.path.relative_to(tmp_path.parent)).silo()
+    content = {"name": "one", "server": {"port": 0}, "silos": [entry], "researchers": [{"name": "lead@one.example"}]}
+    (silo,) = Consortium.model_validate(content).silos
+    assert (silo.name, silo.display_name) == ("hospital-a", "Hospital A")
+    assert entry["sources"] == [{"kind": "folder", "path": str(tmp_path / "dicom")}]
+    assert entry["labels"]["path"] == str(tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize(
