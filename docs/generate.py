@@ -270,7 +270,8 @@ _OPTIONS = {
     " seed-1": " --seed 1",
     " seed-2": " --seed 2",
     " pediatric": " --data pediatric-chest-xray.zip",
-    " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --limit 500 --epochs 16 --threads 1",
+    " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
+    " unlike-500": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --limit 500 --epochs 16 --threads 1",
 }
 
 
