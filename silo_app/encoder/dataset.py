@@ -45,6 +45,16 @@ class Images:
         views = [view for view, take in zip(self.views, chosen, strict=True) if take]
         return Images(views, self.pixels[chosen], self.targets[chosen], self.known[chosen])
 
+    def told_apart(self) -> "Images":
+        """Return the same views, with those findings unknown that all views have, or none, of which it is known.
+
+        Such a finding teaches only which hospital an image is from: a head that answers always the same, and, by the
+        contrast, one point for all embeddings. (Of classes that a client lacks: Li and Zhan, FedRS, KDD 2021.)
+        """
+        present, absent = self.known & (self.targets > 0.5), self.known & (self.targets <= 0.5)
+        both = present.any(axis=0) & absent.any(axis=0)
+        return Images(self.views, self.pixels, self.targets * both, self.known & both)
+
     @property
     def patients(self) -> NDArray[np.str_]:
         """Each view's patient, (N,)."""

@@ -110,13 +110,15 @@ def train_round(
 ) -> RoundOutcome:
     """Train `model` in place on `data` for round `round_number` (from 0) of `rounds`.
 
+    A finding that all views of the silo have, or none, is not learned from (`Images.told_apart`); views without another
+    known finding are learned from by themselves.
     `anchor` is what the proximal term pulls to (default: the weights at the begin); `controls` correct gradients.
     The same weights, data, settings and seed give the same result on the same machine with the same threads, unless time
     ran out. Raises `NotReady` without images, `UpdateRefused` when the loss is not finite.
     """
     if not len(data):
         raise NotReady("there are no images to train on", remedy="Run `silo ingest` first.")
-    start, means = time.monotonic(), means or Means()
+    start, means, data = time.monotonic(), means or Means(), data.told_apart()
     rng = np.random.default_rng([seed, round_number, len(data)])
     began = anchor or Beginning.of(model)
     device = began.prototypes.device

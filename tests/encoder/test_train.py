@@ -81,6 +81,26 @@ def found_again(model, images):
     return float(((one @ other.T).argmax(axis=1) == np.arange(len(one))).mean())
 
 
+@pytest.mark.parametrize("side", [0.0, 1.0])
+def test_a_finding_that_all_views_have_or_none_is_not_learned_from(spec, images, side):
+    """A silo with ill patients alone would teach that everybody is ill, and that all images are alike."""
+    targets, known = images.targets.copy(), images.known.copy()
+    targets[:], known[:] = side, True
+    one_sided = Images(images.views, images.pixels, targets, known)
+    unknown = Images(images.views, images.pixels, np.zeros_like(targets), np.zeros_like(known))
+    assert trained(spec, one_sided)[0].tobytes() == trained(spec, unknown)[0].tobytes()
+
+
+def test_findings_with_both_sides_are_learned_from_beside_one_sided_ones(spec, images):
+    apart = images.told_apart()
+    both = [(images.targets[images.known[:, f], f] > 0.5) for f in range(images.known.shape[1])]
+    kept = [bool(one.any() and not one.all()) for one in both]
+    assert any(kept)
+    np.testing.assert_array_equal(apart.known, images.known & np.array(kept))
+    np.testing.assert_array_equal(apart.targets[apart.known], images.targets[apart.known])
+    assert not apart.targets[~apart.known].any()
+
+
 def test_labelled_views_learn_as_if_there_were_no_self_supervision(spec, images):
     off = QUICK.model_copy(update={"self_supervised": 0.0})
     assert trained(spec, images)[0].tobytes() == trained(spec, images, off)[0].tobytes()
