@@ -265,6 +265,10 @@ def _measured(result: dict[str, Any], stem: str) -> str:
 
 
 _OPTIONS = {
+    **{
+        f" alpha-{alpha}": f" --data pediatric-chest-xray.zip --hospitals 3 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --threads 1"
+        for alpha in ("0.1", "0.5")
+    },
     " nih": " --data nih-chest-xray-700.zip",
     " quick": " --quick",
     " seed-1": " --seed 1",
