@@ -75,8 +75,7 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         "settings": _plain(settings),
         "command": "consortium demo " + " ".join(sys.argv[2:]),
     }
-    archives = _make_archives(settings, steps)
-    facts["data"] = archives
+    facts["data"] = _make_archives(settings, steps)
     federation = _provision(settings, steps)
     facts["silos"] = _ingest(federation, steps)
     try:

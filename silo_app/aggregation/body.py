@@ -14,12 +14,10 @@ from silo_app.aggregation.cipher import Cipher
 from silo_app.aggregation.codec import FieldPlan, dequantise, quantise
 from silo_app.aggregation.layout import Layout
 from silo_app.aggregation.masking import Masks
-from silo_app.aggregation.ring import DEGREE, SEED_BYTES
+from silo_app.aggregation.ring import DEGREE, ROW_BYTES, SEED_BYTES
 from silo_app.errors import UpdateRefused
 
-__all__ = ["ROW_BYTES", "Share", "Steps", "encrypted", "opened", "quantised"]
-
-ROW_BYTES = ring.wire_bytes(1)
+__all__ = ["Share", "Steps", "encrypted", "opened", "quantised"]
 
 
 class Steps:

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.aggregation import opening, tallies
-from silo_app.aggregation.body import ROW_BYTES, Steps, opened
+from silo_app.aggregation.body import Steps, opened
 from silo_app.aggregation.cipher import Cipher
 from silo_app.aggregation.codec import FieldPlan
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.progress import Progress
-from silo_app.aggregation.ring import SEED_BYTES
+from silo_app.aggregation.ring import ROW_BYTES, SEED_BYTES
 from silo_app.aggregation.sums import blocks_of
 from silo_app.aggregation.terms import PLAIN_MODULUS, SAMPLES, UNUSED, Terms
 from silo_app.aggregation.wire import KINDS, Header

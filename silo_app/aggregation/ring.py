@@ -14,6 +14,7 @@ __all__ = [
     "MAX_SILOS",
     "MODULUS",
     "PLAIN_BITS",
+    "ROW_BYTES",
     "SEED_BYTES",
     "SLOT_MODULUS",
     "add",
