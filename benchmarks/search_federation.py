@@ -96,14 +96,16 @@ def _of_load(name: str, load: Load) -> list[Figure]:
 def _lasting(lab: Lab, count: int) -> list[Figure]:
     """Ask many queries; threads and memory of all processes before and after."""
     lab.load(unit_vectors(21, max(300, count // 10)), 64)  # pools fill, beyond what is measured
-    pids = lab.pids()
+    pids = lab.asked_pids()
     threads, memory, before = thread_count(pids), memory_mb(pids), cpu_seconds(pids)
     load = lab.load(unit_vectors(22, count), 8)
     spent, more = cpu_seconds(pids) - before, thread_count(pids) - threads
     return [
         Figure("federation_threads_growth", more, f"threads more of {threads}, {count} queries"),
         Figure("federation_memory_growth", 100 * (memory_mb(pids) / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
-        Figure("federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query, all processes but the asker's"),
+        Figure(
+            "federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query; not of the anchor and the asker"
+        ),
     ]
 
 

@@ -155,6 +155,14 @@ class Lab:
         names = [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
         return [pid for name in names for pid in self.federation.pids(name)]
 
+    def asked_pids(self) -> list[int]:
+        """Return the processes that queries pass through.
+
+        The anchor's do not: its job process asks the server for tasks, and NVFlare 2.9 keeps a thread of each of these
+        questions for a minute, whether anybody searches or not.
+        """
+        return [pid for name in (self.federation.server, *self.federation.silos) for pid in self.federation.pids(name)]
+
     def await_answers(self) -> None:
         """Wait until every silo asks, and all answer from the generation in use."""
         end, query = time.monotonic() + _READY_S, unit_vectors(99, 1)

@@ -256,7 +256,7 @@ def test_killed_while_queries_are_in_flight_and_back_by_itself(part, limit_s, la
     with meanwhile() as found:
         time.sleep(0.5)
         os.kill(own(lab, part), signal.SIGKILL)
-        time.sleep(1.0)
+        until(lambda: any(states != ALL for states in found))
         until(lambda: found[-1] == ALL, limit_s)
     assert {states["hospital-b"] for states in found} <= {"answered", "unreachable", "late"}
     assert "unreachable" in {states["hospital-b"] for states in found}
@@ -269,7 +269,7 @@ def test_the_search_job_is_killed_and_submitted_again_by_itself(lab, ask, meanwh
     with meanwhile() as found:
         time.sleep(0.3)
         os.kill(job, signal.SIGKILL)
-        time.sleep(1.0)
+        until(lambda: any(states != ALL for states in found))
         until(lambda: found[-1] == ALL)
     assert {states for states in found if isinstance(states, str)} <= {"broker-unreachable"}
     assert ask() == ALL
@@ -279,7 +279,7 @@ def test_the_server_is_killed_and_all_is_well_again_without_a_person(lab, ask, m
     with meanwhile() as found:
         time.sleep(0.3)
         os.kill(own(lab, "server"), signal.SIGKILL)
-        time.sleep(2.0)
+        until(lambda: any(states != ALL for states in found))
         until(lambda: found[-1] == ALL, 90.0)
     assert {states for states in found if isinstance(states, str)} <= {"broker-unreachable"}
     until(
@@ -291,8 +291,9 @@ def test_the_server_is_killed_and_all_is_well_again_without_a_person(lab, ask, m
 
 
 def test_threads_do_not_pile_up(lab):
-    lab.load(unit_vectors(5, 400), 8)
-    pids = lab.pids()
-    before = thread_count(pids)
-    lab.load(unit_vectors(6, 400), 8)
-    assert thread_count(pids) <= before + 8
+    """Pools grow a little yet, at no certain moment; what one query in a hundred leaves behind would be more than that."""
+    lab.load(unit_vectors(5, 800), 16)
+    before = thread_count(lab.asked_pids())
+    for seed in range(3):
+        lab.load(unit_vectors(seed, 400), 8)
+    assert thread_count(lab.asked_pids()) <= before + 12
