@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from provisioning.federation import Federation
 from provisioning.steps import Steps
 from silo_app import config, durable
 from silo_app.errors import JobFailed, ProcessFailed
-from silo_app.imaging.samples.archive import read_archives
+from silo_app.imaging.samples.archive import Archive, read_archives
 
 __all__ = ["DemoSettings", "run"]
 
@@ -75,8 +76,9 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         "settings": _plain(settings),
         "command": "consortium demo " + " ".join(sys.argv[2:]),
     }
-    facts["data"] = _make_archives(settings, steps)
-    federation = _provision(settings, steps)
+    archives = _make_archives(settings, steps)
+    facts["data"] = [_told(archive) for archive in archives]
+    federation = _provision(settings, archives, steps)
     facts["silos"] = _ingest(federation, steps)
     try:
         with steps.phase("Start the server and the hospitals over mutual TLS"):
@@ -95,7 +97,7 @@ def run(settings: DemoSettings, screen: Console) -> Path:
     return _report(settings, federation, facts, screen)
 
 
-def _make_archives(settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]:
+def _make_archives(settings: DemoSettings, steps: Steps) -> list[Archive]:
     out = settings.out / ARCHIVES
     with steps.phase("Make hospital archives" + ("" if settings.data else " (synthetic phantoms)")):
         common = ["--hospitals", str(settings.hospitals), "--seed", str(settings.seed)]
@@ -104,19 +106,24 @@ def _make_archives(settings: DemoSettings, steps: Steps) -> list[dict[str, Any]]
             steps.silo("sample", "import", *sets, "--out", str(out), *common, "--alpha", str(settings.alpha))
         else:
             steps.silo("sample", "phantom", str(out), "--studies", str(settings.studies), *common)
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("*/archive.json"))]
-    for archive in found:
-        steps.screen.print(f"  {archive['name']}: {archive['patients']} patients, {archive['images']} images")
-    return found
+    archives = read_archives(out)
+    for archive in archives:
+        steps.screen.print(f"  {archive.name}: {archive.patients} patients, {archive.images} images")
+    return archives
 
 
-def _provision(settings: DemoSettings, steps: Steps) -> Federation:
+def _told(archive: Archive) -> dict[str, Any]:
+    counted = {"patients": archive.patients, "studies": archive.studies, "images": archive.images}
+    return {"name": archive.name, "display_name": archive.display_name, "synthetic": archive.synthetic, **counted}
+
+
+def _provision(settings: DemoSettings, archives: Sequence[Archive], steps: Steps) -> Federation:
     out = settings.out / CONSORTIUM
     with steps.phase("Provision the consortium: certificates, startup kits, site policy"):
         if out.exists():
             Federation.load(out).down()
             shutil.rmtree(out)
-        silos = [archive.silo() for archive in read_archives(settings.out / ARCHIVES)]
+        silos = [archive.silo() for archive in archives]
         content = {
             "name": "siloscope-demo",
             "server": {"port": 0},

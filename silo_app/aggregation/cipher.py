@@ -14,9 +14,7 @@ and from what is secret:
 
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from silo_app.aggregation.ring import DEGREE, MODULUS, MODULUS_BITS, SEED_BYTES, SLOT_MODULUS
 from silo_app.errors import KeyRefused, NotReady
+from silo_app.memory_file import content_of, memory_file
 
 __all__ = ["SECRET_BYTES", "Cipher", "new_secret"]
 
@@ -103,7 +102,7 @@ class Cipher:
         self._encryptor = seal.Encryptor(self._context, key)
         self._decryptor = seal.Decryptor(self._context, key)
         self._evaluator = seal.Evaluator(self._context)
-        with _memory_file() as (descriptor, path):
+        with memory_file("ciphertext") as (descriptor, path):
             self._frame = self._learn_frame(descriptor, path)
             self._plain_frame = _learn_plain_frame(descriptor, path)
 
@@ -117,7 +116,7 @@ class Cipher:
         Yield c0, uint64 (DEGREE,) below Q, and the seed of c1, uint8 (SEED_BYTES,), of each.
         """
         plain = seal.Plaintext()
-        with _memory_file() as (descriptor, path):
+        with memory_file("ciphertext") as (descriptor, path):
             for row in rows:
                 os.pwrite(descriptor, self._plain_frame + row.astype("<u8", copy=False).tobytes(), 0)
                 plain.load(self._context, path)
@@ -130,7 +129,7 @@ class Cipher:
         """
         zeros = np.zeros(DEGREE, dtype=np.uint64)
         total, other, plain = seal.Ciphertext(), seal.Ciphertext(), seal.Plaintext()
-        with _memory_file() as (descriptor, path):
+        with memory_file("ciphertext") as (descriptor, path):
             for block, c0 in enumerate(rows):
                 self._load(total, c0, seeds[0, block], descriptor, path)
                 for seed in seeds[1:, block]:
@@ -138,12 +137,12 @@ class Cipher:
                     self._evaluator.add_inplace(total, other)
                 self._decryptor.decrypt(total, plain)
                 plain.save(path)
-                yield self._coefficients(_content(descriptor))
+                yield self._coefficients(content_of(descriptor))
 
     def _learn_frame(self, descriptor: int, path: str) -> tuple[bytes, bytes]:
         """Return the constant bytes that SEAL writes before c0 and between c0 and the seed."""
         self._encryptor.encrypt_zero_symmetric().save(path)
-        saved = _content(descriptor)
+        saved = content_of(descriptor)
         words_end = len(saved) - SEED_BYTES - SEED_HEADER_BYTES
         return saved[: words_end - WORD_BYTES], saved[words_end:-SEED_BYTES]
 
@@ -155,7 +154,7 @@ class Cipher:
         words_end = len(before) + WORD_BYTES
         for _ in range(ATTEMPTS):
             self._encryptor.encrypt_symmetric(plain).save(path)
-            saved = _content(descriptor)
+            saved = content_of(descriptor)
             framed = saved.startswith(before) and saved[words_end:-SEED_BYTES] == between
             if framed and len(saved) == words_end + len(between) + SEED_BYTES:
                 words = np.frombuffer(saved, dtype="<u8", count=DEGREE, offset=len(before))
@@ -190,7 +189,7 @@ class Cipher:
 def _learn_plain_frame(descriptor: int, path: str) -> bytes:
     """Return the constant bytes before the coefficients of a plaintext, not packed, as SEAL reads them."""
     seal.Plaintext(DEGREE, DEGREE).save(path)
-    saved = _content(descriptor)
+    saved = content_of(descriptor)
     before = _unpacked(saved)[:-WORD_BYTES]
     length = HEADER_BYTES + len(before) + WORD_BYTES
     return saved[:PACKING] + bytes([UNPACKED, 0, 0]) + length.to_bytes(8, "little") + before
@@ -207,21 +206,3 @@ def _unpacked(saved: bytes) -> bytes:
 
 def _other_form(what: str) -> NotReady:
     return NotReady(f"SEAL writes {what} in another form", remedy="Install the tenseal of constraints.txt.")
-
-
-@contextmanager
-def _memory_file() -> Iterator[tuple[int, str]]:
-    """Yield descriptor and name of a file for SEAL to write to and read from; in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("siloscope-ciphertext", os.MFD_CLOEXEC)
-        try:
-            yield descriptor, f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:  # nothing secret passes through it: ciphertexts only
-        with tempfile.NamedTemporaryFile() as file:
-            yield file.fileno(), file.name
-
-
-def _content(descriptor: int) -> bytes:
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)

@@ -8,9 +8,6 @@ vectors puts each vector's halves into both rows and needs D/2 diagonals only.
 """
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,6 +16,7 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from silo_app.errors import EncoderMismatch, MessageInvalid, NotReady
+from silo_app.memory_file import content_of, memory_file
 
 __all__ = [
     "FEW_BLOCKS",
@@ -113,9 +111,9 @@ def quantised(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def saved(item: Any) -> bytes:
     """Return what SEAL writes for a ciphertext or keys, uncompressed random numbers and seeds."""
-    with _memory_file() as (descriptor, path):
+    with memory_file("query") as (descriptor, path):
         item.save(path)
-        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        return content_of(descriptor)
 
 
 def loaded(into: Any, content: bytes, what: str) -> Any:
@@ -138,7 +136,7 @@ def loaded(into: Any, content: bytes, what: str) -> Any:
     if not framed:
         raise unreadable
     try:
-        with _memory_file() as (descriptor, path):
+        with memory_file("query") as (descriptor, path):
             os.pwrite(descriptor, content, 0)
             into.load(context(), path)
     except (ValueError, RuntimeError):
@@ -161,17 +159,3 @@ def _unpacked_limit(frame: bytes) -> int:
         blocks += 1
     whole = last and start + 4 * (descriptor >> 2 & 1) == len(frame)
     return blocks * _ZSTANDARD_BLOCK if whole else _MOST_UNPACKED + 1
-
-
-@contextmanager
-def _memory_file() -> Iterator[tuple[int, str]]:
-    """Yield descriptor and name of a file for SEAL to write to and read from; in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("siloscope-query", os.MFD_CLOEXEC)
-        try:
-            yield descriptor, f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:  # nothing secret passes through it: ciphertexts and evaluation keys only
-        with tempfile.NamedTemporaryFile() as file:
-            yield file.fileno(), file.name
