@@ -16,6 +16,8 @@ __all__ = ["START", "Chain", "line_of", "verify_lines"]
 START = "0" * 64
 """What the first line of a log has as the digest before it."""
 
+_AS_IS = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _REMEDY = "Keep the file as it is, compare it with a backup, and tell whoever is responsible for data protection."
 
 
@@ -32,7 +34,7 @@ def line_of(record: Mapping[str, Any], previous: str) -> tuple[str, str]:
     """Return the line of a record after the line with digest `previous`, and its own digest."""
     content = {**record, "previous": previous}
     digest = hashlib.sha256(_canonical(content)).hexdigest()
-    return json.dumps({**content, "digest": digest}, ensure_ascii=False, separators=(",", ":")) + "\n", digest
+    return _AS_IS.encode({**content, "digest": digest}) + "\n", digest
 
 
 def verify_lines(lines: Iterable[bytes], *, previous: str | None = None, where: str = "") -> Chain:
@@ -55,7 +57,7 @@ def verify_lines(lines: Iterable[bytes], *, previous: str | None = None, where: 
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return _SORTED.encode(content).encode()
 
 
 def _parsed(line: bytes, where: str, number: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A case has one or more views; its similarity is that of its nearest view.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +36,11 @@ class Hit(NamedTuple):  # every query makes many: a dataclass would take three t
 
     case: CaseId
     score: float
+
+    @classmethod
+    def all_of(cls, pairs: Iterable[tuple[str, float]]) -> "list[Hit]":
+        """Return pairs of case and similarity as hits; for many, at a third of the cost of making each."""
+        return list(map(tuple.__new__, repeat(cls), pairs))
 
 
 class GalleryIndex(Protocol):
@@ -111,15 +117,14 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
 
 def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> list[Hit]:
     """Return what `rank_cases` does for the cases uint8 (n, 16) of scored views (n,): at a fraction of its cost."""
-    name = np.ascontiguousarray(cases).view(">u8")  # (n, 2): as numbers they are ordered as their names are
+    name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (n, 2): as numbers ordered as their names are
     order = np.lexsort((name[:, 1], name[:, 0], -scores))
     names = cases[order].tobytes().hex()
-    best: dict[str, float] = {}
-    for place, score in enumerate(scores[order].tolist()):
-        if len(best) >= k:
-            break
-        best.setdefault(names[_NAME * place : _NAME * (place + 1)], score)
-    return [Hit(CaseId(case), score) for case, score in best.items()]
+    ranked = [names[start : start + _NAME] for start in range(0, len(names), _NAME)]
+    best = dict(zip(reversed(ranked), scores[order][::-1].tolist(), strict=True))  # of a case, its first is what stays
+    if len(best) < len(ranked):
+        ranked = list(dict.fromkeys(ranked))
+    return Hit.all_of((case, best[case]) for case in ranked[:k])
 
 
 def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

@@ -39,9 +39,10 @@ class Sense:
     def standing(self, query: Embedding, scores: Sequence[float]) -> list[float]:
         """Return how far each similarity to the query stands out from those of the cohort."""
         usual = (self.cohort @ query).astype(np.float64)  # (n,)
-        mean = float(usual.mean())
+        count = max(1, len(usual))
+        mean = float(usual.sum()) / count
         usual -= mean
-        spread = max(math.sqrt(float(usual @ usual) / max(1, len(usual))), _SMALLEST_SPREAD)
+        spread = max(math.sqrt(float(usual @ usual) / count), _SMALLEST_SPREAD)
         return [(score - mean) / spread for score in scores]
 
 

@@ -1,5 +1,6 @@
 """What a query may be narrowed to: words of the card only, so that nothing can be asked for that may not be shown."""
 
+import functools
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,7 +48,7 @@ class Filters(BaseModel):
         """Return whether anything is asked for."""
         return bool(self.fields)
 
-    @property
+    @functools.cached_property
     def fields(self) -> frozenset[CardField]:
         """The fields of a card that are asked about."""
         asked: dict[CardField, bool] = {

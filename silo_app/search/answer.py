@@ -164,8 +164,8 @@ def _ranked(
 
 
 def _candidates(request: SearchRequest, known: Sequence[tuple[Hit, View]], sense: Sense) -> list[Candidate]:
-    standing = sense.standing(request.embedding, [hit.score for hit, _ in known])
-    return [
-        Candidate(hit.case, hit.score, view, how)  # by place: this is done for every case that the rules look at
-        for (hit, view), how in zip(known, standing, strict=True)
-    ]
+    if not known:
+        return []
+    hits, views = zip(*known, strict=True)
+    cases, scores = zip(*hits, strict=True)  # by columns: this is done for every case that the rules look at
+    return Candidate.all_of(zip(cases, scores, views, sense.standing(request.embedding, scores), strict=True))

@@ -126,10 +126,12 @@ class OpenCatalogue:
                 known.update({case: cards.get(case) for case in unread})
 
         def view_of(case: CaseId) -> View | None:
-            if case not in known:
+            try:
+                return known[case]
+            except KeyError:
                 with self._lock:
-                    known[case] = catalogue.card(case)
-            return known[case]
+                    view = known[case] = catalogue.card(case)
+                return view
 
         return view_of
 
