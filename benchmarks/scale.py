@@ -103,7 +103,7 @@ def searched(members: Sequence[Identity], queries: int) -> tuple[dict[str, float
         reply = broker.search(frame)
         spent = time.process_time() - start - (silos.cpu_s - own)
         start = time.process_time()
-        result = verified(members[0].trust, request, frame, decode(reply, SearchResult))
+        result = verified(members[0], request, frame, decode(reply, SearchResult))
         if number == 0:
             continue  # threads start, vouchers are believed
         relayed.append(spent)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from silo_app.errors import CertificateMissing, MessageInvalid, SignatureInvalid
-from silo_app.session_key import SessionKeys, Vouchers
+from silo_app.session_key import SessionKeys, Vouched, Vouchers
 
 __all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
 
@@ -28,7 +28,7 @@ PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
 SIGNATURE_LIMIT = 1024
 _MOST_REMEMBERED = 2048
-_VOUCHER = b"siloscope session key 1\0"
+_VOUCHER = b"siloscope session key 2\0"
 ROLE_OF_A_SILO = ("", "client")  # NVFlare leaves a silo's role empty, or writes "client" (`nvflare cert approve`)
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
 
@@ -97,6 +97,17 @@ class Trust:
         signer, payload = self._vouchers.verify(signed, context=context, limit=limit)
         return Verified(signer, payload)
 
+    def session_of(self, signed: bytes, *, limit: int = PAYLOAD_LIMIT) -> Vouched[Signer]:
+        """Return whose session's keys come with a message, without asking whether it is theirs. Raises as `verify` does."""
+        return self._vouchers.signer_of(signed, limit=limit)
+
+    def unseal(
+        self, message: bytes, session: SessionKeys, *, context: bytes, question: bytes, limit: int = PAYLOAD_LIMIT
+    ) -> Verified:
+        """Read what was sealed for one's own `session`, as the reply to its signed `question`. Raises as `verify` does."""
+        signer, payload = self._vouchers.unseal(message, session, context=context, question=question, limit=limit)
+        return Verified(signer, payload)
+
     @functools.cached_property
     def _vouchers(self) -> Vouchers[Signer]:
         def believe(voucher: bytes) -> tuple[Signer, bytes]:
@@ -160,7 +171,7 @@ class Identity:
 
     @functools.cached_property
     def session(self) -> SessionKeys:
-        """Signs messages that are read at once, at a tenth of the cost; what is kept is signed with `sign`."""
+        """Signs and seals messages that are read at once, at little cost; what is kept is signed with `sign`."""
         return SessionKeys(lambda content: self.sign(content, context=_VOUCHER))
 
 

@@ -3,12 +3,13 @@
 import msgpack
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.errors import MessageInvalid, SignatureInvalid
 from silo_app.search.messages import MAX_SILOS
-from silo_app.session_key import VOUCHER_LIMIT, SessionKeys, Vouchers, unsigned_payload
+from silo_app.session_key import VOUCHER_LIMIT, SessionKeys, Vouchers, is_sealed, unsigned_payload
 
 CONTEXT = b"siloscope/test/1"
 LIMIT = 1000
@@ -105,6 +106,108 @@ def test_a_voucher_is_verified_again_every_minute(keys, clock):
     assert len(asked) == 2
 
 
+class TestSealed:
+    """A question of `north`, and the reply of `south`, who vouches alike: nobody else reads or makes it."""
+
+    @pytest.fixture
+    def north(self, clock):
+        return SessionKeys(vouch, clock=clock)
+
+    @pytest.fixture
+    def south(self, clock):
+        return SessionKeys(lambda content: b"south:" + content, clock=clock)
+
+    @pytest.fixture
+    def vouchers(self, clock):
+        def both(voucher):
+            name, _, content = voucher.partition(b":")
+            if name not in {b"north", b"south"}:
+                raise SignatureInvalid("not of this federation", remedy="none")
+            return name.decode(), content
+
+        return Vouchers(both, clock=clock)
+
+    @pytest.fixture
+    def exchange(self, north, south, vouchers):
+        question = north.sign(b"who?", context=CONTEXT)
+        reply = south.seal(b"a secret", vouchers.signer_of(question, limit=LIMIT), context=CONTEXT)
+        return question, reply
+
+    def test_the_asker_reads_it(self, north, vouchers, exchange):
+        question, reply = exchange
+        assert is_sealed(reply)
+        assert not is_sealed(question)
+        assert vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=LIMIT) == ("south", b"a secret")
+
+    def test_it_says_nothing_to_others_and_never_the_same(self, north, south, vouchers, exchange):
+        question, reply = exchange
+        again = south.seal(b"a secret", vouchers.signer_of(question, limit=LIMIT), context=CONTEXT)
+        assert b"secret" not in reply
+        assert again != reply
+        stranger = SessionKeys(vouch, clock=Clock())
+        asked = stranger.sign(b"who?", context=CONTEXT)
+        for keys, asked_with in ((stranger, question), (stranger, asked), (south, question)):
+            with pytest.raises(SignatureInvalid):
+                vouchers.unseal(reply, keys, context=CONTEXT, question=asked_with, limit=LIMIT)
+
+    def test_it_is_for_one_purpose(self, north, vouchers, exchange):
+        question, reply = exchange
+        with pytest.raises(SignatureInvalid):
+            vouchers.unseal(reply, north, context=b"other", question=question, limit=LIMIT)
+
+    def test_an_asker_cannot_pass_its_own_words_for_those_of_another(self, north, vouchers, exchange):
+        question, reply = exchange
+        voucher = msgpack.unpackb(reply)["voucher"]
+        own = msgpack.unpackb(north.seal(b"lie", vouchers.signer_of(question, limit=LIMIT), context=CONTEXT))["sealed"]
+        with pytest.raises(SignatureInvalid):
+            vouchers.unseal(
+                msgpack.packb({"voucher": voucher, "sealed": own}), north, context=CONTEXT, question=question, limit=LIMIT
+            )
+
+    @pytest.mark.parametrize(("hours", "read"), [(0, True), (13, True), (26, False)])
+    def test_a_reply_may_come_after_the_keys_were_exchanged(self, hours, read, north, vouchers, exchange, clock):
+        question, reply = exchange
+        for _ in range(2 if hours > 24 else 1):
+            clock.now += hours * 3600 / (2 if hours > 24 else 1)
+            north.sign(b"next", context=CONTEXT)
+        if read:
+            assert vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=LIMIT)[1] == b"a secret"
+            return
+        with pytest.raises(SignatureInvalid):
+            vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=LIMIT)
+
+    def test_a_key_of_low_order_agrees_with_nobody(self, north, south):
+        weak = vouch(content(Ed25519PrivateKey.generate(), box=bytes(32)))
+        reader = Vouchers(believe, clock=Clock()).signer_of(message(weak, Ed25519PrivateKey.generate()), limit=LIMIT)
+        with pytest.raises(SignatureInvalid, match="agreed"):
+            south.seal(b"x", reader, context=CONTEXT)
+
+    def test_keys_that_were_agreed_are_not_kept_for_ever(self, south, monkeypatch):
+        monkeypatch.setattr("silo_app.session_key._MOST_KNOWN", 8)
+        for _ in range(30):
+            question = SessionKeys(vouch, clock=Clock()).sign(b"x", context=CONTEXT)
+            south.seal(b"x", Vouchers(believe, clock=Clock()).signer_of(question, limit=LIMIT), context=CONTEXT)
+        assert len(south._agreed) <= 8
+
+    def test_too_large_and_foreign_replies_are_refused(self, north, vouchers, exchange):
+        question, reply = exchange
+        for wrong in (b"", b"noise", question, reply[:-1], b"x" * 100_000):
+            with pytest.raises((MessageInvalid, SignatureInvalid)):
+                vouchers.unseal(wrong, north, context=CONTEXT, question=question, limit=LIMIT)
+        with pytest.raises(MessageInvalid):
+            vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=2)
+
+    @settings(max_examples=150, deadline=None)
+    @given(data=st.data())
+    def test_no_change_of_a_sealed_message_is_believed(self, data):
+        where = data.draw(st.integers(0, len(_SEALED) - 1))
+        changed = bytes([*_SEALED[:where], data.draw(st.integers(0, 255)), *_SEALED[where + 1 :]])
+        if changed == _SEALED:
+            return
+        with pytest.raises((MessageInvalid, SignatureInvalid)):
+            Vouchers(believe, clock=_CLOCK).unseal(changed, _NORTH, context=CONTEXT, question=_SIGNED, limit=LIMIT)
+
+
 def message(voucher, key, payload=b"x"):
     honest = SessionKeys(lambda _: voucher, clock=Clock())
     honest._current()
@@ -112,8 +215,9 @@ def message(voucher, key, payload=b"x"):
     return honest.sign(payload, context=CONTEXT)
 
 
-def content(key, begins=1_000_000, ends=1_000_000 + DAY):
-    return msgpack.packb({"key": key.public_key().public_bytes_raw(), "from": begins, "until": ends})
+def content(key, begins=1_000_000, ends=1_000_000 + DAY, box=None):
+    box = X25519PrivateKey.generate().public_key().public_bytes_raw() if box is None else box
+    return msgpack.packb({"key": key.public_key().public_bytes_raw(), "box": box, "from": begins, "until": ends})
 
 
 @pytest.mark.parametrize(
@@ -124,6 +228,7 @@ def content(key, begins=1_000_000, ends=1_000_000 + DAY):
         lambda key: b"north:" + content(key, ends=1_000_000),
         lambda key: b"north:" + content(key, begins=1_000_000.0),
         lambda key: b"north:" + content(Ed25519PrivateKey.generate()),
+        lambda key: b"north:" + content(key, box=b"short"),
         lambda _: b"north:",
         lambda _: b"north:" + msgpack.packb({"key": b"short", "from": 1, "until": 2}),
         lambda _: b"north:" + msgpack.packb([1, 2, 3]),
@@ -172,7 +277,9 @@ def test_the_vouchers_of_the_largest_federation_are_verified_once_each(clock):
 
 
 _CLOCK = Clock()
-_SIGNED = SessionKeys(vouch, clock=_CLOCK).sign(b"payload", context=CONTEXT)
+_NORTH = SessionKeys(vouch, clock=_CLOCK)
+_SIGNED = _NORTH.sign(b"payload", context=CONTEXT)
+_SEALED = _NORTH.seal(b"payload", Vouchers(believe, clock=_CLOCK).signer_of(_SIGNED, limit=LIMIT), context=CONTEXT)
 
 
 @settings(max_examples=150, deadline=None)

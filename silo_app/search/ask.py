@@ -52,7 +52,7 @@ class Asker:
         frame = seal(self.identity, request)
         message = self._reply(frame, SearchResult, request.budget_ms)
         _require_result(request, message)
-        result = verified(self.identity.trust, request, frame, message)
+        result = verified(self.identity, request, frame, message)
         self.record(result, purpose=request.purpose, user=request.user, mode="plain")
         return result
 

@@ -1,7 +1,8 @@
 """Ask every silo at once under one deadline, and report what each of them did.
 
-A silo that is late, gone, refusing or talking nonsense costs its own hits, never the query. The broker relays signed
-requests as they are and enforces no policy: that is each silo's own. No query holds a thread: many may be in flight.
+A silo that is late, gone or refusing costs its own hits, never the query. The broker relays signed requests and sealed
+replies as they are: it cannot read what a silo replied, and enforces no policy: that is each silo's own. No query holds a
+thread: many may be in flight.
 """
 
 import logging
@@ -78,7 +79,7 @@ class Broker:
         return reply.result()
 
     def ask_all(self, frame: bytes, asker: str = "") -> SearchResult:
-        """Relay a signed request to every silo and merge what comes back in time. Raises `ProtocolError`."""
+        """Relay a signed request to every silo and return what comes back in time, sealed. Raises `ProtocolError`."""
         over: Future[Gathering] = Future()
         self._ask_all(frame, over.set_result, asker)
         return over.result().result()
@@ -160,7 +161,7 @@ class _Relays:
 
 def _result_of(query: Gathering) -> bytes:
     try:
-        return encode(query.result(merged=False))
+        return encode(query.result())
     except Exception:  # noqa: BLE001  (the asker must hear that we failed, not wait)
         _log.exception("a query failed")
         return _failed()

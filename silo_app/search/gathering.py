@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from silo_app.search.merge import merge
-from silo_app.search.messages import SearchRequest, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import Sealed, SearchRequest, SearchResult, SiloReport, SiloState
 
 __all__ = ["Deadlines", "Gathering", "Reply"]
+
+_ROOM = SearchResult.max_bytes - 1024 * 1024
+"""Bytes of a result for what silos say; the rest is for what is said of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,8 @@ class Reply:
     """What one silo gave to one query."""
 
     report: SiloReport
-    answer: SiloAnswer | None = None
     content: bytes = b""
-    """As the silo signed it; empty where the broker speaks for it."""
+    """As the silo sealed it; empty where the broker speaks for it."""
 
 
 class Gathering:
@@ -76,16 +77,24 @@ class Gathering:
             self._over = True
         self._done(self)
 
-    def result(self, *, merged: bool = True) -> SearchResult:
-        """Return what came in time; not `merged`, only as the silos signed it: the asker merges that itself."""
+    def result(self) -> SearchResult:
+        """Return what came in time, as the silos sealed it: the asker merges that.
+
+        What is more than one result holds is left out, the largest first: one silo's flood costs its own answer.
+        """
         replies = [self._replies.get(silo) or self.late(silo) for silo in self._silos]
+        room = _ROOM
+        for place in sorted(range(len(replies)), key=lambda place: len(replies[place].content)):
+            room -= len(replies[place].content)
+            if room < 0:
+                replies[place] = self.state(self._silos[place], SiloState.ERROR, "too-large")
         return SearchResult(
             query_id=self.request.query_id,
             encoder_version=self.request.encoder_version,
             k=self.request.k,
-            hits=merge((reply.answer for reply in replies if reply.answer is not None), self.request.k) if merged else (),
+            hits=(),
             silos=tuple(reply.report for reply in replies),
-            signed=tuple(Signed(silo=reply.report.silo, content=reply.content) for reply in replies if reply.content),
+            sealed=tuple(Sealed(silo=reply.report.silo, content=reply.content) for reply in replies if reply.content),
             took_us=int((time.monotonic() - self.start) * 1e6),
         )
 

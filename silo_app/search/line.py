@@ -12,16 +12,17 @@ from collections import Counter
 from silo_app.errors import MessageInvalid
 from silo_app.search.breaker import Breaker
 from silo_app.search.gather import Gatherer
-from silo_app.search.gathering import Gathering
-from silo_app.search.messages import SiloState
+from silo_app.search.gathering import Gathering, Reply
+from silo_app.search.messages import SiloAnswer, SiloState
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
-from silo_app.search.replies import read_reply
 from silo_app.search.transport import SiloLate, SiloUnreachable, Transport
 
 __all__ = ["Line", "reached"]
 
 _log = logging.getLogger(__name__)
 _PROBE_S = 1.0
+_LARGEST = SiloAnswer.max_bytes + 64 * 1024
+"""Bytes of a sealed reply, with the voucher of who sealed it."""
 _SHARED = 0.75
 """Of a silo's places, what those who have some share equally; the rest is for askers who come anew."""
 _FAILED = {SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR}
@@ -103,7 +104,7 @@ class Line:
             if reply is None:
                 self._heard(query, state if state in _FAILED else SiloState.ERROR, _code(state))
             else:
-                self._read(query, reply)
+                self._replied(query, reply)
         self._judge(state, budget_s)
 
     def _replies(self, queries: list[Gathering], budget_s: float) -> tuple[SiloState, list[bytes | None]]:
@@ -122,14 +123,14 @@ class Line:
             return SiloState.ERROR, [None] * len(queries)
         return state, [found.get(number) for number in range(len(queries))]
 
-    def _read(self, query: Gathering, reply: bytes) -> None:
-        try:
-            said = read_reply(self._silo, query.request, reply, query.took_ms)
-        except MessageInvalid as error:
-            _log.warning("%s sent what is no answer: %s", self._silo, error.problem)
-            said = query.state(self._silo, SiloState.ERROR, "answer-invalid")
+    def _replied(self, query: Gathering, reply: bytes) -> None:
+        """Hand on what came: sealed, so that only its size says anything, and of nonsense its asker will."""
+        if not 0 < len(reply) <= _LARGEST:
+            _log.warning("%s sent a reply of %d bytes, %d are allowed", self._silo, len(reply), _LARGEST)
+            self._heard(query, SiloState.ERROR, "answer-invalid")
+            return
         self._left(query)
-        query.heard(self._silo, said)
+        query.heard(self._silo, Reply(query.state(self._silo, SiloState.ANSWERED).report, reply))
 
     def _heard(self, query: Gathering, state: SiloState, code: str) -> None:
         self._left(query)

@@ -8,6 +8,7 @@ Relay, Who      asker -> broker: pass a private question to one silo (`search.pr
 ErrorMessage    whoever -> asker: why there is no result at all
 """
 
+import math
 import secrets
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
@@ -32,9 +33,9 @@ __all__ = [
     "Relayed",
     "ReleasedHit",
     "ResultHit",
+    "Sealed",
     "SearchRequest",
     "SearchResult",
-    "Signed",
     "SiloAnswer",
     "SiloReport",
     "SiloState",
@@ -68,8 +69,8 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 def _is_unit(vector: bytes) -> bytes:
     if len(vector) % 4:
         raise ValueError("not a whole number of float32")
-    norm = float(np.linalg.norm(np.frombuffer(vector, "<f4").astype(np.float64)))
-    if not abs(norm - 1.0) <= _UNIT_TOLERANCE:
+    wide = np.frombuffer(vector, "<f4").astype(np.float64)
+    if not abs(math.sqrt(float(wide @ wide)) - 1.0) <= _UNIT_TOLERANCE:
         raise ValueError("not a unit vector")
     return vector
 
@@ -239,8 +240,8 @@ class ResultHit(BaseModel):
         return CaseId(self.case)
 
 
-class Signed(BaseModel):
-    """What one silo replied, as it signed it (`envelope.seal_reply`)."""
+class Sealed(BaseModel):
+    """What one silo replied, as it sealed it for the asker (`envelope.seal_reply`)."""
 
     model_config = Message.model_config
 
@@ -251,8 +252,8 @@ class Signed(BaseModel):
 class SearchResult(Message):
     """Hits of all silos that answered, best first, and what every silo did.
 
-    On its way from the broker it has no hits but what the silos signed: the asker verifies and merges that itself
-    (`search.verified`), and believes nothing else that the broker says of a silo that has answered.
+    On its way from the broker it has no hits but what the silos sealed for the asker, who opens and merges that itself
+    (`search.verified`). The broker can read none of it: of a silo that has replied it says "answered", whatever it replied.
     """
 
     max_bytes: ClassVar[int] = 16 * 1024 * 1024
@@ -263,7 +264,7 @@ class SearchResult(Message):
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     hits: Annotated[tuple[ResultHit, ...], Field(max_length=MAX_HITS)]
     silos: Annotated[tuple[SiloReport, ...], Field(max_length=MAX_SILOS)]
-    signed: Annotated[tuple[Signed, ...], Field(max_length=MAX_SILOS)] = ()
+    sealed: Annotated[tuple[Sealed, ...], Field(max_length=MAX_SILOS)] = ()
     took_us: Count = 0
 
     @property

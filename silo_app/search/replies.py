@@ -1,12 +1,12 @@
-"""What a silo's bytes say to one request: an answer, a refusal, or nonsense, of which nothing is used."""
+"""What a silo's message says to one request: an answer, a refusal, or nonsense, of which nothing is used."""
+
+from dataclasses import dataclass
 
 from silo_app.errors import MessageInvalid
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.envelope import peek_reply
-from silo_app.search.gathering import Reply
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer, SiloReport, SiloState
 
-__all__ = ["STATE_OF_CODE", "read_reply", "reply_of"]
+__all__ = ["STATE_OF_CODE", "Said", "said_by"]
 
 STATE_OF_CODE = {
     RefusalCode.BUSY: SiloState.BUSY,
@@ -18,18 +18,21 @@ STATE_OF_CODE = {
 """Every other code is the silo's own decision: denied."""
 
 
-def read_reply(silo: str, request: SearchRequest, content: bytes, took_ms: float) -> Reply:
-    """Turn a silo's bytes into its reply. Raises `MessageInvalid` for anything but an answer to this request."""
-    return reply_of(silo, request, peek_reply(content, SiloAnswer, Refusal), took_ms, content)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one silo said to one query."""
+
+    report: SiloReport
+    answer: SiloAnswer | None = None
 
 
-def reply_of(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, took_ms: float, content: bytes) -> Reply:
-    """Turn a silo's message into its reply. Raises `MessageInvalid` for anything but an answer to this request."""
+def said_by(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, took_ms: float) -> Said:
+    """Turn a silo's message into what it says. Raises `MessageInvalid` for anything but an answer to this request."""
     if isinstance(message, Refusal):
         _require(message.silo == silo, "it names another silo")
         _require(message.query_id in {"", request.query_id}, "it refuses another query")
         state = STATE_OF_CODE.get(message.code, SiloState.DENIED)
-        return Reply(
+        return Said(
             SiloReport(
                 silo=silo,
                 state=state,
@@ -37,11 +40,10 @@ def reply_of(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, t
                 public=message.public,
                 took_ms=took_ms,
                 encoder_version=message.encoder_version,
-            ),
-            content=content,
+            )
         )
     _require_answer(silo, request, message)
-    return Reply(
+    return Said(
         SiloReport(
             silo=silo,
             state=SiloState.ANSWERED,
@@ -53,7 +55,6 @@ def reply_of(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, t
             encoder_version=message.encoder_version,
         ),
         message,
-        content,
     )
 
 

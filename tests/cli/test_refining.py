@@ -23,7 +23,7 @@ from silo_app.imaging.ingest import ingest
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.search import local
 from silo_app.search.envelope import peek_request, seal_reply
-from silo_app.search.messages import ReleasedHit, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.rocchio import Weights, refined
 from silo_app.search.wire import encode
 
@@ -58,8 +58,8 @@ class Asked:
         hits = tuple(ReleasedHit(case=case, score=0.9, card={"findings": {}}) for case in sorted((self.case, "c" * 32)))
         answer = SiloAnswer(**common, silo="north", generation="000001", indexed=2, hits=hits)
         report = SiloReport(silo="north", state=SiloState.ANSWERED, took_ms=1.0)
-        signed = Signed(silo="north", content=seal_reply(self.identity, frame, answer))
-        return encode(SearchResult(**common, k=request.k, hits=(), silos=(report,), signed=(signed,)))
+        sealed = Sealed(silo="north", content=seal_reply(self.identity, frame, answer))
+        return encode(SearchResult(**common, k=request.k, hits=(), silos=(report,), sealed=(sealed,)))
 
     @property
     def vector(self):

@@ -12,7 +12,7 @@ from silo_app.cli import index as index_command
 from silo_app.cli import search as search_command
 from silo_app.identity import Identity
 from silo_app.search import local
-from silo_app.search.messages import ReleasedHit, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.thumbnails import thumbnail
 from silo_app.search.wire import encode
 
@@ -50,8 +50,8 @@ def result(identity, request_frame) -> bytes:
         SiloReport(silo="south", state=SiloState.ANSWERED, took_ms=9.0, released=10),
         SiloReport(silo="west", state=SiloState.UNREACHABLE),
     )
-    signed = (Signed(silo="north", content=seal_reply(identity, request_frame, answer)),)
-    return encode(SearchResult(**common, k=request.k, hits=(), silos=states, signed=signed))
+    sealed = (Sealed(silo="north", content=seal_reply(identity, request_frame, answer)),)
+    return encode(SearchResult(**common, k=request.k, hits=(), silos=states, sealed=sealed))
 
 
 @pytest.fixture

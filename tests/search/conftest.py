@@ -19,10 +19,11 @@ from silo_app.identity import Identity
 from silo_app.index.build import build_generation
 from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
-from silo_app.search.envelope import open_request, seal, seal_reply
-from silo_app.search.messages import SearchRequest, unit_embedding
+from silo_app.search.envelope import open_request, peek_request, seal, seal_reply
+from silo_app.search.messages import SearchRequest, SearchResult, unit_embedding
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.transport import SiloLate, SiloUnreachable
+from silo_app.search.verified import verified
 
 ENCODER = EncoderVersion("ab" * 32)
 DIMENSION = 16
@@ -37,6 +38,8 @@ class Authority:
     folder: Path
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     kits: dict[str, Path] = field(default_factory=dict)
+    identities: dict[str, Identity] = field(default_factory=dict)
+    """Each as one process has it: what is sealed for its session, no other session opens."""
 
     def __post_init__(self):
         self.root = self._certificate("root", self.key.public_key(), ca=True)
@@ -47,7 +50,9 @@ class Authority:
         return self.kits[name]
 
     def identity(self, name: str, role: str = "") -> Identity:
-        return Identity.load(self.kit(name, role))
+        if name not in self.identities:
+            self.identities[name] = Identity.load(self.kit(name, role))
+        return self.identities[name]
 
     def _make_kit(self, name: str, role: str) -> Path:
         kit = self.folder / name
@@ -232,6 +237,16 @@ def request_of(authority):
 def sealed(authority, request_of):
     """Make a signed request of `north`."""
     return lambda vector=None, **fields: seal(authority.identity("north"), request_of(vector, **fields))
+
+
+@pytest.fixture
+def opened(authority):
+    """Read what a broker returned for a signed request of `north`, as the asker does."""
+
+    def read(frame: bytes, result: SearchResult) -> SearchResult:
+        return verified(authority.identity("north"), peek_request(frame), frame, result)
+
+    return read
 
 
 @pytest.fixture

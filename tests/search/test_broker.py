@@ -7,9 +7,10 @@ import pytest
 
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.broker import Broker
-from silo_app.search.envelope import peek_reply, seal_reply
-from silo_app.search.messages import ErrorMessage, Refusal, SearchResult, SiloAnswer, SiloState
-from silo_app.search.wire import decode
+from silo_app.search.envelope import open_reply, peek_request, seal_reply
+from silo_app.search.gathering import Gathering, Reply
+from silo_app.search.messages import ErrorMessage, Refusal, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.wire import decode, encode
 
 NAMES = ("north", "south", "west")
 
@@ -21,48 +22,59 @@ def broker(transport):
     made.close()
 
 
+@pytest.fixture
+def ask(broker, opened, sealed):
+    """Ask as `north` does, and read what comes back."""
+
+    def asked(**fields) -> SearchResult:
+        frame = sealed(**fields)
+        return opened(frame, broker.ask_all(frame))
+
+    return asked
+
+
 def states(result: SearchResult) -> dict[str, str]:
     return {report.silo: report.state.value for report in result.silos}
 
 
-def test_all_silos_answer_and_are_merged(broker, sealed):
-    result = broker.ask_all(sealed(k=7))
+def test_all_silos_answer_and_are_merged(ask):
+    result = ask(k=7)
     assert states(result) == dict.fromkeys(NAMES, "answered")
     assert len(result.hits) == 7
     assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
     assert {report.indexed for report in result.silos} == {20}
 
 
-def test_a_late_silo_costs_its_own_answers_and_no_more_than_the_deadline(broker, transport, sealed, faults):
+def test_a_late_silo_costs_its_own_answers_and_no_more_than_the_deadline(ask, transport, faults):
     transport.behaviour["south"] = faults["late"]
     start = time.monotonic()
-    result = broker.ask_all(sealed(budget_ms=500))
+    result = ask(budget_ms=500)
     assert time.monotonic() - start < 1.5  # a busy machine's scheduler included
     assert states(result) == {"north": "answered", "south": "late", "west": "answered"}
     assert {hit.silo for hit in result.hits} == {"north", "west"}
 
 
-def test_a_transport_that_hangs_past_the_deadline_is_given_up(broker, transport, sealed):
+def test_a_transport_that_hangs_past_the_deadline_is_given_up(ask, transport):
     release = threading.Event()
     transport.behaviour["west"] = lambda _message, _budget: release.wait(5) and b""
     start = time.monotonic()
-    result = broker.ask_all(sealed(budget_ms=500))
+    result = ask(budget_ms=500)
     took = time.monotonic() - start
     release.set()
     assert took < 1.5
     assert states(result)["west"] == "late"
 
 
-def test_a_gone_silo_is_reported_at_once(broker, transport, sealed, faults):
+def test_a_gone_silo_is_reported_at_once(ask, transport, faults):
     transport.behaviour["north"] = faults["gone"]
-    result = broker.ask_all(sealed())
+    result = ask()
     assert states(result) == {"north": "unreachable", "south": "answered", "west": "answered"}
     assert result.took_us < 900_000
 
 
-def test_all_silos_gone_is_a_result_without_hits(broker, transport, sealed, faults):
+def test_all_silos_gone_is_a_result_without_hits(ask, transport, faults):
     transport.behaviour = dict.fromkeys(NAMES, faults["gone"])
-    result = broker.ask_all(sealed())
+    result = ask()
     assert result.hits == ()
     assert states(result) == dict.fromkeys(NAMES, "unreachable")
 
@@ -72,11 +84,12 @@ def _raise(_message, _budget):
 
 
 def _answer(change):
-    """Make a silo that alters its true answer, and signs it."""
+    """Make a silo that alters its true answer, and seals it."""
 
-    def behave(silo):
+    def behave(silo, north):
         def ask(message, _budget):
-            return seal_reply(silo.identity, message, change(peek_reply(silo.handle(message), SiloAnswer, Refusal)))
+            true = open_reply(north, silo.name, message, silo.handle(message), SiloAnswer, Refusal)
+            return seal_reply(silo.identity, message, change(true))
 
         return ask
 
@@ -84,9 +97,9 @@ def _answer(change):
 
 
 MAD = {
-    "noise": lambda _silo: lambda *_: b"\xc1noise",
-    "nothing": lambda _silo: lambda *_: b"",
-    "a bug": lambda _silo: _raise,
+    "noise": lambda *_silos: lambda *_: b"\xc1noise",
+    "nothing": lambda *_silos: lambda *_: b"",
+    "a bug": lambda *_silos: _raise,
     "another silo's name": _answer(lambda a: a.model_copy(update={"silo": "west"})),
     "another query": _answer(lambda a: a.model_copy(update={"query_id": "0" * 32})),
     "another encoder": _answer(lambda a: a.model_copy(update={"encoder_version": "cd" * 32})),
@@ -100,10 +113,11 @@ MAD = {
 
 
 @pytest.mark.parametrize("kind", MAD)
-def test_nonsense_from_a_silo_is_its_own_error(kind, broker, transport, silos, sealed):
-    transport.behaviour["south"] = MAD[kind](silos["south"])
-    result = broker.ask_all(sealed())
-    assert states(result) == {"north": "answered", "south": "error", "west": "answered"}
+def test_nonsense_from_a_silo_is_its_own_error(kind, ask, transport, silos, authority):
+    transport.behaviour["south"] = MAD[kind](silos["south"], authority.identity("north"))
+    result = ask()
+    seen = "error" if kind in {"nothing", "a bug"} else "invalid"  # what came is sealed: its asker finds it to be nonsense
+    assert states(result) == {"north": "answered", "south": seen, "west": "answered"}
     assert "south" not in {hit.silo for hit in result.hits}
 
 
@@ -119,19 +133,48 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("code", "state"), REFUSALS.items())
-def test_a_refusal_is_a_state_with_its_code(code, state, broker, transport, silos, sealed):
+def test_a_refusal_is_a_state_with_its_code(code, state, ask, transport, silos):
     transport.behaviour["west"] = lambda frame, _: seal_reply(silos["west"].identity, frame, Refusal.of("west", code))
-    report = broker.ask_all(sealed()).silos[2]
+    report = ask().silos[2]
     assert (report.silo, report.state, report.code) == ("west", state, code.value)
     assert report.public
 
 
-def test_a_silo_with_another_encoder_is_named_and_not_mixed(broker, silos, sealed):
+def test_a_silo_with_another_encoder_is_named_and_not_mixed(ask, silos):
     silos["south"].encoder = "ef" * 32
-    result = broker.ask_all(sealed())
+    result = ask()
     assert states(result)["south"] == "other-encoder"
     assert result.silos[1].encoder_version == "ef" * 32
     assert {hit.silo for hit in result.hits} <= {"north", "west"}
+
+
+def test_the_broker_cannot_read_what_silos_reply(broker, sealed, silos):
+    result = broker.ask_all(sealed())
+    assert result.hits == ()
+    assert [one.silo for one in result.sealed] == list(NAMES)
+    said = b"".join(one.content for one in result.sealed)
+    assert not any(case.encode() in said for silo in silos.values() for case in silo.gallery.names)
+    for word in (b"hits", b"score", b"card", b"findings", b"answer"):
+        assert word not in said
+
+
+def test_a_silo_that_floods_the_result_costs_its_own_answer(broker, ask, transport):
+    transport.behaviour["west"] = lambda *_: b"x" * (SiloAnswer.max_bytes + 1_000_000)
+    result = ask()
+    assert states(result) == {"north": "answered", "south": "answered", "west": "error"}
+
+
+def test_what_is_more_than_a_result_holds_is_left_out_the_largest_first(sealed):
+    names = [f"silo-{number}" for number in range(6)]
+    request = peek_request(sealed())
+    query = Gathering(request, b"", names, 1.0, lambda _query: None)
+    for number, name in enumerate(names):
+        report = SiloReport(silo=name, state=SiloState.ANSWERED)
+        query.heard(name, Reply(report, b"x" * ((number + 1) * 1_000_000)))
+    result = query.result()
+    assert [one.silo for one in result.sealed] == names[:5]
+    assert [report.code for report in result.silos] == [""] * 5 + ["too-large"]
+    assert len(encode(result)) < SearchResult.max_bytes
 
 
 def test_what_is_no_request_gets_an_error_message(broker):
@@ -150,7 +193,7 @@ def test_one_hanging_silo_is_busy_for_the_next_query_and_holds_up_no_other(trans
     assert all(state["north"] == state["south"] == "answered" for state in seen)
 
 
-def test_queries_in_flight_do_not_mix(transport, sealed, silos):
+def test_queries_in_flight_do_not_mix(transport, sealed, silos, opened):
     broker = Broker(transport, NAMES, budget_ms=30_000)  # however busy the machine is
     frames = [sealed(silos["south"].gallery.stored[i], k=1, budget_ms=30_000) for i in range(20)]
     results: dict[int, SearchResult] = {}
@@ -160,5 +203,5 @@ def test_queries_in_flight_do_not_mix(transport, sealed, silos):
     for thread in threads:
         thread.join()
     names = silos["south"].gallery.names
-    assert [results[i].hits[0].case for i in range(20)] == names[:20]
+    assert [opened(frames[i], results[i]).hits[0].case for i in range(20)] == names[:20]
     broker.close()

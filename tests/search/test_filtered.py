@@ -119,7 +119,7 @@ def test_the_index_process_narrows_by_its_catalogue(stocked, request_of):
 
     def ask(**fields):
         frame = seal(north, request_of(next(iter(silo.vectors.values())), **fields))
-        return open_reply(north.trust, "south", frame, process.answer_frame(frame), SiloAnswer, Refusal)
+        return open_reply(north, "south", frame, process.answer_frame(frame), SiloAnswer, Refusal)
 
     with Catalogue.open(silo.home.catalogue) as catalogue:
         sick = {view.case for view in catalogue.views() if any(view.findings.values())}

@@ -1,6 +1,7 @@
 """What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all signed."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from silo_app.policy.likeness import PERCENTS
 from silo_app.policy.noise import load_secret, noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
-from silo_app.search.messages import Refusal, SearchResult, Signed, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import Refusal, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.server import IndexProcess
 from silo_app.search.verified import verified
+from silo_app.search.wire import encode
 
 
 def two_of_each(patients, spread=0.3, dimension=16, seed=0):
@@ -83,7 +85,7 @@ def asking(stocked, request_of):
 
         def ask(vector, asker=north, **fields):
             frame = seal(asker, request_of(vector, asker=asker.name, **fields))
-            return open_reply(north.trust, name, frame, process.answer_frame(frame), SiloAnswer, Refusal)
+            return open_reply(asker, name, frame, process.answer_frame(frame), SiloAnswer, Refusal)
 
         return silo, ask
 
@@ -123,9 +125,7 @@ def test_budgets_end_and_outlive_the_process(config, code, asking, stocked, requ
     assert replies[2].code is code
     again = IndexProcess(load(silo.home.kit))
     frame = seal(stocked.federation.identity("north"), request_of(vector))
-    reply = open_reply(
-        stocked.federation.identity("north").trust, "south", frame, again.answer_frame(frame), SiloAnswer, Refusal
-    )
+    reply = open_reply(stocked.federation.identity("north"), "south", frame, again.answer_frame(frame), SiloAnswer, Refusal)
     again.close()
     assert reply.code is code
     assert "refusal" in silo.home.audit.read_text()
@@ -148,7 +148,7 @@ def test_too_few_similar_patients_is_a_refusal(asking):
     assert ask(next(iter(silo.vectors.values()))).code is RefusalCode.TOO_FEW_SIMILAR
 
 
-class TestSigned:
+class TestSealed:
     """A broker that lies: what it makes up, keeps or exchanges is `invalid`, and what it hides is missing."""
 
     @pytest.fixture
@@ -159,16 +159,16 @@ class TestSigned:
 
         def result(*replies):
             reports = tuple(SiloReport(silo=silo, state=state, released=9) for silo, state, _ in replies)
-            signed = tuple(Signed(silo=silo, content=content) for silo, _, content in replies if content)
+            signed = tuple(Sealed(silo=silo, content=content) for silo, _, content in replies if content)
             come = SearchResult(
                 query_id=request.query_id,
                 encoder_version=request.encoder_version,
                 k=5,
                 hits=(),
                 silos=reports,
-                signed=signed,
+                sealed=signed,
             )
-            return verified(authority.identity("north").trust, request, frame, come)
+            return verified(authority.identity("north"), request, frame, come)
 
         return frame, result
 
@@ -178,18 +178,21 @@ class TestSigned:
         assert [report.state.value for report in found.silos] == ["answered"] * 3
         assert len(found.hits) == 5
 
-    def test_forged_replayed_and_exchanged_answers_are_invalid(self, told, silos, sealed):
+    def test_forged_replayed_and_exchanged_answers_are_invalid(self, told, silos, sealed, authority):
         frame, result = told
         south = silos["south"]
         true = south.handle(frame)
-        peeked = open_reply(south.identity.trust, "south", frame, true, SiloAnswer, Refusal)
+        peeked = open_reply(authority.identity("north"), "south", frame, true, SiloAnswer, Refusal)
         lies = {
-            "nothing signed": b"",
+            "nothing": b"",
             "noise": b"noise",
             "changed": true[:-40] + b"\0" + true[-39:],
             "of another query": south.handle(sealed(k=5)),
             "of another silo": silos["west"].handle(frame),
-            "signed by another silo": seal_reply(silos["west"].identity, frame, peeked),
+            "sealed by another silo": seal_reply(silos["west"].identity, frame, peeked),
+            "signed in the open": south.identity.session.sign(
+                encode(peeked), context=b"siloscope search reply 2\0" + sha256(frame).digest()
+            ),
             "too many hits": seal_reply(south.identity, frame, peeked.model_copy(update={"hits": peeked.hits * 2})),
             "out of order": seal_reply(south.identity, frame, peeked.model_copy(update={"hits": peeked.hits[::-1]})),
         }

@@ -24,9 +24,11 @@ from silo_app.cli import deid as deid_command
 from silo_app.cli import edge
 from silo_app.cli import ingest as ingest_command
 from silo_app.index.build import build_generation
-from silo_app.search.envelope import seal
+from silo_app.search.envelope import open_reply, seal
 from silo_app.search.local import exchange
+from silo_app.search.messages import Refusal, SiloAnswer
 from silo_app.search.server import IndexProcess
+from silo_app.search.wire import encode
 
 app = typer.Typer()
 app.command("ingest")(ingest_command.ingest)
@@ -212,12 +214,14 @@ def test_no_planted_identifier_is_kept_or_released(silo, stocked, request_of, tm
     process = IndexProcess(home)
     process.start()
     try:
-        answer = exchange(home.index_socket, seal(north, request_of(k=10)), 10)
+        frame = seal(north, request_of(k=10))
+        reply = exchange(home.index_socket, frame, 10)
     finally:
         process.close()
     assert run("deid", silo.home.config.sources[0].path, "--out", tmp_path / "clean", "--silo", home.kit) == 0
     logs += "\n".join(record.getMessage() for record in caplog.records)
     (tmp_path / "log").write_text(logs)
+    answer = encode(open_reply(north, "south", frame, reply, SiloAnswer, Refusal))
     (tmp_path / "answer").write_bytes(answer)
     assert b"hits" in answer
     kept = [path for path in home.root.rglob("*") if path.is_file()]

@@ -20,8 +20,8 @@ from silo_app.search.messages import (
     MAX_THUMBNAIL,
     Refusal,
     ReleasedHit,
+    Sealed,
     SearchResult,
-    Signed,
     SiloAnswer,
     SiloReport,
     SiloState,
@@ -98,9 +98,9 @@ def test_what_is_no_small_gray_picture_makes_the_whole_answer_invalid(kind, auth
         k=10,
         hits=(),
         silos=(SiloReport(silo="south", state=SiloState.ANSWERED),),
-        signed=(Signed(silo="south", content=seal_reply(south, frame, answer)),),
+        sealed=(Sealed(silo="south", content=seal_reply(south, frame, answer)),),
     )
-    found = verified(north.trust, request, frame, result)
+    found = verified(north, request, frame, result)
     assert (found.silos[0].state, found.hits) == (SiloState.INVALID, ())
 
 
@@ -155,7 +155,7 @@ def asking(stocked, request_of):
 
         def ask(vector):
             frame = seal(north, request_of(vector, k=20))
-            return open_reply(north.trust, "south", frame, process.answer_frame(frame), SiloAnswer, Refusal)
+            return open_reply(north, "south", frame, process.answer_frame(frame), SiloAnswer, Refusal)
 
         return silo, ask
 

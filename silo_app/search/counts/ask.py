@@ -93,7 +93,7 @@ def _part(asker: Asker, silo: str, request: CountRequest, frame: bytes) -> SiloC
     if relayed.state is not SiloState.ANSWERED:
         return SiloCount(report=SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
     try:
-        answer = open_reply(asker.identity.trust, silo, frame, relayed.content, CountAnswer, Refusal)
+        answer = open_reply(asker.identity, silo, frame, relayed.content, CountAnswer, Refusal)
         _require_fits(silo, request, answer)
     except ProtocolError as error:
         return SiloCount(report=invalid(silo, error, relayed.took_ms))

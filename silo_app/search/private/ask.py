@@ -120,7 +120,7 @@ class PrivateSession:
         if relayed.state is not SiloState.ANSWERED:
             return _Part(SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
         try:
-            answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, PrivateAnswer, Refusal)
+            answer = open_reply(self._asker.identity, silo, frame, relayed.content, PrivateAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return _Part(refused(silo, answer, relayed.took_ms))
             return self._opened(silo, request, answer, k, relayed.took_ms)
@@ -164,7 +164,7 @@ class PrivateSession:
         if relayed.state is not SiloState.ANSWERED:
             return SiloReport(silo=silo, state=relayed.state, took_ms=took_ms), ()
         try:
-            answer = open_reply(self._asker.identity.trust, silo, frame, relayed.content, CardsAnswer, Refusal)
+            answer = open_reply(self._asker.identity, silo, frame, relayed.content, CardsAnswer, Refusal)
             if isinstance(answer, Refusal):
                 return refused(silo, answer, took_ms), ()
             hits = tuple(_hits(part, request, answer, scores))

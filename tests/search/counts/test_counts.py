@@ -46,7 +46,7 @@ def counting(stocked, request_of):
             shared = request_of(vector).model_dump(include={"issued_at_ms", "budget_ms", "encoder_version", "vector"})
             asked = {"purpose": "care", "asker": asker.name, "alike": 0.0} | shared | fields
             frame = seal(asker, CountRequest(**asked))
-            return open_reply(north.trust, "south", frame, process.answer_frame(frame), CountAnswer, Refusal)
+            return open_reply(north, "south", frame, process.answer_frame(frame), CountAnswer, Refusal)
 
         return silo, ask
 

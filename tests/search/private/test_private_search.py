@@ -11,7 +11,7 @@ from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.broker import Broker
-from silo_app.search.envelope import peek_reply, seal
+from silo_app.search.envelope import open_reply, seal
 from silo_app.search.messages import Refusal, Relay, Relayed, Silos, SiloState, Who
 from silo_app.search.private.ask import PrivateSession
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
@@ -248,7 +248,8 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
             "scores": (0.5,),
         }
         frame = seal(stocked.federation.identity(asker), CardsRequest(**(known | fields)))
-        return peek_reply(local.exchange(socket, frame, 10), CardsAnswer, Refusal)
+        reply = local.exchange(socket, frame, 10)
+        return open_reply(stocked.federation.identity(asker), "south", frame, reply, CardsAnswer, Refusal)
 
     assert cards("north").code is RefusalCode.STALE  # the search took them
     assert cards("westward").code is RefusalCode.STALE
@@ -262,7 +263,8 @@ def test_a_private_request_that_somebody_else_signed_is_refused(federation, stoc
         issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,), scores=(0.5,)
     )
     frame = seal(stocked.federation.identity("westward"), request)
-    reply = peek_reply(local.exchange(silos["south"].home.index_socket, frame, 10), CardsAnswer, Refusal)
+    reply = local.exchange(silos["south"].home.index_socket, frame, 10)
+    reply = open_reply(stocked.federation.identity("westward"), "south", frame, reply, CardsAnswer, Refusal)
     assert reply.code is RefusalCode.SIGNATURE_INVALID
 
 
