@@ -103,9 +103,7 @@ def _lasting(lab: Lab, count: int) -> list[Figure]:
     return [
         Figure("federation_threads_growth", more, f"threads more of {threads}, {count} queries"),
         Figure("federation_memory_growth", 100 * (memory_mb(pids) / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
-        Figure(
-            "federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query; not of the anchor and the asker"
-        ),
+        Figure("federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query; not of the anchor and the asker"),
     ]
 
 
