@@ -87,7 +87,7 @@ class Gathering:
         for place in sorted(range(len(replies)), key=lambda place: len(replies[place].content)):
             room -= len(replies[place].content)
             if room < 0:
-                replies[place] = self.state(self._silos[place], SiloState.ERROR, "too-large")
+                replies[place] = self.state(self._silos[place], SiloState.ERROR, "answer-too-large")
         return SearchResult(
             query_id=self.request.query_id,
             encoder_version=self.request.encoder_version,

@@ -173,7 +173,7 @@ def test_what_is_more_than_a_result_holds_is_left_out_the_largest_first(sealed):
         query.heard(name, Reply(report, b"x" * ((number + 1) * 1_000_000)))
     result = query.result()
     assert [one.silo for one in result.sealed] == names[:5]
-    assert [report.code for report in result.silos] == [""] * 5 + ["too-large"]
+    assert [report.code for report in result.silos] == [""] * 5 + ["answer-too-large"]
     assert len(encode(result)) < SearchResult.max_bytes
 
 
