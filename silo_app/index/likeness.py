@@ -5,7 +5,6 @@ the encoder and on the hospital, so every generation of an index brings its own 
 cases of one patient against pairs of different patients, drawn at random.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,14 +35,10 @@ class Sense:
     cohort: NDArray[np.float32]
     """float32 (n, D)."""
 
-    def standing(self, query: Embedding, scores: Sequence[float]) -> list[float]:
-        """Return how far each similarity to the query stands out from those of the cohort."""
+    def limit_for(self, query: Embedding) -> float:
+        """Return the similarity to a query, float32 (D,), that stands out from the cohort's by the estimate's limit."""
         usual = (self.cohort @ query).astype(np.float64)  # (n,)
-        count = max(1, len(usual))
-        mean = float(usual.sum()) / count
-        usual -= mean
-        spread = max(math.sqrt(float(usual @ usual) / count), _SMALLEST_SPREAD)
-        return [(score - mean) / spread for score in scores]
+        return float(usual.mean()) + self.likeness.limit * max(float(usual.std()), _SMALLEST_SPREAD)
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:

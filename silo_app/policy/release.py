@@ -58,11 +58,9 @@ class Candidate(NamedTuple):  # every query makes many: a dataclass would take t
     case: CaseId
     score: float
     view: View
-    standing: float
-    """How far it stands out for this query (`policy.likeness`)."""
 
     @classmethod
-    def all_of(cls, fields: Iterable[tuple[CaseId, float, View, float]]) -> "list[Candidate]":
+    def all_of(cls, fields: Iterable[tuple[CaseId, float, View]]) -> "list[Candidate]":
         """Return many candidates, each of its fields, at a third of the cost of making each."""
         return list(map(tuple.__new__, repeat(cls), fields))
 
@@ -125,10 +123,10 @@ def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:
 def release(settings: ReleaseSettings, k: int, ranked: Sequence[Candidate], *, limit: float | None) -> Release:
     """Return what leaves the silo of candidates that are ranked best first.
 
-    `limit` is the standing from which on a case may be of the query's own patient; None where that is shown. Whoever has
+    `limit` is the similarity from which on a case may be of the query's own patient; None where that is shown. Whoever has
     one such case is kept back with all cases, and the next ones take their place.
     """
-    similar = ranked[: bisect_right(ranked, -settings.min_similarity, key=_falling)]
+    similar = _from(ranked, settings.min_similarity)
     named = _named(similar, limit)
     others = [candidate for candidate in similar if candidate.view.patient not in named] if named else similar
     if not _are_of(settings.min_cases, others):
@@ -140,8 +138,9 @@ def release(settings: ReleaseSettings, k: int, ranked: Sequence[Candidate], *, l
     return Release(tuple(shown), len(named))
 
 
-def _falling(candidate: Candidate) -> float:
-    return -candidate.score
+def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]:
+    """Return those that are at least so similar, of candidates that are ranked best first."""
+    return ranked[: bisect_right(ranked, -similarity, key=lambda candidate: -candidate.score)]
 
 
 def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
@@ -158,7 +157,7 @@ def _named(similar: Sequence[Candidate], limit: float | None) -> set[PatientKey]
     """Return the patients who may be the query's own."""
     if limit is None:
         return set()
-    return {view.patient for _, _, view, standing in similar[:GUARDED] if standing >= limit}
+    return {candidate.view.patient for candidate in _from(similar[:GUARDED], limit)}
 
 
 def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:

@@ -93,9 +93,9 @@ def answer(
     rows = rows_where(request.filters, gallery.index) if request.filters else None
     if rows is not None and not are_of(settings.min_gallery, gallery.index, rows):
         return refused(RefusalCode.GALLERY_TOO_SMALL)
-    ranked = _ranked(request, gallery.index, sense, view_of, candidates_for(settings, request.k), rows)
+    ranked = _ranked(request, gallery.index, view_of, candidates_for(settings, request.k), rows)
     shown = request.asker == silo or shows_same_patient(settings, request.purpose)
-    released = release(settings, request.k, ranked, limit=None if shown else sense.likeness.limit)
+    released = release(settings, request.k, ranked, limit=None if shown else sense.limit_for(request.embedding))
     guarded = guarded or Guarded()
     if code := guarded.look(Found(tuple(ranked[: hits_allowed(settings, request.k)]), released.patients)):
         return refused(code)
@@ -145,7 +145,6 @@ def are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
 def _ranked(
     request: SearchRequest,
     index: GalleryIndex,
-    sense: Sense,
     view_of: CardLookup,
     count: int,
     rows: NDArray[np.int64] | None,
@@ -159,13 +158,13 @@ def _ranked(
         if request.filters:  # a case may have changed since its row was chosen
             held = [(hit, view) for hit, view in held if request.filters.holds(view)]
         if len(held) >= count or len(hits) < wanted:
-            return _candidates(request, held[:count], sense)
+            return _candidates(held[:count])
         wanted *= 2
 
 
-def _candidates(request: SearchRequest, known: Sequence[tuple[Hit, View]], sense: Sense) -> list[Candidate]:
+def _candidates(known: Sequence[tuple[Hit, View]]) -> list[Candidate]:
     if not known:
         return []
     hits, views = zip(*known, strict=True)
     cases, scores = zip(*hits, strict=True)  # by columns: this is done for every case that the rules look at
-    return Candidate.all_of(zip(cases, scores, views, sense.standing(request.embedding, scores), strict=True))
+    return Candidate.all_of(zip(cases, scores, views, strict=True))

@@ -1,7 +1,6 @@
 """What a silo keeps an eye on while it answers: who asks how often, who asks about one patient, and who finds a canary."""
 
 import hashlib
-import hmac
 from contextlib import AbstractContextManager
 
 from silo_app.config import SiloHome
@@ -76,4 +75,4 @@ class Watch:
 
     def _keyed(self, *parts: str) -> str:
         """Return a name for the budget's file that says nothing without the silo's secret."""
-        return hmac.digest(self.secret, "\0".join(("budget", *parts)).encode(), hashlib.sha256).hex()[:32]
+        return hashlib.blake2b("\0".join(("budget", *parts)).encode(), key=self.secret, digest_size=16).hexdigest()

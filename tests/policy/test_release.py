@@ -135,7 +135,7 @@ def _card(hit):
 def some_candidates(data):
     scores = sorted(data.draw(st.lists(st.floats(-1, 1), max_size=12)), reverse=True)
     return [
-        Candidate(CaseId(f"{i:032x}"), score, a_view(age=i, patient=PatientKey(f"p{data.draw(st.integers(0, 6))}")), score)
+        Candidate(CaseId(f"{i:032x}"), score, a_view(age=i, patient=PatientKey(f"p{data.draw(st.integers(0, 6))}")))
         for i, score in enumerate(scores)
     ]
 
@@ -180,7 +180,7 @@ def test_policy_and_purpose_must_both_allow_it(policy, purpose, shown):
 
 def test_others_take_the_place_of_those_who_are_kept_back():
     candidates = [
-        Candidate(CaseId(f"{i:032x}"), s, a_view(patient=PatientKey(f"p{i}")), s) for i, s in enumerate([0.9, 0.5, 0.4])
+        Candidate(CaseId(f"{i:032x}"), s, a_view(patient=PatientKey(f"p{i}"))) for i, s in enumerate([0.9, 0.5, 0.4])
     ]
     policy = ReleaseSettings(min_cases=1)
     full, kept = (release(policy, 2, candidates, limit=limit) for limit in (None, LIMIT))
@@ -190,6 +190,6 @@ def test_others_take_the_place_of_those_who_are_kept_back():
 
 def test_too_few_patients_is_no_answer_at_all():
     one = PatientKey("one")
-    candidates = [Candidate(CaseId(f"{i:032x}"), 0.5, a_view(patient=one), 0.0) for i in range(9)]
+    candidates = [Candidate(CaseId(f"{i:032x}"), 0.5, a_view(patient=one)) for i in range(9)]
     found = release(ReleaseSettings(min_cases=2), 5, candidates, limit=LIMIT)
     assert (found.hits, found.enough) == ((), False)

@@ -74,7 +74,7 @@ class Counting:
         hits = index.search_among(query, wanted, rows) if request.filters else index.search(query, wanted)
         view_of = self.views_of([hit.case for hit in hits])
         held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None and request.filters.holds(view)]
-        return [Candidate(case=hit.case, score=hit.score, view=view, standing=hit.score) for hit, view in held]
+        return [Candidate(case=hit.case, score=hit.score, view=view) for hit, view in held]
 
     def _views(
         self, request: CountRequest, gallery: SearchableCases, rows: NDArray[np.int64], left_s: Callable[[], float]

@@ -205,7 +205,7 @@ class PrivateAnswers:
             view = self._view_of(case)
             if case not in seen and view is not None:
                 seen.add(case)
-                yield slot, Candidate(case=case, score=score, view=view, standing=score)
+                yield slot, Candidate(case=case, score=score, view=view)
 
     def _refused(self, query_id: str, code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(self._silo, code, query_id=query_id, encoder_version=encoder_version)
