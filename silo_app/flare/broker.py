@@ -14,7 +14,6 @@ from silo_app.flare import cells, words
 from silo_app.flare.consortium_file import read_members
 from silo_app.flare.site import kit_of
 from silo_app.search.broker import Broker
-from silo_app.search.desk import Desk
 from silo_app.search.transport import SiloLate, SiloUnreachable
 
 _log = logging.getLogger(__name__)
@@ -64,9 +63,8 @@ class SearchBroker(Controller):  # type: ignore[misc]
         """Listen for queries until the job is aborted; meanwhile announce, so that silos that come back are found."""
         core = cells.core_of(fl_ctx.get_engine())
         broker = Broker(CellTransport(core), self._silos, budget_ms=self._budget_ms)
-        desk = Desk(lambda frame, done, asker: broker.start(frame, done, asker=asker))
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="broker") as pool:
-            cells.listen(core, words.TOPIC_QUERY, desk.serve, pool)
+            cells.serve(core, words.TOPIC_QUERY, lambda asker, frame, reply: broker.start(frame, reply, asker=asker), pool)
             self.log_info(fl_ctx, f"the search broker is up for {', '.join(self._silos)}")
             while not abort_signal.triggered:
                 for silo in self._silos:

@@ -44,8 +44,17 @@ def request(core: Any, topic: str, target: str, payload: bytes, timeout_s: float
     return bytes(reply.payload)
 
 
+Reply = Callable[[bytes], None]
+"""Takes the reply to a request; called once, from any thread."""
+
+
 def listen(core: Any, topic: str, handler: Callable[[str, bytes], bytes], pool: ThreadPoolExecutor) -> None:
-    """Answer requests on `topic` with `handler(origin, payload)`, each on a thread of `pool`.
+    """Answer requests on `topic` with `handler(origin, payload)`, each on a thread of `pool`."""
+    serve(core, topic, lambda origin, payload, reply: reply(handler(origin, payload)), pool)
+
+
+def serve(core: Any, topic: str, start: Callable[[str, bytes, Reply], None], pool: ThreadPoolExecutor) -> None:
+    """Have requests on `topic` answered by `start(origin, payload, reply)`, which may return before there is a reply.
 
     The callback itself returns at once: it runs on the thread that reads the connection.
     """
@@ -55,13 +64,15 @@ def listen(core: Any, topic: str, handler: Callable[[str, bytes], bytes], pool: 
         request_id = message.get_header(MessageHeaderKey.REQ_ID)
         payload = message.payload if message.payload is not None else b""  # empty bytes arrive as None
         if isinstance(payload, bytes | bytearray | memoryview):
-            pool.submit(answer, origin, request_id, bytes(payload))
+            pool.submit(begin, origin, request_id, bytes(payload))
 
-    def answer(origin: str, request_id: str, payload: bytes) -> None:
+    def begin(origin: str, request_id: str, payload: bytes) -> None:
         try:
-            reply = make_reply(ReturnCode.OK, body=handler(origin, payload))
+            start(origin, payload, lambda body: send(origin, request_id, make_reply(ReturnCode.OK, body=body)))
         except Exception:  # noqa: BLE001  (the sender must hear that we failed, not wait for its deadline)
-            reply = make_reply(ReturnCode.PROCESS_EXCEPTION)
+            send(origin, request_id, make_reply(ReturnCode.PROCESS_EXCEPTION))
+
+    def send(origin: str, request_id: str, reply: Message) -> None:
         reply.add_headers({MessageHeaderKey.CHANNEL: words.CHANNEL, MessageHeaderKey.TOPIC: topic})
         core.send_reply(reply, origin, [request_id], optional=True)
 

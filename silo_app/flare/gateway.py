@@ -19,7 +19,6 @@ from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
-from silo_app.search.courier import Courier
 from silo_app.search.envelope import budget_of
 from silo_app.search.local import Connections, FrameServer, error_frame
 
@@ -60,7 +59,6 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
             return words.HERE if not job or job.decode() in engine.get_all_job_ids() else words.ENDED
 
         self._index = Connections(self._home.index_socket)
-        self._courier = Courier(self._to_broker)
         cells.listen(self._core, words.TOPIC_ALIVE, alive, pool)
         cells.listen(self._core, words.TOPIC_ANNOUNCE, self._announced, pool)
         cells.listen(self._core, words.TOPIC_ASK, self._asked, pool)
@@ -82,9 +80,9 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         return self._index.exchange(payload, budget_of(payload) / 1000 + _MARGIN_S)
 
     def _query(self, frame: bytes) -> bytes:
-        """Pass a query of this hospital to the broker, gathered with others on the way."""
+        """Pass a query of this hospital to the broker."""
         try:
-            return self._courier.ask(frame, budget_of(frame) / 1000 + _MARGIN_S)
+            return self._to_broker(frame, budget_of(frame) / 1000 + _MARGIN_S)
         except BrokerUnreachable as error:
             return error_frame(error)
 

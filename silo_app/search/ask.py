@@ -3,25 +3,27 @@
 The image never leaves this process; what leaves the hospital is one unit vector, and who asks why.
 """
 
+import contextlib
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from silo_app.audit.log import AuditLog
+from silo_app.audit.log import AuditLog, Value
 from silo_app.cases import CaseId, Embedding, EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
 from silo_app.policy.filters import Filters
+from silo_app.search.bundling import Bundler
 from silo_app.search.envelope import seal
 from silo_app.search.examples import Example
 from silo_app.search.local import Connections
-from silo_app.search.messages import MAX_HITS, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.messages import MAX_HITS, Bundle, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
 from silo_app.search.query import Query, prepared
-from silo_app.search.verified import verified
+from silo_app.search.verified import verified, verified_bundle
 from silo_app.search.wire import decode, encode
 
 __all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query"]
@@ -48,13 +50,17 @@ class Asker:
         return cls(Identity.load(home.kit), home.gateway_socket, AuditLog(home.audit, sync_within_s=home.audit_within_s))
 
     def ask(self, request: SearchRequest) -> SearchResult:
-        """Send a request to the broker. Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`."""
-        frame = seal(self.identity, request)
-        message = self._reply(frame, SearchResult, request.budget_ms)
-        _require_result(request, message)
-        result = verified(self.identity, request, frame, message)
-        self.record(result, purpose=request.purpose, user=request.user, mode="plain")
-        return result
+        """Send a request to the broker, together with others that are asked at the same time.
+
+        Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`.
+        """
+        return self._bundler.ask(request)
+
+    def close(self) -> None:
+        """End what is kept for the next query: connections and threads. Whoever asks once more makes them anew."""
+        for kept in ("_bundler", "_gateway"):
+            if (used := self.__dict__.pop(kept, None)) is not None:
+                used.close()
 
     def exchange(self, message: Message, expected: type[_M], budget_ms: int) -> _M:
         """Send a message that is for the broker itself and return its reply. Raises as `ask` does."""
@@ -62,21 +68,40 @@ class Asker:
 
     def record(self, result: SearchResult, *, purpose: str, user: str, mode: str) -> None:
         """Write into this silo's audit log what was asked and what came back."""
-        states = [f"{report.silo}:{report.state.value}" for report in result.silos]
-        self.audit.append(
-            "asked",
-            {
-                "asked_query": result.query_id,
-                "mode": mode,
-                "user": user,
-                "purpose": purpose,
-                "k": result.k,
-                "encoder": result.encoder_version,
-                "silos": states,
-                "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
-                "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
-            },
+        self.audit.append("asked", _asked(result, purpose=purpose, user=user, mode=mode))
+
+    def _ask_all(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
+        results = self._alone(requests[0], within_ms) if len(requests) == 1 else self._together(requests, within_ms)
+        self.audit.append_all(
+            [
+                ("asked", _asked(result, purpose=request.purpose, user=request.user, mode="plain"))
+                for request, result in zip(requests, results, strict=True)
+            ]
         )
+        return results
+
+    def _alone(self, request: SearchRequest, within_ms: int) -> list[SearchResult]:
+        frame = seal(self.identity, request)
+        message = self._reply(frame, SearchResult, within_ms)
+        _require_result(request, message)
+        return [verified(self.identity, request, frame, message)]
+
+    def _together(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
+        bundle = Bundle(
+            budget_ms=within_ms,
+            asker=self.identity.name,
+            encoder_version=requests[0].encoder_version,
+            k=max(request.k for request in requests),
+            requests=tuple(encode(request) for request in requests),
+        )
+        frame = seal(self.identity, bundle)
+        message = self._reply(frame, SearchResult, within_ms)
+        _require_result(bundle, message)
+        return verified_bundle(self.identity, requests, frame, message)
+
+    @functools.cached_property
+    def _bundler(self) -> Bundler:
+        return Bundler(self._ask_all)
 
     @functools.cached_property
     def _gateway(self) -> Connections:
@@ -169,26 +194,26 @@ def search_query(
     filters: silos score all of their cases blindly.
     """
     require_wide(private=private, filters=filters)
-    asker = Asker.of(home)
-    if private:
-        from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
+    with contextlib.closing(Asker.of(home)) as asker:
+        if private:
+            from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
 
-        session = PrivateSession(asker, query.encoder_version, len(query.vector))
-        wanted = min(MAX_HITS, k + len(query.exclude))
-        budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
-        found = session.search(query.vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
-        return _without(found, asker.identity.name, query.exclude, k)
-    return search_embedding(
-        asker,
-        query.vector,
-        encoder_version=query.encoder_version,
-        k=k,
-        purpose=purpose,
-        user=user,
-        budget_ms=budget_ms or DEFAULT_BUDGET_MS,
-        exclude=query.exclude,
-        filters=filters,
-    )
+            session = PrivateSession(asker, query.encoder_version, len(query.vector))
+            wanted = min(MAX_HITS, k + len(query.exclude))
+            budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
+            found = session.search(query.vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
+            return _without(found, asker.identity.name, query.exclude, k)
+        return search_embedding(
+            asker,
+            query.vector,
+            encoder_version=query.encoder_version,
+            k=k,
+            purpose=purpose,
+            user=user,
+            budget_ms=budget_ms or DEFAULT_BUDGET_MS,
+            exclude=query.exclude,
+            filters=filters,
+        )
 
 
 def require_wide(*, private: bool, filters: Filters) -> None:
@@ -206,7 +231,22 @@ def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int
     return result.model_copy(update={"hits": kept, "k": k})
 
 
-def _require_result(request: SearchRequest, result: SearchResult) -> None:
+def _asked(result: SearchResult, *, purpose: str, user: str, mode: str) -> dict[str, Value]:
+    """Return what the audit log says of a query and its result."""
+    return {
+        "asked_query": result.query_id,
+        "mode": mode,
+        "user": user,
+        "purpose": purpose,
+        "k": result.k,
+        "encoder": result.encoder_version,
+        "silos": [f"{report.silo}:{report.state.value}" for report in result.silos],
+        "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
+        "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
+    }
+
+
+def _require_result(request: SearchRequest | Bundle, result: SearchResult) -> None:
     asked = (request.query_id, request.encoder_version, request.k)
     if (result.query_id, result.encoder_version, result.k) != asked:
         raise MessageInvalid(

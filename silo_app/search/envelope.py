@@ -13,7 +13,7 @@ import msgpack
 from silo_app.errors import ProtocolError, SignatureInvalid
 from silo_app.identity import Identity, Trust
 from silo_app.search.counts.messages import CountRequest
-from silo_app.search.messages import Message, Question, Refusal, SearchRequest
+from silo_app.search.messages import Bundle, Message, Question, Refusal, SearchRequest
 from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.wire import decode, encode
@@ -30,15 +30,15 @@ _USUAL_MS = 5000
 _LONGEST_MS = 60_000
 
 
-def seal(identity: Identity, request: Question) -> bytes:
+def seal(identity: Identity, request: Question | Bundle) -> bytes:
     """Return the signed request."""
     return identity.session.sign(encode(request), context=CONTEXT)
 
 
-def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest | CountRequest:
+def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateRequest | CardsRequest | CountRequest | Bundle:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
     signed = trust.verify_session(envelope, context=CONTEXT, limit=PrivateRequest.max_bytes)
-    request = decode(signed.payload, SearchRequest, PrivateRequest, CardsRequest, CountRequest)
+    request = decode(signed.payload, SearchRequest, Bundle, PrivateRequest, CardsRequest, CountRequest)
     if request.asker != signed.name or not signed.signer.is_silo:
         raise SignatureInvalid(
             f"the request says that {request.asker} asks, but {signed.name[:64]!r} signed it, "
@@ -48,9 +48,9 @@ def open_request(trust: Trust, envelope: bytes) -> SearchRequest | PrivateReques
     return request
 
 
-def peek_request(envelope: bytes) -> SearchRequest:
+def peek_request(envelope: bytes) -> SearchRequest | Bundle:
     """Return the request without verifying who signed it: for the broker, which only relays. Raises alike."""
-    return decode(unsigned_payload(envelope, limit=SearchRequest.max_bytes), SearchRequest)
+    return decode(unsigned_payload(envelope, limit=Bundle.max_bytes), SearchRequest, Bundle)
 
 
 def seal_reply(identity: Identity, frame: bytes, reply: Message) -> bytes:

@@ -20,13 +20,15 @@ _SHORTEST_S = 0.001
 _LONGEST_S = 0.05
 _PART_OF_A_TRIP = 0.7
 _SMOOTHING = 0.2
+_IDLE_S = 10.0
+"""After so long a thread with nothing to do ends; whoever comes then starts one anew."""
 
 
 class Gatherer(Generic[T]):
     """Hands gathered items to `send`, on threads of its own; takes turns between groups, and none takes every place.
 
     `send` blocks while its message is under way and raises nothing. At most `limit` items wait, at most half of them of
-    one group.
+    one group; a message holds items of `most` weight (1 each, unless `weight_of` says more) and `most_bytes`, or one item.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Gatherer(Generic[T]):
         send: Callable[[list[T]], None],
         *,
         size_of: Callable[[T], int],
+        weight_of: Callable[[T], int] = lambda _item: 1,
         name: str,
         limit: int = 512,
         senders: int = 4,
@@ -42,6 +45,7 @@ class Gatherer(Generic[T]):
     ) -> None:
         self._send = send
         self._size_of = size_of
+        self._weight_of = weight_of
         self._name = name
         self._limit = limit
         self._senders = senders
@@ -63,6 +67,15 @@ class Gatherer(Generic[T]):
                 return False
             self._add(item, group)
             return True
+
+    def alone(self, item: T) -> bool:
+        """Send an item on the caller's own thread, if nothing is under way and nothing waits; False if something is."""
+        with self._change:
+            if self._closed or self._under_way or self._waiting:
+                return False
+            self._under_way += 1
+        self._sent([item])
+        return True
 
     def again(self, item: T, group: str = "") -> None:
         """Put an item that was sent before, whatever waits."""
@@ -92,17 +105,22 @@ class Gatherer(Generic[T]):
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
-            start = time.monotonic()
-            try:
-                self._send(batch)
-            except Exception:  # noqa: BLE001  (a bug there must not end the way for everybody)
-                _log.exception("%s: a message was not sent", self._name)
-            finally:
-                with self._change:
-                    self._under_way -= 1
-                    self._trip_s += _SMOOTHING * (time.monotonic() - start - self._trip_s)
-                    if self._waiting:
-                        self._change.notify()
+            self._sent(batch)
+
+    def _sent(self, batch: list[T]) -> None:
+        start = time.monotonic()
+        try:
+            self._send(batch)
+        except Exception:  # noqa: BLE001  (a bug there must not end the way for everybody)
+            _log.exception("%s: a message was not sent", self._name)
+        finally:
+            with self._change:
+                self._under_way -= 1
+                self._trip_s += _SMOOTHING * (time.monotonic() - start - self._trip_s)
+                if self._waiting and self._threads:
+                    self._change.notify()
+                elif self._waiting:
+                    self._call()
 
     def _next(self) -> list[T] | None:
         with self._change:
@@ -114,7 +132,8 @@ class Gatherer(Generic[T]):
                     if self._waiting:
                         self._call()
                     return batch
-                self._rest(wait_s)
+                if not self._rest(wait_s) and not self._waiting:
+                    break
             self._threads -= 1
             return None
 
@@ -128,23 +147,26 @@ class Gatherer(Generic[T]):
         left = self._oldest + longest - time.monotonic()
         return None if left > 0 and self._watched else left
 
-    def _rest(self, wait_s: float | None) -> None:
+    def _rest(self, wait_s: float | None) -> bool:
+        """Wait until something changes, or for as long as is to be waited; False if nothing did for long."""
         watches = wait_s is not None
         self._watched = self._watched or watches
         self._idle += 1
-        self._change.wait(wait_s)
+        woken = self._change.wait(_IDLE_S if wait_s is None else wait_s)
         self._idle -= 1
         if watches:
             self._watched = False
+        return woken or watches
 
     def _take(self) -> list[T]:
         """Return the next items, one of each group in turn, as many as one message holds."""
         batch: list[T] = []
-        room = self._most_bytes
-        while self._groups and len(batch) < self._most:
+        room, places = self._most_bytes, self._most
+        while self._groups and places > 0:
             group, items = next(iter(self._groups.items()))
             room -= self._size_of(items[0])
-            if batch and room < 0:
+            places -= self._weight_of(items[0])
+            if batch and (room < 0 or places < 0):
                 break
             batch.append(items.popleft())
             del self._groups[group]

@@ -1,4 +1,4 @@
-"""One query while its silos are asked: who has replied, and the result when all have, or when its time is over."""
+"""One query, or a bundle of them, while its silos are asked: who has replied, and the result when all have, or in time."""
 
 import heapq
 import itertools
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from silo_app.search.messages import Sealed, SearchRequest, SearchResult, SiloReport, SiloState
+from silo_app.search.messages import Bundle, Sealed, SearchRequest, SearchResult, SiloReport, SiloState
 
 __all__ = ["Deadlines", "Gathering", "Reply"]
 
@@ -29,7 +29,7 @@ class Gathering:
 
     def __init__(
         self,
-        request: SearchRequest,
+        request: SearchRequest | Bundle,
         frame: bytes,
         silos: Sequence[str],
         budget_s: float,
@@ -44,6 +44,11 @@ class Gathering:
         self._replies: dict[str, Reply] = {}
         self._over = False
         self._lock = threading.Lock()
+
+    @property
+    def queries(self) -> int:
+        """How many questions it is."""
+        return len(self.request.requests) if isinstance(self.request, Bundle) else 1
 
     @property
     def left_s(self) -> float:

@@ -56,7 +56,11 @@ class Line:
         self._lock = threading.Lock()
         self.breaker = Breaker(time.monotonic)
         self._gatherer: Gatherer[Gathering] = Gatherer(
-            self._send, size_of=lambda query: len(query.frame), name=f"ask-{silo}", limit=2 * in_flight
+            self._send,
+            size_of=lambda query: len(query.frame),
+            weight_of=lambda query: query.queries,
+            name=f"ask-{silo}",
+            limit=2 * in_flight,
         )
 
     def ask(self, query: Gathering, group: str) -> None:

@@ -23,8 +23,11 @@ from silo_app.policy.refusal import PUBLIC, RefusalCode
 from silo_app.policy.release import Card
 
 __all__ = [
+    "MAX_BUNDLED",
     "MAX_HITS",
     "MAX_THUMBNAIL",
+    "Bundle",
+    "BundleReply",
     "ErrorMessage",
     "Message",
     "Question",
@@ -51,6 +54,8 @@ MAX_HITS = 1000
 MAX_THUMBNAIL = 8 * 1024
 """Bytes of one picture."""
 MAX_SILOS = 1000
+MAX_BUNDLED = 64
+"""Requests in one bundle."""
 MAX_DIMENSION = 4096
 _UNIT_TOLERANCE = 1e-3
 
@@ -126,6 +131,27 @@ class SearchRequest(Question):
         return embedding_of(self.vector)
 
 
+class Bundle(Message):
+    """Requests of one asker under one signature: each is decided, answered and recorded for itself."""
+
+    max_bytes: ClassVar[int] = 512 * 1024
+
+    kind: Literal["bundle"] = "bundle"
+    query_id: QueryId = Field(default_factory=new_query_id)
+    """Names the bundle."""
+    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    """How long a silo may take for all of it."""
+    asker: SiloName
+    encoder_version: Version
+    """Of all requests."""
+    k: Annotated[int, Field(ge=1, le=MAX_HITS)]
+    """The largest of all requests."""
+    requests: Annotated[
+        tuple[Annotated[bytes, Field(max_length=SearchRequest.max_bytes)], ...], Field(min_length=1, max_length=MAX_BUNDLED)
+    ]
+    """Each a `SearchRequest`."""
+
+
 def embedding_of(vector: bytes) -> Embedding:
     """Return the bytes of a unit vector as float32 (D,)."""
     return np.frombuffer(vector, "<f4").astype(np.float32)
@@ -183,6 +209,15 @@ class Refusal(Message):
     def of(cls, silo: str, code: RefusalCode, *, query_id: str = "", encoder_version: str = "") -> Self:
         """Return the refusal with the code's own public sentence."""
         return cls(query_id=query_id, silo=silo, code=code, public=PUBLIC[code], encoder_version=encoder_version)
+
+
+class BundleReply(Message):
+    """What one silo says to the requests of a bundle, in their order."""
+
+    kind: Literal["bundle-reply"] = "bundle-reply"
+    silo: SiloName
+    replies: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_BUNDLED)]
+    """Each a `SiloAnswer` or a `Refusal`; empty for which there was no room."""
 
 
 class SiloState(StrEnum):

@@ -1,8 +1,8 @@
 """Many queries in one message: what the way costs is paid once for all of them.
 
-A parcel carries numbered contents, each with what is left of its own budget, and the numbers of earlier ones that the
-sender still waits for. The contents are signed requests, answers, results: a parcel relays them as they are, and one
-that is nonsense is nonsense alone. An empty parcel asks whether anybody is there.
+A parcel carries numbered contents, each with what is left of its own budget. The contents are signed requests of any askers,
+or replies to them: a parcel relays them as they are, and one that is nonsense is nonsense alone. An empty parcel asks
+whether anybody is there.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["MAX_CONTENTS", "MAX_PARCEL_BYTES", "Content", "Parcel", "is_parcel",
 MAX_CONTENTS = 256
 MAX_PARCEL_BYTES = 32 * 1024 * 1024
 """Of replies: messages of the way there are kept far smaller by who sends them (`gather`, `flare.cells`)."""
-_MAGIC = b"siloscope parcel 1\0"
+_MAGIC = b"siloscope parcel 2\0"
 _MAX_BUDGET_MS = 60_000
 
 
@@ -37,10 +37,6 @@ class Parcel:
     """What travels in one message."""
 
     contents: tuple[Content, ...] = ()
-    waiting: tuple[int, ...] = ()
-    """Numbers of earlier contents whose replies the sender waits for."""
-    session: str = ""
-    """The sender's process: numbers of another one mean something else."""
 
 
 def is_parcel(frame: bytes) -> bool:
@@ -51,7 +47,7 @@ def is_parcel(frame: bytes) -> bool:
 def pack(parcel: Parcel) -> bytes:
     """Return the parcel as bytes."""
     contents = [(content.number, content.budget_ms, content.body) for content in parcel.contents]
-    return _MAGIC + bytes(msgpack.packb((parcel.session, contents, parcel.waiting)))
+    return _MAGIC + bytes(msgpack.packb(contents))
 
 
 def unpack(frame: bytes) -> Parcel:
@@ -59,8 +55,8 @@ def unpack(frame: bytes) -> Parcel:
     if len(frame) > MAX_PARCEL_BYTES or not is_parcel(frame):
         raise _invalid("it is no parcel, or larger than any may be")
     try:
-        session, contents, waiting = msgpack.unpackb(frame[len(_MAGIC) :], use_list=False, max_ext_len=0)
-        parcel = Parcel(tuple(Content(number, body, budget) for number, budget, body in contents), waiting, session)
+        contents = msgpack.unpackb(frame[len(_MAGIC) :], use_list=False, max_ext_len=0)
+        parcel = Parcel(tuple(Content(number, body, budget) for number, budget, body in contents))
     except Exception:  # noqa: BLE001  (msgpack raises many kinds on foreign bytes)
         raise _invalid("it cannot be read as msgpack") from None
     if not _is_sound(parcel):
@@ -69,16 +65,12 @@ def unpack(frame: bytes) -> Parcel:
 
 
 def _is_sound(parcel: Parcel) -> bool:
-    contents, waiting = parcel.contents, parcel.waiting
+    contents = parcel.contents
     return (
-        isinstance(parcel.session, str)
-        and len(parcel.session) <= 64
-        and isinstance(waiting, tuple)
-        and len(contents) + len(waiting) <= 4 * MAX_CONTENTS
-        and all(_is_count(number, 2**53) for number in waiting)
+        len(contents) <= MAX_CONTENTS
         and all(_is_count(content.number, 2**53) for content in contents)
         and all(_is_count(content.budget_ms, _MAX_BUDGET_MS) and isinstance(content.body, bytes) for content in contents)
-        and len({content.number for content in contents} | set(waiting)) == len(contents) + len(waiting)
+        and len({content.number for content in contents}) == len(contents)
     )
 
 

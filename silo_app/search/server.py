@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,14 +25,15 @@ from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
 from silo_app.search.envelope import open_request, seal_reply
 from silo_app.search.local import FrameServer
-from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer
+from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
 from silo_app.search.thumbnails import illustrated
-from silo_app.search.together import Together, fitting, search_together
+from silo_app.search.together import Together, fitting, roomy, search_together
 from silo_app.search.watch import CANARY, Watch
+from silo_app.search.wire import decode, encode
 
 __all__ = ["IndexProcess"]
 
@@ -95,29 +96,52 @@ class IndexProcess:
     def answer_frame(self, frame: bytes) -> bytes:
         """Return the answer to a signed request, or a refusal, as bytes; of a parcel, a parcel. Raises nothing."""
         if not is_parcel(frame):
-            return self._answered([_Case(frame)])[0]
+            return self._answered([(frame, 0.0)])[0]
         try:
             contents = unpack(frame).contents
         except MessageInvalid:
-            return self._answered([_Case(frame)])[0]
-        replies = self._answered([_Case(content.body, content.budget_ms / 1000) for content in contents])
+            return self._answered([(frame, 0.0)])[0]
+        replies = self._answered([(content.body, content.budget_ms / 1000) for content in contents])
         return pack(Parcel(tuple(Content(content.number, reply) for content, reply in fitting(contents, replies))))
 
-    def _answered(self, cases: list["_Case"]) -> list[bytes]:
-        """Verify, decide, search, record and only then answer; what one case does harms no other."""
+    def _answered(self, frames: Sequence[tuple[bytes, float]]) -> list[bytes]:
+        """Verify, decide, search, record and only then answer frames with their budgets; what one does harms no other."""
         start = time.perf_counter()
-        self._counted(cases, self._understood)
+        opened = [self._opened(frame, budget_s) for frame, budget_s in frames]
+        cases = [case for one in opened for case in one.cases]
+        self._counted([case for case in cases if case.reply is None], self._admitted)
         self._searched([case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)], start)
         for case in cases:
             if case.reply is None:
                 self._guarded(case, partial(self._alone, start=start))
-        return self._recorded(cases, start)
+        self._recorded(cases, start)
+        return [self._sealed(one) for one in opened]
 
-    def _understood(self, case: "_Case") -> None:
-        case.request = open_request(self._trust, case.frame)
-        code = self._seen.refusal(case.request, self._clock()) or self._watch.asked(case.request, self._clock())
-        if code is not None:
-            case.reply = self._refuse(case.request, code)
+    def _opened(self, frame: bytes, budget_s: float) -> "_Opened":
+        """Verify who signed a frame, and take the requests out of it."""
+        alone = _Case(budget_s)
+        bundles: list[Bundle] = []
+
+        def read(case: _Case) -> None:
+            request = open_request(self._trust, frame)
+            if isinstance(request, Bundle):
+                bundles.append(request)
+            else:
+                case.request = request
+
+        self._guarded(alone, read)
+        if not bundles:
+            return _Opened(frame, [alone])
+        cases = [_Case(budget_s) for _ in bundles[0].requests]
+        for case, content in zip(cases, bundles[0].requests, strict=True):
+            self._guarded(case, partial(_unbundled, bundles[0], content))
+        return _Opened(frame, cases, bundled=True)
+
+    def _admitted(self, case: "_Case") -> None:
+        if case.request is not None:
+            code = self._seen.refusal(case.request, self._clock()) or self._watch.asked(case.request, self._clock())
+            if code is not None:
+                case.reply = self._refuse(case.request, code)
 
     def _alone(self, case: "_Case", *, start: float) -> None:
         """Answer what is not searched for together with others."""
@@ -242,30 +266,35 @@ class IndexProcess:
     def _refuse(self, request: Request | None, code: RefusalCode) -> Refusal:
         return Refusal.of(self._silo, code, query_id=request.query_id if request else "")
 
-    def _recorded(self, cases: list["_Case"], start: float) -> list[bytes]:
-        """Return the replies as bytes once they are in the audit log; without a record nothing is released."""
+    def _recorded(self, cases: list["_Case"], start: float) -> None:
+        """Write the replies into the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
-        replies = [case.reply or self._refuse(case.request, RefusalCode.INTERNAL) for case in cases]
         try:
-            self._audit.append_all(
-                [event for case, reply in zip(cases, replies, strict=True) for event in _events(case, reply, took_us)]
-            )
+            self._audit.append_all([event for case in cases for event in _events(case, self._reply(case), took_us)])
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
-            replies = [self._refuse(case.request, RefusalCode.INTERNAL) for case in cases]
-        return [self._signed(case, reply, took_us) for case, reply in zip(cases, replies, strict=True)]
+            for case in cases:
+                case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
+        for case in cases:
+            if isinstance(case.reply, SiloAnswer | PrivateAnswer | CountAnswer):
+                case.reply = case.reply.model_copy(update={"took_us": took_us})
 
-    def _signed(self, case: "_Case", reply: Reply, took_us: int) -> bytes:
-        if isinstance(reply, SiloAnswer | PrivateAnswer | CountAnswer):
-            reply = reply.model_copy(update={"took_us": took_us})
-        return seal_reply(self._identity, case.frame, reply)
+    def _reply(self, case: "_Case") -> Reply:
+        return case.reply or self._refuse(case.request, RefusalCode.INTERNAL)
+
+    def _sealed(self, opened: "_Opened") -> bytes:
+        """Return the reply to a frame, for its asker alone."""
+        replies = [self._reply(case) for case in opened.cases]
+        if not opened.bundled:
+            return seal_reply(self._identity, opened.frame, replies[0])
+        bundled = BundleReply(silo=self._silo, replies=roomy([encode(reply) for reply in replies], BundleReply.max_bytes))
+        return seal_reply(self._identity, opened.frame, bundled)
 
 
 @dataclass(eq=False)
 class _Case:
     """One request on its way through."""
 
-    frame: bytes
     budget_s: float = 0.0
     """What the relay says is left; 0 where it says nothing."""
     request: Request | None = None
@@ -284,6 +313,25 @@ class _Case:
         """Return what is left of its budget."""
         given_s = self.request.budget_ms / 1000 if self.request else 0.0
         return min(given_s, self.budget_s or given_s) - (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A frame, and the requests in it: one, or those of a bundle."""
+
+    frame: bytes
+    cases: list[_Case]
+    bundled: bool = False
+
+
+def _unbundled(bundle: Bundle, content: bytes, case: _Case) -> None:
+    """Read one request of a bundle. Raises `MessageInvalid`, also for one in another's name."""
+    request = decode(content, SearchRequest)
+    if request.asker != bundle.asker:
+        raise MessageInvalid(
+            f"a request of {request.asker} in a bundle of {bundle.asker}", where="bundle", remedy="Nothing of it was used."
+        )
+    case.request = request
 
 
 def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:

@@ -15,7 +15,7 @@ from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
 from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
 
-__all__ = ["Together", "fitting", "search_together"]
+__all__ = ["Together", "fitting", "roomy", "search_together"]
 
 _OF_A_CONTENT = 32
 """Bytes that a content has beside its body, at most."""
@@ -99,3 +99,13 @@ def fitting(contents: Sequence[Content], replies: Sequence[bytes]) -> list[tuple
             break
         kept.append((content, reply))
     return kept
+
+
+def roomy(replies: Sequence[bytes], most: int) -> tuple[bytes, ...]:
+    """Return replies, the largest ones empty where all together are more than `most` bytes."""
+    kept, room = list(replies), most - _OF_A_CONTENT * len(replies) - _OF_A_CONTENT
+    for place in sorted(range(len(replies)), key=lambda place: len(replies[place])):
+        room -= len(replies[place])
+        if room < 0:
+            kept[place] = b""
+    return tuple(kept)

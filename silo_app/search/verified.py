@@ -1,17 +1,18 @@
 """What an asker believes of a result: what each silo sealed for this very query, and of the broker only who is missing."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from silo_app.errors import MessageInvalid, ProtocolError, SignatureInvalid
 from silo_app.identity import Identity
 from silo_app.search.envelope import open_reply
 from silo_app.search.merge import merge
-from silo_app.search.messages import Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import BundleReply, Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.replies import Said, said_by
 from silo_app.search.thumbnails import require_thumbnails
+from silo_app.search.wire import decode
 
-__all__ = ["BROKERS_WORD", "invalid", "verified"]
+__all__ = ["BROKERS_WORD", "invalid", "verified", "verified_bundle"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,62 @@ def verified(asker: Identity, request: SearchRequest, frame: bytes, result: Sear
     )
 
 
+def verified_bundle(
+    asker: Identity, requests: Sequence[SearchRequest], frame: bytes, result: SearchResult
+) -> list[SearchResult]:
+    """Return the result of each request of the asker's signed bundle `frame`, as `verified` does of one.
+
+    What is wrong with a silo's reply as a whole is so for every request; what is wrong with its reply to one, for that one.
+    """
+    sealed = {one.silo: one.content for one in result.sealed}
+    _require_distinct(report.silo for report in result.silos)
+    _require_distinct(one.silo for one in result.sealed)
+    said = [_said_to_all(asker, requests, frame, report, sealed.get(report.silo)) for report in result.silos]
+    return [
+        SearchResult(
+            query_id=request.query_id,
+            encoder_version=request.encoder_version,
+            k=request.k,
+            hits=merge((answer for one in said if (answer := one[place].answer) is not None), request.k),
+            silos=tuple(one[place].report for one in said),
+            took_us=result.took_us,
+        )
+        for place, request in enumerate(requests)
+    ]
+
+
+def _said_to_all(
+    asker: Identity, requests: Sequence[SearchRequest], frame: bytes, report: SiloReport, content: bytes | None
+) -> list[Said]:
+    if content is None:
+        return [Said(_of_the_broker(report))] * len(requests)
+    try:
+        message = open_reply(asker, report.silo, frame, content, BundleReply, Refusal)
+        if isinstance(message, Refusal):
+            return [said_by(report.silo, request, message, report.took_ms) for request in requests]
+        if message.silo != report.silo or len(message.replies) != len(requests):
+            raise MessageInvalid("it is of another silo or bundle", where="bundle", remedy="Look at that silo.")
+    except ProtocolError as error:
+        return [Said(invalid(report.silo, error, report.took_ms))] * len(requests)
+    return [_said_to_one(report, request, reply) for request, reply in zip(requests, message.replies, strict=True)]
+
+
+def _said_to_one(report: SiloReport, request: SearchRequest, reply: bytes) -> Said:
+    if not reply:
+        state = SiloReport(silo=report.silo, state=SiloState.ERROR, code="answer-too-large", took_ms=report.took_ms)
+        return Said(state)
+    try:
+        return _read(report, request, decode(reply, SiloAnswer, Refusal))
+    except ProtocolError as error:
+        return Said(invalid(report.silo, error, report.took_ms))
+
+
+def _read(report: SiloReport, request: SearchRequest, message: SiloAnswer | Refusal) -> Said:
+    if isinstance(message, SiloAnswer):
+        require_thumbnails(message)
+    return said_by(report.silo, request, message, report.took_ms)
+
+
 def invalid(silo: str, error: ProtocolError, took_ms: float = 0.0) -> SiloReport:
     """Return the report of a silo in whose name something came that nothing can be used of."""
     _log.warning("what came in the name of %s is not used: %s", silo, error.problem)
@@ -49,10 +106,7 @@ def _said(asker: Identity, request: SearchRequest, frame: bytes, report: SiloRep
     if content is None:
         return Said(_of_the_broker(report))
     try:
-        message = open_reply(asker, report.silo, frame, content, SiloAnswer, Refusal)
-        if isinstance(message, SiloAnswer):
-            require_thumbnails(message)
-        return said_by(report.silo, request, message, report.took_ms)
+        return _read(report, request, open_reply(asker, report.silo, frame, content, SiloAnswer, Refusal))
     except ProtocolError as error:
         return Said(invalid(report.silo, error, report.took_ms))
 

@@ -14,6 +14,7 @@ _M = TypeVar("_M", bound=Message)
 _N = TypeVar("_N", bound=Message)
 _O = TypeVar("_O", bound=Message)
 _P = TypeVar("_P", bound=Message)
+_Q = TypeVar("_Q", bound=Message)
 
 
 def encode(message: Message) -> bytes:
@@ -29,6 +30,10 @@ def decode(frame: bytes, first: type[_M], second: type[_N], /) -> _M | _N: ...
 def decode(frame: bytes, first: type[_M], second: type[_N], third: type[_O], /) -> _M | _N | _O: ...
 @overload
 def decode(frame: bytes, first: type[_M], second: type[_N], third: type[_O], fourth: type[_P], /) -> _M | _N | _O | _P: ...
+@overload
+def decode(
+    frame: bytes, first: type[_M], second: type[_N], third: type[_O], fourth: type[_P], fifth: type[_Q], /
+) -> _M | _N | _O | _P | _Q: ...
 def decode(frame: bytes, *expected: type[Message]) -> Message:
     """Read a message of one of the `expected` types. Raises `MessageInvalid` whatever the bytes are."""
     largest = max(kind.max_bytes for kind in expected)

@@ -20,7 +20,7 @@ from silo_app.index.build import build_generation
 from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.envelope import open_request, peek_request, seal, seal_reply
-from silo_app.search.messages import SearchRequest, SearchResult, unit_embedding
+from silo_app.search.messages import Refusal, SearchRequest, SearchResult, SiloAnswer, unit_embedding
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.transport import SiloLate, SiloUnreachable
 from silo_app.search.verified import verified
@@ -165,9 +165,11 @@ class SimulatedSilo:
             contents = unpack(frame).contents
             return pack(Parcel(tuple(Content(content.number, self.handle(content.body)) for content in contents)))
         request = open_request(self.identity.trust, frame)
+        return seal_reply(self.identity, frame, self.answered(request))
+
+    def answered(self, request: SearchRequest) -> SiloAnswer | Refusal:
         cases = SearchableCases(generation="000001", encoder_version=self.encoder, index=self.gallery)
-        reply = answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings)
-        return seal_reply(self.identity, frame, reply)
+        return answer(request, cases, silo=self.name, view_of=make_view, settings=self.settings)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The asking side: what leaves, what comes back, and what people are told when it does not."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,11 @@ from silo_app.search.server import IndexProcess
 from silo_app.search.wire import decode, encode
 
 ENCODER = "ab" * 32
+
+
+def unit_rows(random, count):
+    vectors = random.standard_normal((count, 16))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 class SocketTransport:
@@ -71,6 +77,34 @@ def test_all_silos_answer(federation):
     assert {report.silo: report.state.value for report in result.silos} == dict.fromkeys(federation, "answered")
     assert len(result.hits) == 15
     assert result.answered == 3
+
+
+def test_many_at_once_get_what_each_gets_alone_with_a_record_each(federation):
+    north = federation["north"]
+    asker, vectors = Asker.of(north.home), unit_rows(np.random.default_rng(3), 24)
+
+    def ask(vector):
+        result = search_embedding(asker, vector, encoder_version=ENCODER, k=5, budget_ms=20_000)
+        assert result.answered == 3
+        return [(hit.silo, hit.case, hit.score) for hit in result.hits]
+
+    alone = [ask(vector) for vector in vectors]
+    with ThreadPoolExecutor(len(vectors)) as pool:
+        together = list(pool.map(ask, vectors))
+    asker.close()
+    assert together == alone
+    asked = [json.loads(line) for line in north.home.audit.read_text().splitlines()]
+    asked = [record["asked_query"] for record in asked if record["event"] == "asked"]
+    assert len(set(asked)) == len(asked) == 48
+    answered = [json.loads(line) for line in federation["south"].home.audit.read_text().splitlines()]
+    assert {record["query"] for record in answered} == set(asked)
+
+
+def test_an_asker_that_was_closed_asks_anew(federation):
+    asker = Asker.of(federation["north"].home)
+    for _ in range(2):
+        assert search_embedding(asker, unit_rows(np.random.default_rng(4), 1)[0], encoder_version=ENCODER).answered == 3
+        asker.close()
 
 
 def test_it_equals_the_search_over_all_vectors(federation):

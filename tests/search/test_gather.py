@@ -73,12 +73,12 @@ def test_a_message_that_hangs_holds_up_the_next_for_a_moment_only(way):
 
 
 def test_what_is_left_of_a_full_message_goes_although_that_one_hangs(way):
-    one = way(most=2)
+    one = way(most=2, senders=8)
     one.gatherer.put(b"hangs")
     one.wait()
     for number in range(5):
         one.gatherer.put(b"%d" % number)
-    for _ in range(3):
+    while sum(map(len, one.sent)) < 6:
         one.wait()
     assert sorted(item for batch in one.sent for item in batch) == [b"0", b"1", b"2", b"3", b"4", b"hangs"]
 
@@ -156,3 +156,54 @@ def test_everything_is_sent_once_in_its_groups_order(groups, senders, most):
         for name in range(len(groups)):
             numbers = [item[1] for item in sent if item[0] == name]
             assert numbers == sorted(numbers)
+
+
+def test_one_alone_may_go_on_its_callers_own_thread(way):
+    one = way()
+    one.go.release()
+    assert one.gatherer.alone(b"a")
+    assert one.sent == [[b"a"]]
+    one.gatherer.put(b"b")
+    one.wait()
+    one.wait()
+    assert not one.gatherer.alone(b"c")  # something is under way
+    one.gatherer.close()
+    assert not one.gatherer.alone(b"d")
+
+
+def test_what_comes_while_a_caller_sends_goes_without_it(way):
+    one = way()
+    caller = threading.Thread(target=one.gatherer.alone, args=(b"a",))
+    caller.start()
+    one.wait()
+    one.gatherer.put(b"b")
+    one.wait()
+    assert one.sent == [[b"a"], [b"b"]]
+    one.go.release(2)
+    caller.join()
+
+
+def test_threads_end_when_there_is_nothing_to_do_and_are_started_anew(way, monkeypatch):
+    monkeypatch.setattr("silo_app.search.gather._IDLE_S", 0.05)
+    one = way()
+    for name in (b"a", b"b"):
+        one.gatherer.put(name)
+        one.wait()
+        one.go.release()
+        end = time.monotonic() + 5
+        while one.gatherer._threads:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert one.sent == [[b"a"], [b"b"]]
+
+
+def test_a_message_holds_so_much_weight_and_at_least_one_item(way):
+    one = way(senders=1, most=5, weight_of=len)
+    one.gatherer.put(b"first")
+    one.wait()
+    for name in (b"aaa", b"bb", b"c", b"heavy-one", b"d"):
+        one.gatherer.put(name)
+    for _ in range(4):
+        one.go.release()
+        one.wait()
+    assert one.sent[1:] == [[b"aaa", b"bb"], [b"c"], [b"heavy-one"], [b"d"]]

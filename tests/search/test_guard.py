@@ -14,10 +14,21 @@ from silo_app.policy.likeness import PERCENTS
 from silo_app.policy.noise import load_secret, noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
-from silo_app.search.messages import Refusal, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import (
+    Bundle,
+    BundleReply,
+    Refusal,
+    Sealed,
+    SearchResult,
+    SiloAnswer,
+    SiloReport,
+    SiloState,
+)
 from silo_app.search.server import IndexProcess
-from silo_app.search.verified import verified
+from silo_app.search.verified import verified, verified_bundle
 from silo_app.search.wire import encode
+
+ENCODER = "ab" * 32
 
 
 def two_of_each(patients, spread=0.3, dimension=16, seed=0):
@@ -200,6 +211,61 @@ class TestSealed:
             found = result(("south", SiloState.ANSWERED, content))
             assert (found.silos[0].state, found.hits) == (SiloState.INVALID, ()), kind
             assert found.silos[0].released == 0
+
+    @pytest.fixture
+    def bundled(self, authority, silos, request_of):
+        """Return three requests, the true replies of `south`, and what an asker believes of given ones."""
+        north, south = authority.identity("north"), silos["south"]
+        requests = [request_of(south.gallery.stored[row], k=3) for row in range(3)]
+        bundle = Bundle(budget_ms=1000, asker="north", encoder_version=ENCODER, k=3, requests=tuple(map(encode, requests)))
+        frame = seal(north, bundle)
+        true = tuple(encode(south.answered(request)) for request in requests)
+
+        def believed(replies, silo=south, name="south"):
+            content = seal_reply(silo.identity, frame, replies if isinstance(replies, Refusal) else said(replies, name))
+            return of(Sealed(silo="south", content=content))
+
+        def said(replies, name):
+            return BundleReply(silo=name, replies=replies)
+
+        def of(*sealed, state=SiloState.ANSWERED):
+            reports = (SiloReport(silo="south", state=state),)
+            common = {"query_id": bundle.query_id, "encoder_version": ENCODER, "k": 3, "hits": ()}
+            return verified_bundle(north, requests, frame, SearchResult(**common, silos=reports, sealed=sealed))
+
+        return requests, true, believed, of
+
+    def test_each_request_of_a_bundle_has_its_own_result(self, bundled):
+        requests, true, believed, _ = bundled
+        results = believed(true)
+        assert [result.query_id for result in results] == [request.query_id for request in requests]
+        assert [result.hits[0].score for result in results] == pytest.approx([1, 1, 1], abs=1e-3)
+        assert {result.silos[0].state for result in results} == {SiloState.ANSWERED}
+
+    def test_what_is_wrong_with_one_reply_of_a_bundle_is_wrong_for_that_one(self, bundled):
+        requests, true, believed, _ = bundled
+        busy = encode(Refusal.of("south", RefusalCode.BUSY, query_id=requests[0].query_id))
+        for first, state in ((b"", "error"), (b"noise", "invalid"), (true[1], "invalid"), (busy, "busy")):
+            results = believed((first, *true[1:]))
+            assert [result.silos[0].state.value for result in results] == [state, "answered", "answered"]
+            assert not results[0].hits
+
+    def test_what_is_wrong_with_the_whole_reply_is_wrong_for_all(self, bundled, silos):
+        _, true, believed, of = bundled
+        refused = Refusal.of("south", RefusalCode.MESSAGE_INVALID)
+        lies = {
+            "fewer": (believed(true[:2]), "invalid"),
+            "more": (believed((*true, true[0])), "invalid"),
+            "another silo": (believed(true, silos["west"]), "invalid"),
+            "in another's name": (believed(true, name="west"), "invalid"),
+            "refused": (believed(refused), "denied"),
+            "noise": (of(Sealed(silo="south", content=b"noise")), "invalid"),
+            "nothing": (of(), "invalid"),
+            "late": (of(state=SiloState.LATE), "late"),
+        }
+        for kind, (results, state) in lies.items():
+            assert [result.silos[0].state.value for result in results] == [state] * 3, kind
+            assert not any(result.hits for result in results)
 
     def test_a_refusal_needs_the_silos_own_word(self, told):
         _, result = told

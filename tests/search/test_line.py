@@ -261,3 +261,65 @@ def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(st
     }
     lines = silo.home.audit.read_text().splitlines()
     assert len(lines) == len(mixed)
+
+
+def test_a_bundle_at_the_index_process_is_answered_one_by_one(stocked, request_of):
+    from silo_app.search.envelope import seal
+    from silo_app.search.messages import Bundle, BundleReply
+    from silo_app.search.server import IndexProcess
+    from silo_app.search.wire import decode, encode
+
+    silo = stocked("south")
+    silo.index()
+    process = IndexProcess(silo.home)
+    north = stocked.federation.identity("north")
+    vectors = list(silo.vectors.values())
+    good = [encode(request_of(vector, k=3)) for vector in vectors[:3]]
+    requests = (
+        good[0],
+        b"noise",
+        good[1],
+        good[0],  # again
+        encode(request_of(asker="west")),
+        encode(request_of(purpose="marketing")),
+        good[2],
+    )
+
+    def bundle(asker="north", name="north"):
+        made = Bundle(budget_ms=1000, asker=name, encoder_version="ab" * 32, k=3, requests=requests)
+        return seal(stocked.federation.identity(asker), made)
+
+    frame = bundle()
+    reply = open_reply(north, "south", frame, process.answer_frame(frame), BundleReply, Refusal)
+    said = [decode(one, SiloAnswer, Refusal) for one in reply.replies]
+    forged = bundle("west")
+    refused = open_reply(
+        stocked.federation.identity("west"), "south", forged, process.answer_frame(forged), BundleReply, Refusal
+    )
+    with_others = pack(Parcel((Content(1, bundle(), 5000), Content(2, seal(north, request_of()), 5000))))
+    beside = {content.number: content.body for content in unpack(process.answer_frame(with_others)).contents}
+    process.close()
+    assert [getattr(one, "code", "answered") for one in said] == [
+        "answered",
+        RefusalCode.MESSAGE_INVALID,
+        "answered",
+        RefusalCode.REPLAYED,
+        RefusalCode.MESSAGE_INVALID,
+        RefusalCode.PURPOSE,
+        "answered",
+    ]
+    for place, vector in ((0, vectors[0]), (2, vectors[1]), (6, vectors[2])):
+        assert said[place].hits[0].score == pytest.approx(1, abs=1e-3), vector.shape
+        assert len(said[place].hits) == 3
+    assert refused.code is RefusalCode.SIGNATURE_INVALID
+    assert set(beside) == {1, 2}
+    lines = silo.home.audit.read_text().splitlines()
+    assert len(lines) == len(requests) + 1 + len(requests) + 1
+    assert sum('"event":"answer"' in line for line in lines) == 3 + 1
+
+
+def test_replies_that_are_more_than_a_bundle_holds_are_left_out_the_largest_first():
+    from silo_app.search.together import roomy
+
+    assert roomy([b"a" * 500, b"b" * 100, b"c" * 300], 600) == (b"", b"b" * 100, b"c" * 300)
+    assert roomy([b"a" * 10, b""], 200) == (b"a" * 10, b"")
