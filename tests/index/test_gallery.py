@@ -82,6 +82,20 @@ def test_it_is_congruent_with_brute_force_on_few_distinct_vectors(tmp_path_facto
         assert found(gallery, query, k) == brute_force(vectors, names, query, k)
 
 
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_many_queries_find_what_each_finds_alone(make, queries):
+    rng = np.random.default_rng(queries)
+    vectors = unit_rows(rng, 300, 16)
+    vectors[100:200] = vectors[:100]  # ties
+    names = case_names(rng, 90)
+    names = [names[i] for i in rng.integers(0, 90, 300)]
+    gallery = make(vectors, names)
+    asked = np.concatenate([unit_rows(rng, queries, 16), vectors[:5]])
+    counts = [int(k) for k in rng.choice([1, 7, 40, 90, 500], len(asked))]
+    together = [[(hit.score, hit.case) for hit in hits] for hits in gallery.search_many(asked, counts)]
+    assert together == [brute_force(vectors, names, query, k) for query, k in zip(asked, counts, strict=True)]
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 150, 1400, 2500])
 def test_among_some_views_it_is_congruent_with_brute_force_over_these(make, count):
     rng = np.random.default_rng(count)
