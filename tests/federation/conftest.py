@@ -33,16 +33,6 @@ DRAWS = {"hospital-a": 189, "hospital-b": 717, "hospital-c": 79}
 and three without. With a random key it is one day nobody of whom an evaluation may tell."""
 
 
-OF_THEIR_OWN = {"test_rounds_survive", "test_search_survives"}
-"""Files with consortia of their own: they may run beside the others, which share one."""
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "federation" in item.keywords:
-            item.add_marker(pytest.mark.xdist_group("own" if item.path.stem in OF_THEIR_OWN else "shared"))
-
-
 @dataclass
 class Lab:
     """A running consortium, and what tests do with it."""
