@@ -152,8 +152,7 @@ class Lab:
 
     def pids(self) -> list[int]:
         """Return all processes of the federation now."""
-        names = [self.federation.server, self.federation.consortium.anchor, *self.federation.silos]
-        return [pid for name in names for pid in self.federation.pids(name)]
+        return [*self.asked_pids(), *self.federation.pids(self.federation.consortium.anchor)]
 
     def asked_pids(self) -> list[int]:
         """Return the processes that queries pass through.

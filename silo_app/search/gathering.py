@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from silo_app.search.messages import Bundle, Sealed, SearchRequest, SearchResult, SiloReport, SiloState
+from silo_app.search.room import left_out
 
 __all__ = ["Deadlines", "Gathering", "Reply"]
 
@@ -88,11 +89,8 @@ class Gathering:
         What is more than one result holds is left out, the largest first: one silo's flood costs its own answer.
         """
         replies = [self._replies.get(silo) or self.late(silo) for silo in self._silos]
-        room = _ROOM
-        for place in sorted(range(len(replies)), key=lambda place: len(replies[place].content)):
-            room -= len(replies[place].content)
-            if room < 0:
-                replies[place] = self.state(self._silos[place], SiloState.ERROR, "answer-too-large")
+        for place in left_out([len(reply.content) for reply in replies], _ROOM):
+            replies[place] = self.state(self._silos[place], SiloState.ERROR, "answer-too-large")
         return SearchResult(
             query_id=self.request.query_id,
             encoder_version=self.request.encoder_version,

@@ -1,9 +1,10 @@
 """What silos, broker and askers say to each other: versioned messages, valid or not constructed.
 
 SearchRequest   asker -> every silo, signed (`envelope`): an embedding, never an image
-SiloAnswer      silo -> broker: hits with what the silo's policy releases
-Refusal         silo -> broker: a code and a public sentence
-SearchResult    broker -> asker: merged hits, and the state of every silo, also of those that said nothing
+Bundle          asker -> every silo, signed: several of these; BundleReply is what a silo says to them
+SiloAnswer      silo -> asker, sealed (`envelope`): hits with what the silo's policy releases
+Refusal         silo -> asker, sealed: a code and a public sentence
+SearchResult    broker -> asker: what the silos sealed, and the state of every silo, also of those that said nothing
 Relay, Who      asker -> broker: pass a private question to one silo (`search.private`); which silos are there?
 ErrorMessage    whoever -> asker: why there is no result at all
 """

@@ -14,6 +14,7 @@ from silo_app.search.answer import CardLookup, SearchableCases
 from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
 from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
+from silo_app.search.room import left_out
 
 __all__ = ["Together", "fitting", "roomy", "search_together"]
 
@@ -91,21 +92,11 @@ class _Searched:
 
 def fitting(contents: Sequence[Content], replies: Sequence[bytes]) -> list[tuple[Content, bytes]]:
     """Return contents with their replies, without the largest where all are more than a parcel holds."""
-    pairs = sorted(zip(contents, replies, strict=True), key=lambda pair: len(pair[1]))
-    room, kept = MAX_PARCEL_BYTES - 4096, []
-    for content, reply in pairs:
-        room -= len(reply) + _OF_A_CONTENT
-        if room < 0:
-            break
-        kept.append((content, reply))
-    return kept
+    out = left_out([len(reply) + _OF_A_CONTENT for reply in replies], MAX_PARCEL_BYTES - 4096)
+    return [pair for place, pair in enumerate(zip(contents, replies, strict=True)) if place not in out]
 
 
 def roomy(replies: Sequence[bytes], most: int) -> tuple[bytes, ...]:
     """Return replies, the largest ones empty where all together are more than `most` bytes."""
-    kept, room = list(replies), most - _OF_A_CONTENT * len(replies) - _OF_A_CONTENT
-    for place in sorted(range(len(replies)), key=lambda place: len(replies[place])):
-        room -= len(replies[place])
-        if room < 0:
-            kept[place] = b""
-    return tuple(kept)
+    out = left_out([len(reply) for reply in replies], most - _OF_A_CONTENT * (len(replies) + 1))
+    return tuple(b"" if place in out else reply for place, reply in enumerate(replies))

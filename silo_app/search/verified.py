@@ -26,16 +26,8 @@ def verified(asker: Identity, request: SearchRequest, frame: bytes, result: Sear
     A silo in whose name something else came is `invalid` and has no hits. Raises `MessageInvalid` for a result that
     names a silo twice.
     """
-    sealed = {one.silo: one.content for one in result.sealed}
-    _require_distinct(report.silo for report in result.silos)
-    _require_distinct(one.silo for one in result.sealed)
-    said = [_said(asker, request, frame, report, sealed.get(report.silo)) for report in result.silos]
-    return result.model_copy(
-        update={
-            "hits": merge((one.answer for one in said if one.answer is not None), request.k),
-            "silos": tuple(one.report for one in said),
-            "sealed": (),
-        }
+    return _merged(
+        request, [_said(asker, request, frame, report, content) for report, content in _replies(result)], result.took_us
     )
 
 
@@ -46,21 +38,27 @@ def verified_bundle(
 
     What is wrong with a silo's reply as a whole is so for every request; what is wrong with its reply to one, for that one.
     """
+    said = [_said_to_all(asker, requests, frame, report, content) for report, content in _replies(result)]
+    return [_merged(request, [one[place] for one in said], result.took_us) for place, request in enumerate(requests)]
+
+
+def _replies(result: SearchResult) -> list[tuple[SiloReport, bytes | None]]:
+    """Return the broker's word for each silo, with what the silo sealed, if it did."""
     sealed = {one.silo: one.content for one in result.sealed}
     _require_distinct(report.silo for report in result.silos)
     _require_distinct(one.silo for one in result.sealed)
-    said = [_said_to_all(asker, requests, frame, report, sealed.get(report.silo)) for report in result.silos]
-    return [
-        SearchResult(
-            query_id=request.query_id,
-            encoder_version=request.encoder_version,
-            k=request.k,
-            hits=merge((answer for one in said if (answer := one[place].answer) is not None), request.k),
-            silos=tuple(one[place].report for one in said),
-            took_us=result.took_us,
-        )
-        for place, request in enumerate(requests)
-    ]
+    return [(report, sealed.get(report.silo)) for report in result.silos]
+
+
+def _merged(request: SearchRequest, said: Sequence[Said], took_us: int) -> SearchResult:
+    return SearchResult(
+        query_id=request.query_id,
+        encoder_version=request.encoder_version,
+        k=request.k,
+        hits=merge((one.answer for one in said if one.answer is not None), request.k),
+        silos=tuple(one.report for one in said),
+        took_us=took_us,
+    )
 
 
 def _said_to_all(

@@ -1,4 +1,4 @@
-"""What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all signed."""
+"""What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all sealed."""
 
 import json
 from hashlib import sha256

@@ -216,13 +216,22 @@ def test_one_asker_that_floods_leaves_room_for_another(transport, silos, sealed)
     assert slow.sizes
 
 
-def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(stocked, request_of):
-    from silo_app.search.envelope import seal
+@pytest.fixture
+def indexed(stocked):
+    """A silo with an index, and its index process."""
     from silo_app.search.server import IndexProcess
 
     silo = stocked("south")
     silo.index()
     process = IndexProcess(silo.home)
+    yield silo, process
+    process.close()
+
+
+def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(indexed, stocked, request_of):
+    from silo_app.search.envelope import seal
+
+    silo, process = indexed
     north = stocked.federation.identity("north")
     vectors = list(silo.vectors.values())
     good = [seal(north, request_of(vector, k=3)) for vector in vectors[:5]]
@@ -245,7 +254,6 @@ def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(st
         )
         for content in reply.contents
     }
-    process.close()
     assert {number for number, one in said.items() if isinstance(one, SiloAnswer)} == {0, 2, 7}
     for number, vector in ((0, vectors[0]), (2, vectors[1]), (7, vectors[2])):
         alone = said[number].hits
@@ -263,15 +271,12 @@ def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(st
     assert len(lines) == len(mixed)
 
 
-def test_a_bundle_at_the_index_process_is_answered_one_by_one(stocked, request_of):
+def test_a_bundle_at_the_index_process_is_answered_one_by_one(indexed, stocked, request_of):
     from silo_app.search.envelope import seal
     from silo_app.search.messages import Bundle, BundleReply
-    from silo_app.search.server import IndexProcess
     from silo_app.search.wire import decode, encode
 
-    silo = stocked("south")
-    silo.index()
-    process = IndexProcess(silo.home)
+    silo, process = indexed
     north = stocked.federation.identity("north")
     vectors = list(silo.vectors.values())
     good = [encode(request_of(vector, k=3)) for vector in vectors[:3]]
@@ -298,7 +303,6 @@ def test_a_bundle_at_the_index_process_is_answered_one_by_one(stocked, request_o
     )
     with_others = pack(Parcel((Content(1, bundle(), 5000), Content(2, seal(north, request_of()), 5000))))
     beside = {content.number: content.body for content in unpack(process.answer_frame(with_others)).contents}
-    process.close()
     assert [getattr(one, "code", "answered") for one in said] == [
         "answered",
         RefusalCode.MESSAGE_INVALID,
