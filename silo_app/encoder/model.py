@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.networks.blocks.mednext_block import MedNeXtBlock, MedNeXtDownBlock
-from monai.networks.nets import DenseNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from silo_app.encoder.networks import DenseNet, MedNeXtBlock, MedNeXtDownBlock
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import CheckpointInvalid
 
