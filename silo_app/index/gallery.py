@@ -121,10 +121,14 @@ def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> 
     order = np.lexsort((name[:, 1], name[:, 0], -scores))
     names = cases[order].tobytes().hex()
     ranked = [names[start : start + _NAME] for start in range(0, len(names), _NAME)]
-    best = dict(zip(reversed(ranked), scores[order][::-1].tolist(), strict=True))  # of a case, its first is what stays
-    if len(best) < len(ranked):
-        ranked = list(dict.fromkeys(ranked))
-    return Hit.all_of((case, best[case]) for case in ranked[:k])
+    found = scores[order].tolist()
+    distinct = list(dict.fromkeys(ranked))
+    if len(distinct) < len(ranked):
+        ranked.reverse()
+        found.reverse()
+        best = dict(zip(ranked, found, strict=True))  # of a case, its first is what stays
+        ranked, found = distinct, list(map(best.__getitem__, distinct))
+    return Hit.all_of(zip(ranked[:k], found[:k], strict=True))
 
 
 def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

@@ -5,6 +5,7 @@ the encoder and on the hospital, so every generation of an index brings its own 
 cases of one patient against pairs of different patients, drawn at random.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,10 @@ class Sense:
     def limit_for(self, query: Embedding) -> float:
         """Return the similarity to a query, float32 (D,), that stands out from the cohort's by the estimate's limit."""
         usual = (self.cohort @ query).astype(np.float64)  # (n,)
-        return float(usual.mean()) + self.likeness.limit * max(float(usual.std()), _SMALLEST_SPREAD)
+        mean = float(usual.sum()) / len(usual)
+        usual -= mean
+        spread = math.sqrt(float(usual @ usual) / len(usual))  # every query pays for this: half the cost of `usual.std()`
+        return mean + self.likeness.limit * max(spread, _SMALLEST_SPREAD)
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:

@@ -14,11 +14,10 @@ __all__ = ["DailyBudget", "Share"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS asked (day TEXT, kind TEXT, asker TEXT, count INTEGER, PRIMARY KEY (day, kind, asker))"
 
-_COUNT = (
-    "INSERT INTO asked VALUES (:day, :kind, :asker, :cost) "
-    "ON CONFLICT (day, kind, asker) DO UPDATE SET count = count + :cost WHERE count + :cost <= :limit"
-)
-_TAKE_BACK = "UPDATE asked SET count = count - ? WHERE day = ? AND kind = ? AND asker = ?"
+_COUNTS = "INSERT INTO asked VALUES (?, ?, ?, ?) ON CONFLICT (day, kind, asker) DO UPDATE SET count = excluded.count"
+_MOST_KNOWN = 100_000
+_Key = tuple[str, str]
+"""Kind and asker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,10 @@ class DailyBudget:
         self._lock = threading.RLock()
         self._together = False
         self._day = ""
+        self._known: dict[_Key, int] = {}
+        """Today's counts, as they are in the file as long as nobody else has written into it."""
+        self._counted: set[_Key] = set()
+        self._version = -1
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._database.execute("PRAGMA journal_mode=WAL")
         # a count that the power takes away was given twice
@@ -61,13 +64,18 @@ class DailyBudget:
         day = dt.datetime.fromtimestamp(now, dt.UTC).date().isoformat()
         with self.together():
             if day != self._day:
+                self._write()  # what was counted yesterday in this very block
                 self._database.execute("DELETE FROM asked WHERE day < ?", (day,))
                 self._day = day
-            for number, share in enumerate(shares):
-                if not self._counted(day, share):
-                    for counted in shares[:number]:
-                        self._database.execute(_TAKE_BACK, (counted.cost, day, counted.kind, counted.asker))
+                self._known.clear()
+            counts: dict[_Key, int] = {}
+            for share in shares:
+                key = (share.kind, share.asker)
+                counts[key] = counts.get(key, self._count(key)) + share.cost
+                if counts[key] > share.limit:
                     return share
+            self._known |= counts
+            self._counted |= counts.keys()
         return None
 
     @contextmanager
@@ -80,22 +88,50 @@ class DailyBudget:
             if self._together:
                 yield
                 return
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
-                self._together = True
-                try:
-                    yield
-                    if not self._database.in_transaction:  # a full disk, for one, ends it
-                        raise sqlite3.OperationalError("what was counted is lost")
-                finally:
-                    self._together = False
+            try:
+                with self._database:
+                    self._database.execute("BEGIN IMMEDIATE")
+                    self._look()
+                    self._together = True
+                    try:
+                        yield
+                    finally:
+                        self._together = False
+                    self._write()
+            except BaseException:
+                self._forget()  # the file says what counts
+                raise
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._database.close()
 
-    def _counted(self, day: str, share: Share) -> bool:
-        """Count a question towards one budget, if that leaves room for it."""
-        row = {"day": day, "kind": share.kind, "asker": share.asker, "cost": share.cost, "limit": share.limit}
-        return share.cost <= share.limit and self._database.execute(_COUNT, row).rowcount == 1
+    def _count(self, key: _Key) -> int:
+        """Return what was counted today."""
+        if key not in self._known:
+            found = self._database.execute(
+                "SELECT count FROM asked WHERE day = ? AND kind = ? AND asker = ?", (self._day, *key)
+            )
+            self._known[key] = (found.fetchone() or (0,))[0]
+        return self._known[key]
+
+    def _look(self) -> None:
+        """Forget what is known if another process has counted since, or if it is too much."""
+        version = self._database.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self._known) > _MOST_KNOWN:
+            self._forget()
+            self._version = version
+
+    def _write(self) -> None:
+        if not self._database.in_transaction:  # a full disk, for one, ends it
+            raise sqlite3.OperationalError("what was counted is lost")
+        if self._counted:
+            rows = [(self._day, *key, self._known[key]) for key in self._counted]
+            self._database.executemany(_COUNTS, rows)
+            self._counted.clear()
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._counted.clear()
+        self._version = -1

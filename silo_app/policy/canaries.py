@@ -1,5 +1,6 @@
 """Planted cases: no honest question should find one, and whoever does is not told that it is one."""
 
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ class Canaries:
     """The planted cases as they are now; safe from many threads."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._name = path, str(path)
         self._lock = threading.Lock()
         self._state: tuple[int, int] | None = None
         self._cases: frozenset[CaseId] = frozenset()
@@ -46,7 +47,7 @@ class Canaries:
 
     def _current(self) -> frozenset[CaseId]:
         try:
-            status = self._path.stat()
+            status = os.stat(self._name)  # noqa: PTH116  (every query asks: a Path takes twice as long)
             state = (status.st_ino, status.st_mtime_ns)
         except FileNotFoundError:
             state = (0, 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,17 +155,21 @@ def _ranked(
     while True:
         query = request.embedding
         hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
-        held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None]
+        held = _held(hits, view_of)
         if request.filters:  # a case may have changed since its row was chosen
-            held = [(hit, view) for hit, view in held if request.filters.holds(view)]
+            held = [candidate for candidate in held if request.filters.holds(candidate.view)]
         if len(held) >= count or len(hits) < wanted:
-            return _candidates(held[:count])
+            return held[:count]
         wanted *= 2
 
 
-def _candidates(known: Sequence[tuple[Hit, View]]) -> list[Candidate]:
-    if not known:
+def _held(hits: Sequence[Hit], view_of: CardLookup) -> list[Candidate]:
+    """Return the hits whose cases the catalogue still holds."""
+    if not hits:
         return []
-    hits, views = zip(*known, strict=True)
     cases, scores = zip(*hits, strict=True)  # by columns: this is done for every case that the rules look at
-    return Candidate.all_of(zip(cases, scores, views, strict=True))
+    views = list(map(view_of, cases))
+    if all(views):
+        return Candidate.all_of(zip(cases, scores, cast("list[View]", views), strict=True))
+    found = zip(cases, scores, views, strict=True)
+    return [Candidate(case, score, view) for case, score, view in found if view is not None]

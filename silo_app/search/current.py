@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,21 @@ class CurrentGallery:
             self._opening = False
 
 
+class _Known(dict[CaseId, View | None]):
+    """Cards of the catalogue as it was at one time; one that is not here yet is read.
+
+    A query looks up many: they are found here at the cost of a dictionary.
+    """
+
+    def __init__(self, read: Callable[[CaseId], View | None]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, case: CaseId) -> View | None:
+        view = self[case] = self._read(case)
+        return view
+
+
 class OpenCatalogue:
     """The catalogue for looking cards up; opened at first use, and again when its file was replaced."""
 
@@ -100,7 +115,7 @@ class OpenCatalogue:
         self._opened: Catalogue | None = None
         self._inode = 0
         self._version = _NEVER
-        self._known: dict[CaseId, View | None] = {}
+        self._known = _Known(self._read)
         self._narrowed_version = _NEVER
         self._narrowed: dict[tuple[Filters, str], NDArray[np.int64]] = {}
 
@@ -119,21 +134,12 @@ class OpenCatalogue:
                 self._close()
                 self._opened, self._inode, self._version = Catalogue.open(self._path), inode, _NEVER
             if (version := self._opened.version()) != self._version or len(self._known) > _KNOWN:
-                self._version, self._known = version, {}
-            catalogue, known = self._opened, self._known
+                self._version, self._known = version, _Known(self._read)
+            known = self._known
             if unread := [case for case in ahead if case not in known]:
-                cards = catalogue.cards(unread)
+                cards = self._opened.cards(unread)
                 known.update({case: cards.get(case) for case in unread})
-
-        def view_of(case: CaseId) -> View | None:
-            try:
-                return known[case]
-            except KeyError:
-                with self._lock:
-                    view = known[case] = catalogue.card(case)
-                return view
-
-        return view_of
+        return known.__getitem__
 
     def rows_where(self, filters: Filters, index: GalleryIndex, generation: str) -> NDArray[np.int64]:
         """Return the rows of a generation's index whose cases the filters hold for, ascending int64 (n,).
@@ -148,6 +154,10 @@ class OpenCatalogue:
             if key not in self._narrowed and self._opened is not None:
                 self._narrowed[key] = index.rows_of(self._opened.cases_where(filters))
             return self._narrowed[key]
+
+    def _read(self, case: CaseId) -> View | None:
+        with self._lock:
+            return self._opened.card(case) if self._opened is not None else None
 
     def close(self) -> None:
         """Close it; a later look-up opens it again."""

@@ -9,6 +9,7 @@ Relay, Who      asker -> broker: pass a private question to one silo (`search.pr
 ErrorMessage    whoever -> asker: why there is no result at all
 """
 
+import functools
 import math
 import secrets
 from enum import StrEnum
@@ -126,7 +127,7 @@ class SearchRequest(Question):
     filters: Filters = Filters()
     """What cases are looked for among; nothing is all of them."""
 
-    @property
+    @functools.cached_property
     def embedding(self) -> Embedding:
         """The vector as float32 (D,)."""
         return embedding_of(self.vector)

@@ -1,8 +1,11 @@
+import contextlib
 import stat
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from silo_app.policy.budget import DailyBudget, Share
 
@@ -79,3 +82,38 @@ def test_a_question_may_cost_more_than_one_and_is_not_half_answered(path):
     single = Share("numbers", "north", 45)
     assert [budget.spend_all([single], now=NOON) for _ in range(6)] == [None] * 5 + [single]
     budget.close()
+
+
+QUESTIONS = st.lists(
+    st.tuples(st.sampled_from(["silo", "user"]), st.sampled_from(["north", "anna"]), st.integers(1, 3)),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.lists(st.tuples(st.booleans(), st.booleans(), st.lists(QUESTIONS, max_size=4), st.integers(0, 2)), max_size=8)
+)
+def test_two_who_count_in_one_file_count_as_one(tmp_path_factory, blocks):
+    """In blocks, of which some fail and count nothing, over several days."""
+    path = tmp_path_factory.mktemp("budget") / "budget.db"
+    both, counts, today = (DailyBudget(path), DailyBudget(path)), {}, 0
+    for second, fails, questions, days in blocks:
+        today += days
+        before, counts = counts, ({} if days else dict(counts))
+        with contextlib.suppress(ZeroDivisionError), both[second].together():
+            for question in questions:
+                shares = [Share(kind, asker, 6, cost) for kind, asker, cost in question]
+                wanted, spent = dict(counts), None
+                for share in shares:
+                    key = (share.kind, share.asker)
+                    wanted[key] = wanted.get(key, 0) + share.cost
+                    spent = spent or (share if wanted[key] > share.limit else None)
+                assert both[second].spend_all(shares, now=NOON + today * DAY) == spent
+                counts = counts if spent else wanted
+            1 / (not fails)
+        if fails:
+            counts = {} if days else before
+    for budget in both:
+        budget.close()
