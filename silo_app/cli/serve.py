@@ -1,5 +1,6 @@
 """`silo serve`: the silo's index process."""
 
+import gc
 import logging
 import signal
 import threading
@@ -28,6 +29,8 @@ def serve(silo: SiloOption) -> None:
         signal.signal(number, lambda *_: ended.set())
     process = IndexProcess(home)
     process.start()
+    gc.collect()
+    gc.freeze()  # modules and the open index outlive every query: not to be looked through again with each few
     people.print(f"{home.config.name} answers at {home.index_socket}", highlight=False, soft_wrap=True)
     try:
         ended.wait()
