@@ -176,7 +176,7 @@ class Lab:
             result = search_embedding(asker, query, encoder_version=ENCODER)
         except SiloscopeError:
             return 0
-        return min(report.indexed for report in result.silos)
+        return 0 if result.unheard else min(report.indexed for report in result.silos)
 
     @property
     def _cases(self) -> int:

@@ -335,7 +335,8 @@ def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path)
                 raise
             time.sleep(1)
             continue
-        if all(silo["state"] == "answered" for silo in result["silos"]) or time.monotonic() > end:
+        answered = not result["unheard"] and all(silo["state"] == "answered" for silo in result["silos"])
+        if answered or time.monotonic() > end:
             return dict(result)
         time.sleep(1)
 

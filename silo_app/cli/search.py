@@ -88,7 +88,8 @@ def search(
     """Find the most similar cases in all hospitals of the federation.
 
     The image is embedded here; only the embedding is sent, signed by this silo. A silo that does not answer is named
-    and costs only its own hits. The exit status is 1 if no silo answered.
+    and costs only its own hits; this silo's own cases are found also without the federation. The exit status is 1 if no
+    silo answered.
 
     With --view, --sex, --age, --year, --with and --without, every hospital looks among these cases only. A hospital that
     does not release a field refuses to look by it, and so does one with fewer such cases than it may point at.
@@ -174,6 +175,8 @@ def _print(result: "SearchResult") -> None:
         screen.print()
     for report in result.silos:
         screen.print(_state(report), markup=False, highlight=False, soft_wrap=True)
+    if result.unheard:
+        screen.print(f"The other hospitals were not asked: {result.unheard}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _row(rank: int, hit: "ResultHit") -> tuple[str, ...]:

@@ -53,6 +53,7 @@ def search_page(
         "why": _ranked(why, data["hits"]),
         "asked_with": asked_with,
         "withheld": any(silo.get("withheld") for silo in silos),
+        "unheard": data.get("unheard", ""),
     }
     return render("search.html.j2", {**data, **facts})
 

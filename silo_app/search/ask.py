@@ -21,7 +21,17 @@ from silo_app.search.bundling import Bundler
 from silo_app.search.envelope import seal
 from silo_app.search.examples import Example
 from silo_app.search.local import Connections
-from silo_app.search.messages import MAX_HITS, Bundle, ErrorMessage, Message, SearchRequest, SearchResult, unit_embedding
+from silo_app.search.messages import (
+    MAX_HITS,
+    Bundle,
+    Elsewhere,
+    ErrorMessage,
+    Message,
+    SearchRequest,
+    SearchResult,
+    unit_embedding,
+)
+from silo_app.search.own import OwnSilo, with_own
 from silo_app.search.query import Query, prepared
 from silo_app.search.verified import verified, verified_bundle
 from silo_app.search.wire import decode, encode
@@ -38,27 +48,31 @@ _ANSWER_MARGIN_S = 0.2
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks: a silo's identity, its gateway's socket and its audit log; made once, it asks many times."""
+    """Who asks: a silo's identity, its sockets and its audit log; made once, it asks many times."""
 
     identity: Identity
     socket: Path
     audit: AuditLog
+    index: Path
+    """The socket of the silo's own index process."""
 
     @classmethod
     def of(cls, home: SiloHome) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
-        return cls(Identity.load(home.kit), home.gateway_socket, AuditLog(home.audit, sync_within_s=home.audit_within_s))
+        audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
+        return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket)
 
     def ask(self, request: SearchRequest) -> SearchResult:
-        """Send a request to the broker, together with others that are asked at the same time.
+        """Send a request to the own silo and to the broker, together with others that are asked at the same time.
 
-        Raises `NotReady`, `BrokerUnreachable`, `MessageInvalid`.
+        A broker that is not there costs the other silos' answers (`SearchResult.unheard`). Raises `NotReady` and
+        `BrokerUnreachable` if the own silo does not reply either, `MessageInvalid`.
         """
         return self._bundler.ask(request)
 
     def close(self) -> None:
         """End what is kept for the next query: connections and threads. Whoever asks once more makes them anew."""
-        for kept in ("_bundler", "_gateway"):
+        for kept in ("_bundler", "_gateway", "_own"):
             if (used := self.__dict__.pop(kept, None)) is not None:
                 used.close()
 
@@ -82,9 +96,7 @@ class Asker:
 
     def _alone(self, request: SearchRequest, within_ms: int) -> list[SearchResult]:
         frame = seal(self.identity, request)
-        message = self._reply(frame, SearchResult, within_ms)
-        _require_result(request, message)
-        return [verified(self.identity, request, frame, message)]
+        return [verified(self.identity, request, frame, self._result(request, frame, within_ms))]
 
     def _together(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
         bundle = Bundle(
@@ -95,13 +107,30 @@ class Asker:
             requests=tuple(encode(request) for request in requests),
         )
         frame = seal(self.identity, bundle)
-        message = self._reply(frame, SearchResult, within_ms)
-        _require_result(bundle, message)
-        return verified_bundle(self.identity, requests, frame, message)
+        return verified_bundle(self.identity, requests, frame, self._result(bundle, frame, within_ms))
+
+    def _result(self, request: SearchRequest | Bundle, frame: bytes, within_ms: int) -> SearchResult:
+        """Return what all silos sealed: the own one is asked here, meanwhile the broker asks the others."""
+        if not self._own.is_there:
+            return _required(request, self._reply(frame, SearchResult, within_ms))
+        begun = self._own.begin(frame, within_ms)
+        elsewhere = encode(Elsewhere(budget_ms=within_ms, frame=frame))
+        try:
+            result = _required(request, self._reply(elsewhere, SearchResult, within_ms))
+        except (NotReady, BrokerUnreachable) as error:
+            own = begun.result()
+            if not own.content:
+                raise
+            result = _of_nobody_else(request, error)
+        return with_own(result, begun.result())
 
     @functools.cached_property
     def _bundler(self) -> Bundler:
         return Bundler(self._ask_all)
+
+    @functools.cached_property
+    def _own(self) -> OwnSilo:
+        return OwnSilo(self.identity.name, self.index)
 
     @functools.cached_property
     def _gateway(self) -> Connections:
@@ -233,7 +262,7 @@ def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int
 
 def _asked(result: SearchResult, *, purpose: str, user: str, mode: str) -> dict[str, Value]:
     """Return what the audit log says of a query and its result."""
-    return {
+    asked: dict[str, Value] = {
         "asked_query": result.query_id,
         "mode": mode,
         "user": user,
@@ -244,9 +273,10 @@ def _asked(result: SearchResult, *, purpose: str, user: str, mode: str) -> dict[
         "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
         "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
     }
+    return asked | ({"unheard": result.unheard} if result.unheard else {})
 
 
-def _require_result(request: SearchRequest | Bundle, result: SearchResult) -> None:
+def _required(request: SearchRequest | Bundle, result: SearchResult) -> SearchResult:
     asked = (request.query_id, request.encoder_version, request.k)
     if (result.query_id, result.encoder_version, result.k) != asked:
         raise MessageInvalid(
@@ -254,6 +284,18 @@ def _require_result(request: SearchRequest | Bundle, result: SearchResult) -> No
             where="result",
             remedy="Nothing of it was used. Ask again, and tell whoever runs the federation.",
         )
+    return result.model_copy(update={"unheard": ""})  # that is said here, and not by a broker that was heard
+
+
+def _of_nobody_else(request: SearchRequest | Bundle, error: NotReady | BrokerUnreachable) -> SearchResult:
+    return SearchResult(
+        query_id=request.query_id,
+        encoder_version=request.encoder_version,
+        k=request.k,
+        hits=(),
+        silos=(),
+        unheard=f"{error.problem}. {error.remedy}".strip()[:1000],
+    )
 
 
 def _no_gateway(socket: Path, error: ProcessFailed) -> NotReady:

@@ -16,6 +16,7 @@ from silo_app.search.envelope import peek_request
 from silo_app.search.gathering import Deadlines, Gathering
 from silo_app.search.line import Line, reached
 from silo_app.search.messages import (
+    Elsewhere,
     ErrorMessage,
     Relay,
     Relayed,
@@ -111,25 +112,28 @@ class Broker:
 
     def _start(self, frame: bytes, done: Done, asker: str) -> None:
         try:
-            message = decode(frame, Relay, Who)
-        except MessageInvalid:  # the rule: a signed request to all
+            message = decode(frame, Elsewhere, Relay, Who)
+        except MessageInvalid:  # a signed request to all
             self._ask_all(frame, lambda query: done(_result_of(query)), asker)
             return
-        if isinstance(message, Who):
+        if isinstance(message, Elsewhere):
+            self._ask_all(message.frame, lambda query: done(_result_of(query)), asker, elsewhere=True)
+        elif isinstance(message, Who):
             done(encode(Silos(silos=tuple(self._lines), at_ms=int(time.time() * 1000))))
         else:
             threading.Thread(target=lambda: done(encode(self.relay(message))), name="relay", daemon=True).start()
 
-    def _ask_all(self, frame: bytes, over: Callable[[Gathering], None], asker: str) -> None:
+    def _ask_all(self, frame: bytes, over: Callable[[Gathering], None], asker: str, *, elsewhere: bool = False) -> None:
         request = peek_request(frame)
         budget_s = min(request.budget_ms, self._budget_ms) / 1000 * _SHARE_OF_BUDGET
-        query = Gathering(request, frame, tuple(self._lines), budget_s, over)
-        if not self._lines:
+        asked = [silo for silo in self._lines if not (elsewhere and silo == request.asker)]
+        query = Gathering(request, frame, tuple(asked), budget_s, over)
+        if not asked:
             query.expire()
             return
         self._deadlines.add(query)
-        for line in self._lines.values():
-            line.ask(query, asker)
+        for silo in asked:
+            self._lines[silo].ask(query, asker)
 
     def _probe(self) -> None:
         """Look for the silos that are left alone, each on a thread of its own: one may hang."""

@@ -31,6 +31,7 @@ _LENGTH = 4
 _LONGEST_ADDRESS = 100
 """Bytes; sun_path of unix(7) has 108 with the terminating zero."""
 _IDLE_S = 60.0
+_SOON_S = 0.1
 _REMEDY = "Start the process that listens there, or look at its log."
 
 
@@ -82,6 +83,19 @@ class Connections:
         if reply is None:
             raise ProcessFailed("the connection ended without a reply", where=str(self._path), remedy=_REMEDY)
         return reply
+
+    def reaches(self) -> bool:
+        """Return whether somebody listens there; the connection is kept for the next frame."""
+        with self._lock:
+            if self._idle:
+                return True
+        try:
+            connection = self._connected(time.monotonic() + _SOON_S)
+        except OSError:
+            return False
+        with self._lock:
+            self._idle.append(connection)
+        return True
 
     def close(self) -> None:
         """End the connections that are kept."""

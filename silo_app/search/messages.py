@@ -5,6 +5,7 @@ Bundle          asker -> every silo, signed: several of these; BundleReply is wh
 SiloAnswer      silo -> asker, sealed (`envelope`): hits with what the silo's policy releases
 Refusal         silo -> asker, sealed: a code and a public sentence
 SearchResult    broker -> asker: what the silos sealed, and the state of every silo, also of those that said nothing
+Elsewhere       asker -> broker: ask all other silos this signed request; its own silo the asker asks itself
 Relay, Who      asker -> broker: pass a private question to one silo (`search.private`); which silos are there?
 ErrorMessage    whoever -> asker: why there is no result at all
 """
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_THUMBNAIL",
     "Bundle",
     "BundleReply",
+    "Elsewhere",
     "ErrorMessage",
     "Message",
     "Question",
@@ -303,6 +305,8 @@ class SearchResult(Message):
     silos: Annotated[tuple[SiloReport, ...], Field(max_length=MAX_SILOS)]
     sealed: Annotated[tuple[Sealed, ...], Field(max_length=MAX_SILOS)] = ()
     took_us: Count = 0
+    unheard: Annotated[str, Field(max_length=1000)] = ""
+    """Why no other hospital could be asked: all that is here is the own one's. Empty where the others were asked."""
 
     @property
     def encoder(self) -> EncoderVersion:
@@ -313,6 +317,16 @@ class SearchResult(Message):
     def answered(self) -> int:
         """How many silos answered."""
         return sum(report.state is SiloState.ANSWERED for report in self.silos)
+
+
+class Elsewhere(Message):
+    """Asker -> broker: a signed request to all silos but the asker's own: that one needs no network."""
+
+    max_bytes: ClassVar[int] = 1024 * 1024
+
+    kind: Literal["elsewhere"] = "elsewhere"
+    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    frame: bytes
 
 
 class Relay(Message):

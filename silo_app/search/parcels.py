@@ -59,7 +59,7 @@ def unpack(frame: bytes) -> Parcel:
         parcel = Parcel(tuple(Content(number, body, budget) for number, budget, body in contents))
     except Exception:  # noqa: BLE001  (msgpack raises many kinds on foreign bytes)
         raise _invalid("it cannot be read as msgpack") from None
-    if not _is_sound(parcel):
+    if not isinstance(contents, tuple) or not _is_sound(parcel):  # an empty map, or text, would be an empty parcel
         raise _invalid("it has fields of other types or values")
     return parcel
 

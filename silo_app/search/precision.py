@@ -17,7 +17,7 @@ from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
 from silo_app.encoder.retrieval import balanced_precision, classes_of
-from silo_app.errors import NotReady
+from silo_app.errors import BrokerUnreachable, NotReady
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.messages import ResultHit, SearchResult
 from silo_app.search.own_encoder import own_encoder
@@ -105,6 +105,10 @@ def _ask(
                 user=_USER,
                 exclude=catalogue.patient_cases(view.patient),
             )
+            if result.unheard:
+                raise BrokerUnreachable(
+                    result.unheard, remedy="A figure of this hospital alone would mislead: measure again."
+                )
             outcomes.append((home.config.name, frozenset(np.array(names)[has].tolist()), result))
     return outcomes
 

@@ -26,9 +26,8 @@ def verified(asker: Identity, request: SearchRequest, frame: bytes, result: Sear
     A silo in whose name something else came is `invalid` and has no hits. Raises `MessageInvalid` for a result that
     names a silo twice.
     """
-    return _merged(
-        request, [_said(asker, request, frame, report, content) for report, content in _replies(result)], result.took_us
-    )
+    said = [_said(asker, request, frame, report, content) for report, content in _replies(result)]
+    return _merged(request, said, result)
 
 
 def verified_bundle(
@@ -39,7 +38,7 @@ def verified_bundle(
     What is wrong with a silo's reply as a whole is so for every request; what is wrong with its reply to one, for that one.
     """
     said = [_said_to_all(asker, requests, frame, report, content) for report, content in _replies(result)]
-    return [_merged(request, [one[place] for one in said], result.took_us) for place, request in enumerate(requests)]
+    return [_merged(request, [one[place] for one in said], result) for place, request in enumerate(requests)]
 
 
 def _replies(result: SearchResult) -> list[tuple[SiloReport, bytes | None]]:
@@ -50,14 +49,15 @@ def _replies(result: SearchResult) -> list[tuple[SiloReport, bytes | None]]:
     return [(report, sealed.get(report.silo)) for report in result.silos]
 
 
-def _merged(request: SearchRequest, said: Sequence[Said], took_us: int) -> SearchResult:
+def _merged(request: SearchRequest, said: Sequence[Said], result: SearchResult) -> SearchResult:
     return SearchResult(
         query_id=request.query_id,
         encoder_version=request.encoder_version,
         k=request.k,
         hits=merge((one.answer for one in said if one.answer is not None), request.k),
         silos=tuple(one.report for one in said),
-        took_us=took_us,
+        took_us=result.took_us,
+        unheard=result.unheard,
     )
 
 

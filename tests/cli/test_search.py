@@ -121,6 +121,16 @@ def test_nobody_answering_is_a_status_of_its_own(searchable, image, monkeypatch)
     assert run("search", image, "--silo", searchable.kit) == 1
 
 
+def test_that_nobody_else_was_asked_is_the_last_line(capsys):
+    from silo_app.cli.search import _print
+
+    own = SiloReport(silo="north", state=SiloState.ANSWERED, took_ms=2.0, indexed=40)
+    common = {"query_id": "0" * 32, "encoder_version": "ab" * 32, "k": 10, "hits": (), "silos": (own,)}
+    _print(SearchResult(**common, unheard="The broker is not there."))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "The other hospitals were not asked: The broker is not there."
+
+
 def test_a_text_file_is_refused(searchable, tmp_path, capsys):
     file = tmp_path / "notes.txt"
     file.write_text("not DICOM")

@@ -74,9 +74,10 @@ class Lab:
         return status, envelope, text
 
     def states(self, silo="hospital-a"):
-        """Return every silo's state as one search tells it."""
+        """Return every silo's state as one search tells it; none if it says nothing of the others."""
         _, envelope, _ = self.search(silo)
-        return {one["silo"]: one["state"] for one in envelope["data"]["silos"]} if envelope["status"] == "ok" else {}
+        told = envelope["status"] == "ok" and not envelope["data"]["unheard"]
+        return {one["silo"]: one["state"] for one in envelope["data"]["silos"]} if told else {}
 
     def until(self, condition, limit_s=60.0):
         """Wait until `condition()` holds, and return what it returned."""

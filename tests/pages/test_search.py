@@ -16,7 +16,7 @@ def report(silo, state="answered", public=""):
     return {"silo": silo, "state": state, "code": "", "public": public, "took_ms": 12.0, "indexed": 20, "released": 2}
 
 
-def page(hits=(), silos=(), *, private=False, pictures=()):
+def page(hits=(), silos=(), *, private=False, pictures=(), unheard=""):
     data = {
         "hits": list(hits),
         "silos": list(silos),
@@ -24,6 +24,7 @@ def page(hits=(), silos=(), *, private=False, pictures=()):
         "k": 10,
         "took_us": 1,
         "query_id": "0" * 32,
+        "unheard": unheard,
     }
     return search_page(data, private=private, pictures=pictures)
 
@@ -45,6 +46,14 @@ def test_hospitals_that_did_not_answer_are_named_first():
 
 def test_nothing_warns_when_all_answered():
     assert "Not in this list" not in page([hit(1)], [report("north")])
+
+
+def test_that_nobody_else_was_asked_comes_before_the_cases():
+    text = words(page([hit(1)], [report("north")], unheard="The broker is not there."))
+    assert "Only this hospital could be asked" in text
+    assert "1 of 1" not in text
+    assert "Not in this list: what all other hospitals hold. They were not asked: The broker is not there." in text
+    assert text.index("Not in this list") < text.index("Cases")
 
 
 def test_findings_of_the_neighbours_count_only_those_that_tell():

@@ -1,6 +1,8 @@
 """The asking side: what leaves, what comes back, and what people are told when it does not."""
 
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,9 +29,10 @@ class SocketTransport:
     """What the gateways do between broker and index processes, without NVFlare."""
 
     def __init__(self, silos):
-        self.silos = silos
+        self.silos, self.asked = silos, []
 
     def ask(self, silo, message, budget_s):
+        self.asked.append(silo)
         return local.exchange(self.silos[silo].home.index_socket, message, budget_s)
 
 
@@ -42,14 +45,23 @@ def federation(stocked):
         silo.index()
         processes.append(IndexProcess(silo.home))
         processes[-1].start()
-    broker = Broker(SocketTransport(silos), tuple(silos))
+    transport = SocketTransport(silos)
+    broker = Broker(transport, tuple(silos))
     gateway = local.FrameServer(silos["north"].home.gateway_socket, broker.search)
     gateway.start()
-    yield silos
+    yield Federation(silos, transport=transport, gateway=gateway, index=processes[0])
     gateway.close()
     broker.close()
     for process in processes:
         process.close()
+
+
+class Federation(dict):
+    """The silos by name, and what of the way between them tests watch or end."""
+
+    def __init__(self, silos, **parts):
+        super().__init__(silos)
+        vars(self).update(parts)
 
 
 @pytest.fixture
@@ -198,3 +210,101 @@ def test_what_leaves_is_the_request_and_nothing_more(gateway):
     }  # fmt: skip
     assert not peek_request(seen[0]).filters
     assert decode(encode(peek_request(seen[0])), type(peek_request(seen[0]))).user == "dr.x"
+
+
+def states(result):
+    return {report.silo: report.state.value for report in result.silos}
+
+
+def test_the_own_silo_is_asked_without_the_network(federation):
+    """Alone and in bundles: its answer is signed, sealed and merged as any other."""
+    asker, vectors = Asker.of(federation["north"].home), unit_rows(np.random.default_rng(8), 12)
+
+    def ask(vector):
+        return search_embedding(asker, vector, encoder_version=ENCODER, k=30, budget_ms=20_000)
+
+    with ThreadPoolExecutor(len(vectors)) as pool:
+        results = [ask(vectors[0]), *pool.map(ask, vectors)]
+    asker.close()
+    assert all(states(result) == dict.fromkeys(federation, "answered") for result in results)
+    assert all({hit.silo for hit in result.hits} == set(federation) for result in results)
+    assert [report.silo for report in results[0].silos] == sorted(federation)
+    assert set(federation.transport.asked) == {"south", "westward"}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_own_cases_are_found_without_the_federation_and_nothing_hides_that(federation, together):
+    federation.gateway.close()
+    north = federation["north"]
+    asker, vectors = Asker.of(north.home), unit_rows(np.random.default_rng(8), 8 if together else 1)
+    with ThreadPoolExecutor(len(vectors)) as pool:
+        results = list(pool.map(lambda v: search_embedding(asker, v, encoder_version=ENCODER, budget_ms=20_000), vectors))
+    asker.close()
+    for result in results:
+        assert states(result) == {"north": "answered"}
+        assert {hit.silo for hit in result.hits} == {"north"}
+        assert "gateway does not answer" in result.unheard
+        assert "Is the site running" in result.unheard
+    record = json.loads(north.home.audit.read_text().splitlines()[-1])
+    assert record["unheard"] == results[0].unheard
+
+
+def test_without_own_index_process_the_broker_says_what_it_sees(federation):
+    federation.index.close()
+    result = search(federation["north"])
+    assert states(result) == dict.fromkeys(federation, "answered") | {"north": states(result)["north"]}
+    assert states(result)["north"] in {"unreachable", "error"}
+    assert not result.unheard
+    federation.gateway.close()
+    with pytest.raises(NotReady, match="gateway does not answer"):
+        search(federation["north"])
+
+
+def test_an_own_index_process_that_hangs_is_late_then_not_waited_for_and_then_found_again(federation, monkeypatch):
+    asker, go_on = Asker.of(federation["north"].home), threading.Event()
+    answer = federation.index._server._handler
+
+    def hang(frame):
+        go_on.wait(20)
+        return answer(frame)
+
+    monkeypatch.setattr(federation.index._server, "_handler", hang)
+
+    def ask():
+        start = time.monotonic()
+        result = search_embedding(asker, np.ones(16, np.float32), encoder_version=ENCODER, budget_ms=600)
+        assert states(result) | {"north": ""} == dict.fromkeys(federation, "answered") | {"north": ""}
+        return states(result)["north"], next(r.code for r in result.silos if r.silo == "north"), time.monotonic() - start
+
+    waited = [ask() for _ in range(3)]
+    assert {one[:2] for one in waited} == {("late", "no-answer-in-time")}
+    assert all(took < 0.6 + 0.2 for _, _, took in waited)
+    assert ask()[:2] == ("late", "left-alone")
+    monkeypatch.undo()
+    go_on.set()
+    end = time.monotonic() + 20
+    while ask()[0] != "answered":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    asker.close()
+
+
+def test_an_own_reply_that_another_wrote_is_invalid_and_costs_the_own_hits(federation, monkeypatch):
+    """Whoever could listen on the silo's private socket still has no key of the silo."""
+    monkeypatch.setattr(federation.index._server, "_handler", lambda _frame: b"noise")
+    result = search(federation["north"])
+    assert states(result) == {"north": "invalid", "south": "answered", "westward": "answered"}
+    assert "north" not in {hit.silo for hit in result.hits}
+
+
+def test_only_the_asker_says_that_nobody_was_heard(gateway):
+    """A broker that was heard cannot put a sentence before a clinician."""
+
+    def told(frame):
+        from silo_app.search.envelope import peek_request
+
+        request = peek_request(frame)
+        fields = {"query_id": request.query_id, "encoder_version": request.encoder_version, "k": request.k}
+        return encode(SearchResult(**fields, hits=(), silos=(), unheard="Call this number."))
+
+    assert not search(gateway(told)).unheard

@@ -1,7 +1,8 @@
 """Parcels: what went in comes out, whatever bytes come."""
 
+import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from silo_app.errors import MessageInvalid
@@ -18,12 +19,29 @@ def test_what_was_packed_is_unpacked(contents):
     assert unpack(frame) == parcel
 
 
+START = pack(Parcel())[:-1]
+"""What every parcel begins with."""
+
+
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_other_bytes_are_refused(noise, cut):
     whole = pack(Parcel((Content(1, b"abc", 5),)))
-    for frame in (noise, whole[:19] + noise, whole[: min(cut, len(whole) - 1)], whole + b"x"):
+    for frame in (noise, whole[: min(cut, len(whole) - 1)], whole + b"x"):
         with pytest.raises(MessageInvalid):
             unpack(frame)
+
+
+@given(st.binary(max_size=200))
+@example(b"\x80")
+@example(b"\xa0")
+@example(b"\x90")
+@example(b"\xdc\x00\x00")
+def test_what_begins_as_a_parcel_is_refused_or_is_one(noise):
+    try:
+        parcel = unpack(START + noise)
+    except MessageInvalid:
+        return
+    assert msgpack.unpackb(noise) == [[one.number, one.budget_ms, one.body] for one in parcel.contents]
 
 
 UNSOUND = {
