@@ -274,6 +274,7 @@ _OPTIONS = {
     " seed-1": " --seed 1",
     " seed-2": " --seed 2",
     " pediatric": " --data pediatric-chest-xray.zip",
+    " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
     " unlike-500": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --limit 500 --epochs 16 --threads 1",
 }

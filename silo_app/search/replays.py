@@ -1,8 +1,9 @@
 """Is a request fresh, and was it not answered before? What a relay recorded must not be asked again."""
 
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.messages import Question
@@ -13,32 +14,55 @@ FRESH_S = 120.0
 """How far the asker's clock and ours may differ, with the way in between."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The queries of a stretch of time, which are forgotten together."""
+
+    until: float
+    forgotten_at: float
+    queries: set[bytes] = field(default_factory=set)
+
+
 class SeenQueries:
     """Query ids of the last minutes; safe from many threads."""
 
     def __init__(self, *, fresh_s: float = FRESH_S, limit: int = 1_000_000) -> None:
         self._fresh_s = fresh_s
         self._limit = limit
-        self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()  # (asker, query id) -> when we may forget it
+        self._parts: deque[_Part] = deque()
         self._lock = threading.Lock()
 
     def remember(self, queries: Iterable[tuple[str, str]], now: float) -> None:
         """Count these queries, pairs of asker and query id, as asked: what an earlier process answered."""
         with self._lock:
-            for query in queries:
-                self._seen[query] = now + 2 * self._fresh_s
+            self._current(now).update(_key(asker, query) for asker, query in queries)
 
     def refusal(self, request: Question, now: float) -> RefusalCode | None:
         """Return why a request must not be answered at `now` (seconds since 1970), or None and remember it."""
         if abs(request.issued_at_ms / 1000 - now) > self._fresh_s:
             return RefusalCode.STALE
+        key = _key(request.asker, request.query_id)
         with self._lock:
-            while self._seen and next(iter(self._seen.values())) < now:
-                self._seen.popitem(last=False)
-            query = (request.asker, request.query_id)
-            if query in self._seen:
+            current = self._current(now)
+            if any(key in part.queries for part in self._parts):
                 return RefusalCode.REPLAYED
-            if len(self._seen) >= self._limit:
+            if sum(len(part.queries) for part in self._parts) >= self._limit:
                 return RefusalCode.BUSY
-            self._seen[query] = now + 2 * self._fresh_s
+            current.add(key)
         return None
+
+    def _current(self, now: float) -> set[bytes]:
+        """Return what is asked now goes into, and forget those that no copy can be fresh of any more."""
+        while self._parts and self._parts[0].forgotten_at <= now:
+            self._parts.popleft()
+        if not self._parts or self._parts[-1].until <= now:
+            self._parts.append(_Part(now + self._fresh_s, now + 3 * self._fresh_s))
+        return self._parts[-1].queries
+
+
+def _key(asker: str, query: str) -> bytes:
+    """Return both as few bytes: a busy silo remembers many. A query id is hexadecimal; what is not was no query's."""
+    try:
+        return bytes.fromhex(query) + asker.encode()
+    except ValueError:
+        return b""

@@ -43,3 +43,21 @@ def test_what_an_earlier_process_answered_is_remembered(request_of):
     seen, request = SeenQueries(), at(request_of, 0)
     seen.remember([(request.asker, request.query_id)], NOW)
     assert seen.refusal(request, NOW) is RefusalCode.REPLAYED
+
+
+def test_it_is_remembered_whenever_it_was_asked(request_of):
+    """For as long as a copy could be fresh."""
+    for asked in range(0, int(2 * FRESH_S) + 20, 13):
+        seen = SeenQueries()
+        seen.refusal(at(request_of, 0), NOW)  # the first part begins
+        request = at(request_of, asked)
+        assert seen.refusal(request, NOW + asked) is None
+        for later in range(1, int(FRESH_S), 11):
+            assert seen.refusal(request, NOW + asked + later) is RefusalCode.REPLAYED
+        assert seen.refusal(request, NOW + asked + FRESH_S + 1) is RefusalCode.STALE
+
+
+def test_what_an_audit_log_holds_that_is_no_query_id_is_passed_over(request_of):
+    seen = SeenQueries()
+    seen.remember([("north", "noise"), ("north", "")], NOW)
+    assert seen.refusal(at(request_of, 0), NOW) is None
