@@ -101,6 +101,14 @@ class Trust:
         """Return whose session's keys come with a message, without asking whether it is theirs. Raises as `verify` does."""
         return self._vouchers.signer_of(signed, limit=limit)
 
+    def vouched(self, voucher: bytes) -> Vouched[Signer]:
+        """Return whose session's keys a voucher (`SessionKeys.voucher`) is for. Raises as `verify` does."""
+        return self._vouchers.vouched(voucher)
+
+    def writer_of(self, message: bytes, *, limit: int = PAYLOAD_LIMIT) -> Vouched[Signer]:
+        """Return whose session's keys come with a sealed message, whether or not it is theirs. Raises as `verify` does."""
+        return self._vouchers.writer_of(message, limit=limit)
+
     def unseal(
         self, message: bytes, session: SessionKeys, *, context: bytes, question: bytes, limit: int = PAYLOAD_LIMIT
     ) -> Verified:
@@ -173,6 +181,11 @@ class Identity:
     def session(self) -> SessionKeys:
         """Signs and seals messages that are read at once, at little cost; what is kept is signed with `sign`."""
         return SessionKeys(lambda content: self.sign(content, context=_VOUCHER))
+
+    @functools.cached_property
+    def peers(self) -> dict[str, Vouched[Signer]]:
+        """By name, the keys of others' sessions: what they are asked is locked for these."""
+        return {}
 
 
 def unverified_payload(signed: bytes, *, limit: int = PAYLOAD_LIMIT) -> bytes:

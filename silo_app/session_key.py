@@ -4,9 +4,10 @@ An RSA signature takes ten times as long as one of Ed25519 (RFC 8032), and every
 key pairs, has its certificate's key sign the public halves with the day that they are for (`vouch`), and keeps the other
 halves to itself. A message carries the voucher along; whoever reads it checks both.
 
-Questions, which everybody is asked, are signed with the one pair. A reply is for its asker alone: it is encrypted under what
-the other pairs of the two agree on (X25519, RFC 7748; HKDF, RFC 5869; AES-256-GCM). Nobody else can read it, and since
-nobody else can make it either, it needs no signature: whoever relays it can neither read, forge nor change it.
+Questions, which everybody is asked, are signed with the one pair; what they say is encrypted under a key of their own, which
+goes to each reader encrypted under what the two have agreed on (`lock`). A reply is for its asker alone: it is encrypted
+under what the other pairs of the two agree on (X25519, RFC 7748; HKDF, RFC 5869; AES-256-GCM). Nobody else can read it, and
+since nobody else can make it either, it needs no signature: whoever relays it can neither read, forge nor change it.
 """
 
 import contextlib
@@ -28,7 +29,17 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from silo_app.errors import MessageInvalid, SignatureInvalid
 
-__all__ = ["VOUCHER_LIMIT", "SessionKeys", "Vouched", "Vouchers", "is_sealed", "unsigned_payload"]
+__all__ = [
+    "LOCKED_BYTES",
+    "VOUCHER_LIMIT",
+    "SessionKeys",
+    "Vouched",
+    "Vouchers",
+    "decrypted",
+    "encrypted",
+    "is_sealed",
+    "unsigned_payload",
+]
 
 _W = TypeVar("_W")
 
@@ -37,6 +48,9 @@ _SIGNATURE_BYTES = 64
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _KEY_BYTES = 32
+LOCKED_BYTES = _NONCE_BYTES + _KEY_BYTES + _TAG_BYTES
+"""Of a key that is locked for one reader."""
+_REPLIES, _QUESTIONS = b"siloscope/sealed/1\0", b"siloscope/asked/1\0"
 _FOR_S = 86_400
 _RENEWED_AFTER_S = _FOR_S // 2
 _CLOCKS_DIFFER_S = 300
@@ -77,8 +91,14 @@ class SessionKeys:
         self._lock = threading.Lock()
         self._session: _Session | None = None
         self._before: _Session | None = None
-        self._agreed: dict[tuple[bytes, bytes], AESGCM] = {}
-        """Of a pair of vouchers, asker's and writer's: to agree costs as much as a signature, a message then little."""
+        self._agreed: dict[tuple[bytes, bytes, bytes], AESGCM] = {}
+        """Of a purpose and a pair of vouchers, asker's and the other's: to agree costs as much as a signature, and each
+        message then little."""
+
+    @property
+    def voucher(self) -> bytes:
+        """What others need to know of this process, to write to it before it has written to them."""
+        return self._current().voucher
 
     def sign(self, payload: bytes, *, context: bytes) -> bytes:
         """Return `payload` with a signature for the purpose `context`, and the voucher for the key that made it."""
@@ -89,7 +109,7 @@ class SessionKeys:
     def seal(self, payload: bytes, reader: "Vouched[Any]", *, context: bytes) -> bytes:
         """Return `payload`, for the purpose `context`, as only `reader`'s process can read it."""
         session = self._current()
-        key = self._key((reader.voucher, session.voucher), session.box, reader.box)
+        key = self._key(_REPLIES, (reader.voucher, session.voucher), session.box, reader.box)
         nonce = os.urandom(_NONCE_BYTES)  # random: fewer than 2^32 messages of one key and one day
         return bytes(msgpack.packb({"voucher": session.voucher, "sealed": nonce + key.encrypt(nonce, payload, context)}))
 
@@ -102,24 +122,45 @@ class SessionKeys:
             kept = [one for one in (self._session, self._before) if one is not None and one.voucher == asked_with]
         if not kept:
             raise _distrusted("a reply is to a question that this process did not ask")
-        key = self._key((asked_with, writer.voucher), kept[0].box, writer.box)
+        key = self._key(_REPLIES, (asked_with, writer.voucher), kept[0].box, writer.box)
         try:
             return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context)
         except (InvalidTag, ValueError):
             raise _distrusted("a sealed message is not of this content, or is not for this reader") from None
 
-    def _key(self, vouchers: tuple[bytes, bytes], mine: X25519PrivateKey, theirs: X25519PublicKey) -> AESGCM:
-        if (known := self._agreed.get(vouchers)) is not None:
+    def lock(self, content: bytes, reader: "Vouched[Any]", *, signed: bytes) -> bytes:
+        """Return the key `content`, bound to the message `signed` that it opens, as only `reader`'s process can read it."""
+        session = self._current()
+        key = self._key(_QUESTIONS, (session.voucher, reader.voucher), session.box, reader.box)
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + key.encrypt(nonce, content, sha256(signed).digest())
+
+    def unlock(self, locked: bytes, asker: "Vouched[Any]", *, signed: bytes) -> bytes | None:
+        """Return the key that `asker`'s process locked for this one with a message; None if it is not for this process.
+
+        It may have been locked for the keys that this process had before.
+        """
+        self._current()
+        with self._lock:
+            mine = [one for one in (self._session, self._before) if one is not None]
+        for session in mine:
+            key = self._key(_QUESTIONS, (asker.voucher, session.voucher), session.box, asker.box)
+            with contextlib.suppress(InvalidTag, ValueError):
+                return key.decrypt(locked[:_NONCE_BYTES], locked[_NONCE_BYTES:], sha256(signed).digest())
+        return None
+
+    def _key(self, purpose: bytes, vouchers: tuple[bytes, bytes], mine: X25519PrivateKey, theirs: X25519PublicKey) -> AESGCM:
+        if (known := self._agreed.get((purpose, *vouchers))) is not None:
             return known
         try:
             shared = mine.exchange(theirs)
         except ValueError:  # a public key of low order (RFC 7748, section 6.1)
             raise _distrusted("a voucher has a key with which nothing can be agreed") from None
-        info = b"siloscope/sealed/1\0" + b"".join(sha256(voucher).digest() for voucher in vouchers)
+        info = purpose + b"".join(sha256(voucher).digest() for voucher in vouchers)
         key = AESGCM(HKDF(hashes.SHA256(), _KEY_BYTES, None, info).derive(shared))
         if len(self._agreed) >= _MOST_KNOWN:
             self._agreed.clear()
-        self._agreed[vouchers] = key
+        self._agreed[purpose, *vouchers] = key
         return key
 
     def _current(self) -> _Session:
@@ -176,6 +217,16 @@ class Vouchers(Generic[_W]):
         """Return whose keys come with a signed message, whether or not it is theirs. Raises as `verify` does."""
         return self._of_today(_unpack(signed, limit)[0])
 
+    def vouched(self, voucher: bytes) -> Vouched[_W]:
+        """Return whose keys a voucher is for. Raises as `verify` does."""
+        if len(voucher) > VOUCHER_LIMIT:
+            raise MessageInvalid("a voucher is larger than any may be", remedy=_REMEDY)
+        return self._of_today(voucher)
+
+    def writer_of(self, message: bytes, *, limit: int) -> Vouched[_W]:
+        """Return whose keys come with a sealed message, whether or not it is theirs. Raises as `verify` does."""
+        return self._of_today(_unpack_sealed(message, limit)[0])
+
     def _of_today(self, voucher: bytes) -> Vouched[_W]:
         vouched = self._vouched(voucher)
         if not vouched.begins - _CLOCKS_DIFFER_S <= self._clock() <= vouched.ends + _CLOCKS_DIFFER_S:
@@ -198,6 +249,20 @@ class Vouchers(Generic[_W]):
 def unsigned_payload(signed: bytes, *, limit: int) -> bytes:
     """Return what a signed message says without asking who signed it: for a relay. Raises `MessageInvalid`."""
     return _unpack(signed, limit)[1]
+
+
+def encrypted(payload: bytes) -> tuple[bytes, bytes]:
+    """Return `payload` under a new key, and the key (AES-256-GCM; a key is used once, so the nonce is fixed)."""
+    key = os.urandom(_KEY_BYTES)
+    return AESGCM(key).encrypt(bytes(_NONCE_BYTES), payload, None), key
+
+
+def decrypted(content: bytes, key: bytes) -> bytes:
+    """Return what was `encrypted`. Raises `SignatureInvalid` for another key or content."""
+    try:
+        return AESGCM(key).decrypt(bytes(_NONCE_BYTES), content, None)
+    except (InvalidTag, ValueError):
+        raise _distrusted("an encrypted question does not open with its key") from None
 
 
 def is_sealed(message: bytes) -> bool:

@@ -1,5 +1,7 @@
 """A key of a day: whom it may speak for, for how long, and that nothing else passes for it."""
 
+from hashlib import sha256
+
 import msgpack
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 
 from silo_app.errors import MessageInvalid, SignatureInvalid
 from silo_app.search.messages import MAX_SILOS
-from silo_app.session_key import VOUCHER_LIMIT, SessionKeys, Vouchers, is_sealed, unsigned_payload
+from silo_app.session_key import (
+    LOCKED_BYTES,
+    VOUCHER_LIMIT,
+    SessionKeys,
+    Vouchers,
+    decrypted,
+    encrypted,
+    is_sealed,
+    unsigned_payload,
+)
 
 CONTEXT = b"siloscope/test/1"
 LIMIT = 1000
@@ -252,6 +263,77 @@ def test_too_large_parts_are_refused(keys, vouchers):
     key = Ed25519PrivateKey.generate()
     with pytest.raises(MessageInvalid):
         vouchers.verify(message(b"north:" + b"x" * VOUCHER_LIMIT, key), context=CONTEXT, limit=LIMIT)
+
+
+class TestLocked:
+    """The key of a message of `north`, locked for `south`: no other process opens it, and it opens no other message."""
+
+    MESSAGE, KEY = b"a signed message", bytes(range(32))
+
+    @pytest.fixture
+    def met(self, clock):
+        """Make a process, and return it with what others know of it."""
+
+        def make():
+            keys = SessionKeys(vouch, clock=clock)
+            return keys, Vouchers(believe, clock=clock).vouched(keys.voucher)
+
+        return make
+
+    @pytest.fixture
+    def pair(self, met):
+        return met(), met()
+
+    def test_its_reader_opens_it(self, pair):
+        (north, asker), (south, reader) = pair
+        locked = north.lock(self.KEY, reader, signed=self.MESSAGE)
+        assert len(locked) == LOCKED_BYTES
+        assert self.KEY not in locked
+        assert south.unlock(locked, asker, signed=self.MESSAGE) == self.KEY
+
+    def test_nobody_else_does_and_with_no_other_message(self, pair, met):
+        (north, asker), (south, reader) = pair
+        locked = north.lock(self.KEY, reader, signed=self.MESSAGE)
+        other, of_other = met()
+        assert other.unlock(locked, asker, signed=self.MESSAGE) is None
+        assert south.unlock(locked, of_other, signed=self.MESSAGE) is None
+        assert south.unlock(locked, asker, signed=b"another") is None
+        for wrong in (b"", locked[:-1], b"x" * LOCKED_BYTES):
+            assert south.unlock(wrong, asker, signed=self.MESSAGE) is None
+
+    def test_it_may_come_after_the_readers_keys_were_exchanged(self, pair, clock):
+        (north, asker), (south, reader) = pair
+        locked = north.lock(self.KEY, reader, signed=self.MESSAGE)
+        clock.now += 13 * 3600
+        assert south.unlock(locked, asker, signed=self.MESSAGE) == self.KEY
+
+    def test_a_reply_is_no_locked_key(self, pair):
+        """What the two agree on for replies differs from what they agree on for questions."""
+        (north, asker), (south, reader) = pair
+        signed = north.sign(b"who?", context=CONTEXT)
+        reply = msgpack.unpackb(south.seal(self.KEY, asker, context=sha256(signed).digest()))["sealed"]
+        assert south.unlock(reply, asker, signed=signed) is None
+        assert north.unlock(reply, reader, signed=signed) is None
+
+    def test_a_key_of_low_order_agrees_with_nobody(self, pair):
+        (north, _), _ = pair
+        weak = Vouchers(believe, clock=Clock()).vouched(vouch(content(Ed25519PrivateKey.generate(), box=bytes(32))))
+        with pytest.raises(SignatureInvalid, match="agreed"):
+            north.lock(self.KEY, weak, signed=self.MESSAGE)
+        with pytest.raises(SignatureInvalid, match="agreed"):
+            north.unlock(b"x" * LOCKED_BYTES, weak, signed=self.MESSAGE)
+
+    @settings(max_examples=100, deadline=None)
+    @given(payload=st.binary(max_size=300), where=st.integers(0, 10**6), byte=st.integers(0, 255))
+    def test_what_is_encrypted_opens_with_its_key_and_unchanged_only(self, payload, where, byte):
+        sealed, key = encrypted(payload)
+        assert decrypted(sealed, key) == payload
+        place = where % len(sealed)
+        changed = bytes([*sealed[:place], byte, *sealed[place + 1 :]])
+        for wrong, with_key in ((changed, key), (sealed, encrypted(payload)[1]), (sealed[:-1], key), (sealed, b"short")):
+            if (wrong, with_key) != (sealed, key):
+                with pytest.raises(SignatureInvalid):
+                    decrypted(wrong, with_key)
 
 
 def test_many_vouchers_are_not_kept_for_ever(vouchers, monkeypatch):

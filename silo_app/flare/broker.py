@@ -68,13 +68,13 @@ class SearchBroker(Controller):  # type: ignore[misc]
             self.log_info(fl_ctx, f"the search broker is up for {', '.join(self._silos)}")
             while not abort_signal.triggered:
                 for silo in self._silos:
-                    pool.submit(_announce, core, silo)
+                    pool.submit(_announce, core, silo, broker)
                 _sleep(self._announce_every_s, abort_signal)
 
 
-def _announce(core: Any, silo: str) -> None:
+def _announce(core: Any, silo: str, broker: Broker) -> None:
     try:
-        cells.request(core, words.TOPIC_ANNOUNCE, silo, b"", _ANNOUNCE_TIMEOUT_S)
+        broker.met(silo, cells.request(core, words.TOPIC_ANNOUNCE, silo, b"", _ANNOUNCE_TIMEOUT_S))
     except (cells.CellTimeout, cells.CellUnreachable) as error:
         _log.debug("%s does not hear the broker: %s", silo, error)
 

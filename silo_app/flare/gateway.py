@@ -16,16 +16,18 @@ from nvflare.apis.fl_context import FLContext
 
 from silo_app import config
 from silo_app.config import SiloHome
-from silo_app.errors import BrokerUnreachable, SiloscopeError
+from silo_app.errors import BrokerUnreachable, ProcessFailed, SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
 from silo_app.search.envelope import budget_of
 from silo_app.search.local import Connections, FrameServer, error_frame
+from silo_app.search.meeting import VOUCHER_ASKED
 
 _log = logging.getLogger(__name__)
 _MARGIN_S = 0.15
 """How much longer than its own budget anybody waits for a query here; the broker ends before that budget does."""
 _THREADS = 32
+_VOUCHER_S = 1.0
 _BROKER_PREFIX = "server."
 
 
@@ -67,12 +69,15 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
         _log.info("the gateway of %s is up", self._home.config.name)
 
     def _announced(self, origin: str, payload: bytes) -> bytes:
-        """Remember the broker: a job process of the server; any other origin is not one."""
+        """Remember the broker, a job process of the server and nobody else, and tell it the index process's keys."""
         del payload
         if origin.startswith(_BROKER_PREFIX):
             with self._lock:
                 self._broker = origin
-        return b"ok"
+        try:
+            return self._index.exchange(VOUCHER_ASKED, _VOUCHER_S)
+        except ProcessFailed:
+            return b""
 
     def _asked(self, origin: str, payload: bytes) -> bytes:
         """Let the silo's index process answer; it verifies who asks."""

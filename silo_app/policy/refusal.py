@@ -22,6 +22,7 @@ class RefusalCode(StrEnum):
     NOT_ANSWERING = "not-answering"
     NOT_READY = "not-ready"
     OTHER_ENCODER = "other-encoder"
+    OTHER_KEY = "other-key"
     PRIVATE = "private-not-answered"
     PURPOSE = "purpose-not-allowed"
     REPEATED = "repeated"
@@ -46,6 +47,7 @@ PUBLIC: Mapping[RefusalCode, str] = MappingProxyType(
         RefusalCode.NOT_ANSWERING: "This silo does not answer queries.",
         RefusalCode.NOT_READY: "This silo has no index to search at the moment.",
         RefusalCode.OTHER_ENCODER: "This silo's index was made with another encoder.",
+        RefusalCode.OTHER_KEY: "The query is not encrypted for the key that this silo has now.",
         RefusalCode.PRIVATE: "This silo does not answer private queries.",
         RefusalCode.PURPOSE: "This silo does not answer queries for this purpose.",
         RefusalCode.REPEATED: "The asking silo has asked too often today for much the same.",

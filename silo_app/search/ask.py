@@ -6,7 +6,7 @@ The image never leaves this process; what leaves the hospital is one unit vector
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,23 +17,28 @@ from silo_app.config import SiloHome
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
 from silo_app.identity import Identity
 from silo_app.policy.filters import Filters
+from silo_app.policy.refusal import RefusalCode
 from silo_app.search.bundling import Bundler
-from silo_app.search.envelope import seal
+from silo_app.search.envelope import conceal, keyed, keys_for
 from silo_app.search.examples import Example
 from silo_app.search.local import Connections
+from silo_app.search.meeting import meet
 from silo_app.search.messages import (
     MAX_HITS,
     Bundle,
-    Elsewhere,
     ErrorMessage,
     Message,
     SearchRequest,
     SearchResult,
+    Silos,
+    Who,
     unit_embedding,
 )
 from silo_app.search.own import OwnSilo, with_own
 from silo_app.search.query import Query, prepared
-from silo_app.search.verified import verified, verified_bundle
+from silo_app.search.replies import Said
+from silo_app.search.sealed import Broadcast
+from silo_app.search.verified import merged, said_to
 from silo_app.search.wire import decode, encode
 
 __all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query"]
@@ -42,6 +47,7 @@ _M = TypeVar("_M", bound=Message)
 
 _ALL = Filters()
 DEFAULT_BUDGET_MS = 1000
+_MEETING_MS = 300
 _ANSWER_MARGIN_S = 0.2
 """How much longer than the silos' budget the asker waits; the gateway gives up a little sooner, and says why."""
 
@@ -85,7 +91,7 @@ class Asker:
         self.audit.append("asked", _asked(result, purpose=purpose, user=user, mode=mode))
 
     def _ask_all(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
-        results = self._alone(requests[0], within_ms) if len(requests) == 1 else self._together(requests, within_ms)
+        results = self._answered(requests, within_ms)
         self.audit.append_all(
             [
                 ("asked", _asked(result, purpose=request.purpose, user=request.user, mode="plain"))
@@ -94,34 +100,63 @@ class Asker:
         )
         return results
 
-    def _alone(self, request: SearchRequest, within_ms: int) -> list[SearchResult]:
-        frame = seal(self.identity, request)
-        return [verified(self.identity, request, frame, self._result(request, frame, within_ms))]
+    def _answered(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
+        """Return the results; silos whose keys were not known, or are others by now, are asked once more, with these."""
+        end = time.monotonic() + within_ms / 1000
+        if not self.identity.peers:
+            self._meet(within_ms)
+        asked = requests[0] if len(requests) == 1 else self._bundle(requests, within_ms)
+        result, said = self._heard(asked, requests, max(1, _ms_until(end)))
+        left_ms = _ms_until(end)
+        if left_ms > 0 and (silos := [silo for silo, each in said.items() if _is_of_other_keys(each)]):
+            again, better = self._heard(asked, requests, left_ms, silos)
+            said |= {silo: better.get(silo, each) for silo, each in said.items()}
+            result = result.model_copy(update={"took_us": result.took_us + again.took_us})
+        return [merged(request, [one[place] for one in said.values()], result) for place, request in enumerate(requests)]
 
-    def _together(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
-        bundle = Bundle(
+    def _meet(self, within_ms: int) -> None:
+        """Ask for the silos' keys, once a process; without any, their refusals bring them."""
+        if self._own.is_there:
+            meet(self.identity, {self.identity.name: self._own.voucher()})
+        with contextlib.suppress(NotReady, BrokerUnreachable, MessageInvalid):  # the question itself will say why
+            meet(self.identity, self.exchange(Who(), Silos, min(within_ms, _MEETING_MS)).vouchers)
+
+    def _bundle(self, requests: Sequence[SearchRequest], within_ms: int) -> Bundle:
+        return Bundle(
             budget_ms=within_ms,
             asker=self.identity.name,
             encoder_version=requests[0].encoder_version,
             k=max(request.k for request in requests),
             requests=tuple(encode(request) for request in requests),
         )
-        frame = seal(self.identity, bundle)
-        return verified_bundle(self.identity, requests, frame, self._result(bundle, frame, within_ms))
 
-    def _result(self, request: SearchRequest | Bundle, frame: bytes, within_ms: int) -> SearchResult:
-        """Return what all silos sealed: the own one is asked here, meanwhile the broker asks the others."""
-        if not self._own.is_there:
-            return _required(request, self._reply(frame, SearchResult, within_ms))
-        begun = self._own.begin(frame, within_ms)
-        elsewhere = encode(Elsewhere(budget_ms=within_ms, frame=frame))
+    def _heard(
+        self, asked: SearchRequest | Bundle, requests: Sequence[SearchRequest], within_ms: int, only: Sequence[str] = ()
+    ) -> tuple[SearchResult, dict[str, list[Said]]]:
+        """Ask all silos, or some; return what came back, sealed and opened."""
+        signed, key = conceal(self.identity, asked)
+        result = self._result(asked, signed, keys_for(self.identity, signed, key), within_ms, only)
+        return result, said_to(self.identity, requests, signed, result, bundled=isinstance(asked, Bundle))
+
+    def _result(
+        self, asked: SearchRequest | Bundle, signed: bytes, keys: Mapping[str, bytes], within_ms: int, only: Sequence[str]
+    ) -> SearchResult:
+        """Return what silos sealed: the own one is asked here, meanwhile the broker asks the others."""
+        own = self.identity.name
+        others = {silo: key for silo, key in keys.items() if silo != own}
+        message = Broadcast(budget_ms=within_ms, frame=signed, keys=dict(keys), only=tuple(only))
+        if (only and own not in only) or not self._own.is_there:
+            return _required(asked, self._reply(encode(message), SearchResult, within_ms))
+        begun = self._own.begin(keyed(signed, keys.get(own)), within_ms)
+        if only and len(only) == 1:
+            return with_own(_of_nobody_else(asked), begun.result())
+        message = message.model_copy(update={"keys": others, "only": tuple(s for s in only if s != own), "without": own})
         try:
-            result = _required(request, self._reply(elsewhere, SearchResult, within_ms))
+            result = _required(asked, self._reply(encode(message), SearchResult, within_ms))
         except (NotReady, BrokerUnreachable) as error:
-            own = begun.result()
-            if not own.content:
+            if not begun.result().content:
                 raise
-            result = _of_nobody_else(request, error)
+            result = _of_nobody_else(asked, f"{error.problem}. {error.remedy}".strip()[:1000])
         return with_own(result, begun.result())
 
     @functools.cached_property
@@ -287,15 +322,23 @@ def _required(request: SearchRequest | Bundle, result: SearchResult) -> SearchRe
     return result.model_copy(update={"unheard": ""})  # that is said here, and not by a broker that was heard
 
 
-def _of_nobody_else(request: SearchRequest | Bundle, error: NotReady | BrokerUnreachable) -> SearchResult:
+def _of_nobody_else(request: SearchRequest | Bundle, unheard: str = "") -> SearchResult:
     return SearchResult(
         query_id=request.query_id,
         encoder_version=request.encoder_version,
         k=request.k,
         hits=(),
         silos=(),
-        unheard=f"{error.problem}. {error.remedy}".strip()[:1000],
+        unheard=unheard,
     )
+
+
+def _ms_until(end: float) -> int:
+    return int((end - time.monotonic()) * 1000)
+
+
+def _is_of_other_keys(said: Sequence[Said]) -> bool:
+    return all(one.report.code == RefusalCode.OTHER_KEY.value for one in said)
 
 
 def _no_gateway(socket: Path, error: ProcessFailed) -> NotReady:

@@ -16,7 +16,7 @@ from silo_app.search.envelope import peek_request
 from silo_app.search.gathering import Deadlines, Gathering
 from silo_app.search.line import Line, reached
 from silo_app.search.messages import (
-    Elsewhere,
+    MAX_VOUCHER,
     ErrorMessage,
     Relay,
     Relayed,
@@ -25,6 +25,7 @@ from silo_app.search.messages import (
     SiloState,
     Who,
 )
+from silo_app.search.sealed import Broadcast
 from silo_app.search.transport import Transport
 from silo_app.search.wire import decode, encode
 
@@ -55,9 +56,15 @@ class Broker:
             silo: Line(silo, transport, in_flight=in_flight_per_silo, patience_s=budget_ms / 2000) for silo in names
         }
         self._relays = {silo: _Relays(silo) for silo in names}
+        self._vouchers: dict[str, bytes] = {}
         self._deadlines = Deadlines()
         self._closed = threading.Event()
         threading.Thread(target=self._probe, name="probes", daemon=True).start()
+
+    def met(self, silo: str, voucher: bytes) -> None:
+        """Take note of a silo's voucher for its keys, as its gateway gave it; empty is none."""
+        if silo in self._lines and 0 < len(voucher) <= MAX_VOUCHER:
+            self._vouchers[silo] = voucher
 
     def start(self, frame: bytes, done: Done, *, asker: str = "") -> None:
         """Begin to serve a frame and return: a signed request to all, a private one to one silo, or who is there.
@@ -112,22 +119,25 @@ class Broker:
 
     def _start(self, frame: bytes, done: Done, asker: str) -> None:
         try:
-            message = decode(frame, Elsewhere, Relay, Who)
+            message = decode(frame, Broadcast, Relay, Who)
         except MessageInvalid:  # a signed request to all
             self._ask_all(frame, lambda query: done(_result_of(query)), asker)
             return
-        if isinstance(message, Elsewhere):
-            self._ask_all(message.frame, lambda query: done(_result_of(query)), asker, elsewhere=True)
+        if isinstance(message, Broadcast):
+            self._ask_all(message.frame, lambda query: done(_result_of(query)), asker, message)
         elif isinstance(message, Who):
-            done(encode(Silos(silos=tuple(self._lines), at_ms=int(time.time() * 1000))))
+            now_ms = int(time.time() * 1000)
+            done(encode(Silos(silos=tuple(self._lines), at_ms=now_ms, vouchers=dict(self._vouchers))))
         else:
             threading.Thread(target=lambda: done(encode(self.relay(message))), name="relay", daemon=True).start()
 
-    def _ask_all(self, frame: bytes, over: Callable[[Gathering], None], asker: str, *, elsewhere: bool = False) -> None:
+    def _ask_all(
+        self, frame: bytes, over: Callable[[Gathering], None], asker: str, broadcast: Broadcast | None = None
+    ) -> None:
         request = peek_request(frame)
         budget_s = min(request.budget_ms, self._budget_ms) / 1000 * _SHARE_OF_BUDGET
-        asked = [silo for silo in self._lines if not (elsewhere and silo == request.asker)]
-        query = Gathering(request, frame, tuple(asked), budget_s, over)
+        asked = [silo for silo in self._lines if broadcast is None or _is_asked(broadcast, silo)]
+        query = Gathering(request, frame, tuple(asked), budget_s, over, broadcast.keys if broadcast else {})
         if not asked:
             query.expire()
             return
@@ -161,6 +171,10 @@ class _Relays:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_asked(broadcast: Broadcast, silo: str) -> bool:
+    return silo != broadcast.without and (not broadcast.only or silo in broadcast.only)
 
 
 def _result_of(query: Gathering) -> bytes:

@@ -4,11 +4,14 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from silo_app.search.envelope import keyed
 from silo_app.search.messages import Bundle, Sealed, SearchRequest, SearchResult, SiloReport, SiloState
 from silo_app.search.room import left_out
+from silo_app.search.sealed import SealedRequest
 
 __all__ = ["Deadlines", "Gathering", "Reply"]
 
@@ -30,14 +33,16 @@ class Gathering:
 
     def __init__(
         self,
-        request: SearchRequest | Bundle,
+        request: SearchRequest | Bundle | SealedRequest,
         frame: bytes,
         silos: Sequence[str],
         budget_s: float,
         done: Callable[["Gathering"], None],
+        keys: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self.request = request
         self.frame = frame
+        self._keys = keys
         self.start = time.monotonic()
         self.deadline = self.start + budget_s
         self._silos = silos
@@ -49,7 +54,13 @@ class Gathering:
     @property
     def queries(self) -> int:
         """How many questions it is."""
-        return len(self.request.requests) if isinstance(self.request, Bundle) else 1
+        if isinstance(self.request, Bundle):
+            return len(self.request.requests)
+        return self.request.queries if isinstance(self.request, SealedRequest) else 1
+
+    def frame_for(self, silo: str) -> bytes:
+        """Return what is sent to a silo: the request that all get, with what opens it for this one."""
+        return keyed(self.frame, self._keys.get(silo))
 
     @property
     def left_s(self) -> float:

@@ -114,9 +114,12 @@ class Line:
     def _replies(self, queries: list[Gathering], budget_s: float) -> tuple[SiloState, list[bytes | None]]:
         """Return how the silo was found, and its reply to each query, None where it has none."""
         if len(queries) == 1:
-            state, reply = reached(self._transport, self._silo, queries[0].frame, budget_s)
+            state, reply = reached(self._transport, self._silo, queries[0].frame_for(self._silo), budget_s)
             return state, [reply if state is SiloState.ANSWERED else None]
-        contents = [Content(number, query.frame, max(1, int(query.left_s * 1000))) for number, query in enumerate(queries)]
+        contents = [
+            Content(number, query.frame_for(self._silo), max(1, int(query.left_s * 1000)))
+            for number, query in enumerate(queries)
+        ]
         state, reply = reached(self._transport, self._silo, pack(Parcel(tuple(contents))), budget_s)
         if state is not SiloState.ANSWERED:
             return state, [None] * len(queries)

@@ -1,11 +1,11 @@
 """What silos, broker and askers say to each other: versioned messages, valid or not constructed.
 
-SearchRequest   asker -> every silo, signed (`envelope`): an embedding, never an image
+SearchRequest   asker -> every silo, signed and encrypted (`envelope`): an embedding, never an image
 Bundle          asker -> every silo, signed: several of these; BundleReply is what a silo says to them
 SiloAnswer      silo -> asker, sealed (`envelope`): hits with what the silo's policy releases
 Refusal         silo -> asker, sealed: a code and a public sentence
 SearchResult    broker -> asker: what the silos sealed, and the state of every silo, also of those that said nothing
-Elsewhere       asker -> broker: ask all other silos this signed request; its own silo the asker asks itself
+SealedRequest   what of these the server sees, and Broadcast, with the keys: `search.sealed`
 Relay, Who      asker -> broker: pass a private question to one silo (`search.private`); which silos are there?
 ErrorMessage    whoever -> asker: why there is no result at all
 """
@@ -31,7 +31,6 @@ __all__ = [
     "MAX_THUMBNAIL",
     "Bundle",
     "BundleReply",
-    "Elsewhere",
     "ErrorMessage",
     "Message",
     "Question",
@@ -58,6 +57,8 @@ MAX_HITS = 1000
 MAX_THUMBNAIL = 8 * 1024
 """Bytes of one picture."""
 MAX_SILOS = 1000
+MAX_VOUCHER = 4096
+"""Bytes."""
 MAX_BUNDLED = 64
 """Requests in one bundle."""
 MAX_DIMENSION = 4096
@@ -72,6 +73,7 @@ Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
 Public = Annotated[str, Field(max_length=200)]
 Thumbnail = Annotated[bytes, Field(max_length=MAX_THUMBNAIL)]
+Voucher = Annotated[bytes, Field(max_length=MAX_VOUCHER)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
@@ -319,16 +321,6 @@ class SearchResult(Message):
         return sum(report.state is SiloState.ANSWERED for report in self.silos)
 
 
-class Elsewhere(Message):
-    """Asker -> broker: a signed request to all silos but the asker's own: that one needs no network."""
-
-    max_bytes: ClassVar[int] = 1024 * 1024
-
-    kind: Literal["elsewhere"] = "elsewhere"
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
-    frame: bytes
-
-
 class Relay(Message):
     """Asker -> broker: pass this signed question to one silo, and its reply back as it is."""
 
@@ -361,6 +353,8 @@ class Silos(Message):
     silos: Annotated[tuple[SiloName, ...], Field(max_length=MAX_SILOS)]
     at_ms: Annotated[int, Field(ge=0, le=2**53)]
     """Milliseconds since 1970."""
+    vouchers: Annotated[dict[SiloName, Voucher], Field(max_length=MAX_SILOS)] = Field(default_factory=dict)
+    """Those of their sessions' keys (`meeting`), of which the broker was told."""
 
 
 class ErrorMessage(Message):

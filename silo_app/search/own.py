@@ -12,6 +12,7 @@ from pathlib import Path
 from silo_app.errors import ProcessFailed
 from silo_app.search.breaker import Breaker
 from silo_app.search.local import Connections
+from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Sealed, SearchResult, SiloReport, SiloState
 from silo_app.search.parcels import Parcel, pack
 
@@ -21,6 +22,7 @@ _AT_ONCE = 64
 _PATIENCE_S = 0.5
 """No reply within less says nothing of the silo."""
 _PROBE_S = 1.0
+_VOUCHER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class OwnSilo:
     def is_there(self) -> bool:
         """Whether it listens; if it does not, the broker is asked for it as for any other, and says what it sees."""
         return self._breaker.left_alone is not None or self._connections.reaches()
+
+    def voucher(self) -> bytes:
+        """Return the voucher for its session's keys; empty if it does not say."""
+        return self._exchanged(VOUCHER_ASKED, _VOUCHER_S)[1]
 
     def begin(self, frame: bytes, budget_ms: int) -> "Future[OwnReply]":
         """Ask it a signed request, on another thread; the future raises nothing.

@@ -12,6 +12,7 @@ STATE_OF_CODE = {
     RefusalCode.BUSY: SiloState.BUSY,
     RefusalCode.OTHER_ENCODER: SiloState.OTHER_ENCODER,
     RefusalCode.NOT_READY: SiloState.NOT_READY,
+    RefusalCode.OTHER_KEY: SiloState.NOT_READY,
     RefusalCode.INDEX_DAMAGED: SiloState.ERROR,
     RefusalCode.INTERNAL: SiloState.ERROR,
 }

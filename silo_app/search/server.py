@@ -23,13 +23,15 @@ from silo_app.search.answer import Found, Guarded, Look, answer
 from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
-from silo_app.search.envelope import open_request, seal_reply
+from silo_app.search.envelope import open_request, reveal, seal_reply, unkeyed
 from silo_app.search.local import FrameServer
+from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.replays import SeenQueries
+from silo_app.search.sealed import SealedRequest
 from silo_app.search.thumbnails import illustrated
 from silo_app.search.together import Together, fitting, roomy, search_together
 from silo_app.search.watch import CANARY, Watch
@@ -95,6 +97,8 @@ class IndexProcess:
 
     def answer_frame(self, frame: bytes) -> bytes:
         """Return the answer to a signed request, or a refusal, as bytes; of a parcel, a parcel. Raises nothing."""
+        if frame == VOUCHER_ASKED:
+            return self._identity.session.voucher
         if not is_parcel(frame):
             return self._answered([(frame, 0.0)])[0]
         try:
@@ -121,21 +125,25 @@ class IndexProcess:
         """Verify who signed a frame, and take the requests out of it."""
         alone = _Case(budget_s)
         bundles: list[Bundle] = []
+        signed, key = unkeyed(frame)
 
         def read(case: _Case) -> None:
-            request = open_request(self._trust, frame)
-            if isinstance(request, Bundle):
-                bundles.append(request)
+            request = open_request(self._trust, signed)
+            opened = reveal(self._identity, signed, request, key) if isinstance(request, SealedRequest) else request
+            if opened is None:
+                case.reply = self._refuse(None, RefusalCode.OTHER_KEY)
+            elif isinstance(opened, Bundle):
+                bundles.append(opened)
             else:
-                case.request = request
+                case.request = opened
 
         self._guarded(alone, read)
         if not bundles:
-            return _Opened(frame, [alone])
+            return _Opened(signed, [alone])
         cases = [_Case(budget_s) for _ in bundles[0].requests]
         for case, content in zip(cases, bundles[0].requests, strict=True):
             self._guarded(case, partial(_unbundled, bundles[0], content))
-        return _Opened(frame, cases, bundled=True)
+        return _Opened(signed, cases, bundled=True)
 
     def _admitted(self, case: "_Case") -> None:
         if case.request is not None:

@@ -12,7 +12,7 @@ from silo_app.search.replies import Said, said_by
 from silo_app.search.thumbnails import require_thumbnails
 from silo_app.search.wire import decode
 
-__all__ = ["BROKERS_WORD", "invalid", "verified", "verified_bundle"]
+__all__ = ["BROKERS_WORD", "invalid", "merged", "said_to", "verified", "verified_bundle"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ def verified(asker: Identity, request: SearchRequest, frame: bytes, result: Sear
     A silo in whose name something else came is `invalid` and has no hits. Raises `MessageInvalid` for a result that
     names a silo twice.
     """
-    said = [_said(asker, request, frame, report, content) for report, content in _replies(result)]
-    return _merged(request, said, result)
+    return merged(request, [one for (one,) in said_to(asker, [request], frame, result, bundled=False).values()], result)
 
 
 def verified_bundle(
@@ -37,19 +36,23 @@ def verified_bundle(
 
     What is wrong with a silo's reply as a whole is so for every request; what is wrong with its reply to one, for that one.
     """
-    said = [_said_to_all(asker, requests, frame, report, content) for report, content in _replies(result)]
-    return [_merged(request, [one[place] for one in said], result) for place, request in enumerate(requests)]
+    said = said_to(asker, requests, frame, result, bundled=True).values()
+    return [merged(request, [one[place] for one in said], result) for place, request in enumerate(requests)]
 
 
-def _replies(result: SearchResult) -> list[tuple[SiloReport, bytes | None]]:
-    """Return the broker's word for each silo, with what the silo sealed, if it did."""
-    sealed = {one.silo: one.content for one in result.sealed}
-    _require_distinct(report.silo for report in result.silos)
-    _require_distinct(one.silo for one in result.sealed)
-    return [(report, sealed.get(report.silo)) for report in result.silos]
+def said_to(
+    asker: Identity, requests: Sequence[SearchRequest], frame: bytes, result: SearchResult, *, bundled: bool
+) -> dict[str, list[Said]]:
+    """Return by silo what it said to each request of the signed frame, which is a bundle, or one request. Raises alike."""
+    if bundled:
+        replies = _replies(result)
+        return {report.silo: _said_to_all(asker, requests, frame, report, content) for report, content in replies}
+    (request,) = requests
+    return {report.silo: [_said(asker, request, frame, report, content)] for report, content in _replies(result)}
 
 
-def _merged(request: SearchRequest, said: Sequence[Said], result: SearchResult) -> SearchResult:
+def merged(request: SearchRequest, said: Sequence[Said], result: SearchResult) -> SearchResult:
+    """Return the result of a request from what the silos said; `result` gives what the broker alone knows."""
     return SearchResult(
         query_id=request.query_id,
         encoder_version=request.encoder_version,
@@ -59,6 +62,14 @@ def _merged(request: SearchRequest, said: Sequence[Said], result: SearchResult) 
         took_us=result.took_us,
         unheard=result.unheard,
     )
+
+
+def _replies(result: SearchResult) -> list[tuple[SiloReport, bytes | None]]:
+    """Return the broker's word for each silo, with what the silo sealed, if it did."""
+    sealed = {one.silo: one.content for one in result.sealed}
+    _require_distinct(report.silo for report in result.silos)
+    _require_distinct(one.silo for one in result.sealed)
+    return [(report, sealed.get(report.silo)) for report in result.silos]
 
 
 def _said_to_all(

@@ -15,6 +15,7 @@ _N = TypeVar("_N", bound=Message)
 _O = TypeVar("_O", bound=Message)
 _P = TypeVar("_P", bound=Message)
 _Q = TypeVar("_Q", bound=Message)
+_R = TypeVar("_R", bound=Message)
 
 
 def encode(message: Message) -> bytes:
@@ -34,6 +35,17 @@ def decode(frame: bytes, first: type[_M], second: type[_N], third: type[_O], fou
 def decode(
     frame: bytes, first: type[_M], second: type[_N], third: type[_O], fourth: type[_P], fifth: type[_Q], /
 ) -> _M | _N | _O | _P | _Q: ...
+@overload
+def decode(
+    frame: bytes,
+    first: type[_M],
+    second: type[_N],
+    third: type[_O],
+    fourth: type[_P],
+    fifth: type[_Q],
+    sixth: type[_R],
+    /,
+) -> _M | _N | _O | _P | _Q | _R: ...
 def decode(frame: bytes, *expected: type[Message]) -> Message:
     """Read a message of one of the `expected` types. Raises `MessageInvalid` whatever the bytes are."""
     largest = max(kind.max_bytes for kind in expected)

@@ -12,7 +12,7 @@ from silo_app.identity import Identity
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
 from silo_app.search.counts.messages import CountAnswer, CountRequest
-from silo_app.search.envelope import open_request, seal_reply
+from silo_app.search.envelope import open_request, reveal, seal_reply, unkeyed
 from silo_app.search.messages import Refusal, Relay, Relayed, Silos, SiloState, Who
 from silo_app.search.wire import decode, encode
 
@@ -46,10 +46,13 @@ def countable(stocked_kit, monkeypatch):
     def reply(frame):
         message = decode(frame, Who, Relay)
         if isinstance(message, Who):
-            return encode(Silos(silos=("east", identity.name, "west"), at_ms=0))
+            return encode(
+                Silos(silos=("east", identity.name, "west"), at_ms=0, vouchers={identity.name: identity.session.voucher})
+            )
         if message.silo != identity.name:
             return encode(Relayed(silo=message.silo, state=SiloState.LATE))
-        request = open_request(identity.trust, message.frame)
+        signed, key = unkeyed(message.frame)
+        request = reveal(identity, signed, open_request(identity.trust, signed), key)
         asked.append(request)
         common = {"query_id": request.query_id, "silo": identity.name}
         if request.purpose == "teaching":

@@ -22,10 +22,20 @@ from silo_app.imaging.cache import as_cached
 from silo_app.imaging.ingest import ingest
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.search import local
-from silo_app.search.envelope import peek_request, seal_reply
-from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.envelope import peek_request, reveal, seal_reply
+from silo_app.search.messages import (
+    ReleasedHit,
+    Sealed,
+    SearchResult,
+    SiloAnswer,
+    SiloReport,
+    Silos,
+    SiloState,
+    Who,
+)
 from silo_app.search.rocchio import Weights, refined
-from silo_app.search.wire import encode
+from silo_app.search.sealed import Broadcast
+from silo_app.search.wire import decode, encode
 
 UID = "1.2.826.0.1.31415926"
 SPEC = EncoderSpec(backbone="densenet-small", input_size=32, embedding_dim=16)
@@ -45,15 +55,20 @@ class Asked:
     """A silo with one case, and the frames that it sent; the one silo that answers, itself, finds that case and another."""
 
     def __init__(self, home, file):
-        self.home, self.file, self.frames = home, file, []
+        self.home, self.file, self.frames, self.requests = home, file, [], []
         self.kit, self.identity = home.kit, Identity.load(home.kit)
         with Catalogue.open(home.catalogue) as catalogue:
             (self.case,) = [view.case for view in catalogue.views()]
         self.encoder = load_encoder(home.models)
 
     def reply(self, frame):
+        message = decode(frame, Broadcast, Who)
+        if isinstance(message, Who):
+            return encode(Silos(silos=("north",), at_ms=0, vouchers={"north": self.identity.session.voucher}))
+        frame = message.frame
         self.frames.append(frame)
-        request = peek_request(frame)
+        request = reveal(self.identity, frame, peek_request(frame), message.keys["north"])
+        self.requests.append(request)
         common = {"query_id": request.query_id, "encoder_version": request.encoder_version}
         hits = tuple(ReleasedHit(case=case, score=0.9, card={"findings": {}}) for case in sorted((self.case, "c" * 32)))
         answer = SiloAnswer(**common, silo="north", generation="000001", indexed=2, hits=hits)
@@ -63,7 +78,7 @@ class Asked:
 
     @property
     def vector(self):
-        return peek_request(self.frames[-1]).embedding
+        return self.requests[-1].embedding
 
     def own(self, path=None):
         return self.encoder.file(path or self.file)

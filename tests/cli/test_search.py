@@ -13,8 +13,9 @@ from silo_app.cli import search as search_command
 from silo_app.identity import Identity
 from silo_app.search import local
 from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.sealed import Broadcast
 from silo_app.search.thumbnails import thumbnail
-from silo_app.search.wire import encode
+from silo_app.search.wire import decode, encode
 
 app = typer.Typer()
 app.add_typer(index_command.app, name="index")
@@ -34,6 +35,7 @@ def result(identity, request_frame) -> bytes:
     """Reply as a broker does; the one silo that answers signs as itself."""
     from silo_app.search.envelope import peek_request, seal_reply
 
+    request_frame = decode(request_frame, Broadcast).frame
     request = peek_request(request_frame)
     hit = ReleasedHit(
         case="c" * 32,

@@ -7,10 +7,21 @@ import pytest
 
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.broker import Broker
-from silo_app.search.envelope import open_reply, peek_request, seal_reply
+from silo_app.search.envelope import conceal, keyed, open_reply, peek_request, seal_reply, unkeyed
 from silo_app.search.gathering import Gathering, Reply
-from silo_app.search.messages import ErrorMessage, Refusal, SearchResult, SiloAnswer, SiloReport, SiloState
+from silo_app.search.messages import (
+    ErrorMessage,
+    Refusal,
+    SearchResult,
+    SiloAnswer,
+    SiloReport,
+    Silos,
+    SiloState,
+    Who,
+)
+from silo_app.search.sealed import Broadcast
 from silo_app.search.wire import decode, encode
+from silo_app.session_key import LOCKED_BYTES
 
 NAMES = ("north", "south", "west")
 
@@ -205,3 +216,42 @@ def test_queries_in_flight_do_not_mix(transport, sealed, silos, opened):
     names = silos["south"].gallery.names
     assert [opened(frames[i], results[i]).hits[0].case for i in range(20)] == names[:20]
     broker.close()
+
+
+def test_each_silo_gets_what_opens_the_question_for_it_alone(transport, broker, authority, request_of):
+    north, seen = authority.identity("north"), {}
+    signed, _ = conceal(north, request_of())
+    keys = {name: name.encode().ljust(LOCKED_BYTES, b".") for name in ("south", "west", "nobody")}
+    for name in NAMES:
+        transport.behaviour[name] = lambda frame, _budget, name=name: seen.setdefault(name, frame) and b"sealed"
+    message = Broadcast(budget_ms=1000, frame=signed, keys=keys)
+    result = decode(broker.search(encode(message)), SearchResult)
+    assert states(result) == dict.fromkeys(NAMES, "answered")
+    assert seen == {"north": signed, "south": keyed(signed, keys["south"]), "west": keyed(signed, keys["west"])}
+    assert unkeyed(seen["west"]) == (signed, keys["west"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, NAMES),
+        ({"without": "north"}, ("south", "west")),
+        ({"only": ("west", "nobody")}, ("west",)),
+        ({"only": ("north", "west"), "without": "north"}, ("west",)),
+        ({"only": ("nobody",)}, ()),
+    ],
+)
+def test_some_silos_are_asked(fields, asked, broker, authority, request_of):
+    signed, _ = conceal(authority.identity("north"), request_of())
+    result = decode(broker.search(encode(Broadcast(budget_ms=1000, frame=signed, **fields))), SearchResult)
+    assert tuple(report.silo for report in result.silos) == asked
+
+
+def test_the_silos_vouchers_are_told_to_whoever_asks_who_is_there(broker):
+    broker.met("south", b"voucher")
+    broker.met("nobody", b"voucher")
+    broker.met("west", b"")
+    broker.met("north", b"x" * 100_000)
+    told = decode(broker.search(encode(Who())), Silos)
+    assert told.silos == NAMES
+    assert told.vouchers == {"south": b"voucher"}

@@ -15,10 +15,14 @@ import pytest
 from silo_app.audit.log import verify
 from silo_app.errors import NotReady
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.envelope import open_reply, seal
+from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_reply, seal
 from silo_app.search.local import exchange
+from silo_app.search.meeting import VOUCHER_ASKED, meet
 from silo_app.search.messages import Refusal, SiloAnswer
+from silo_app.search.sealed import SealedRequest
 from silo_app.search.server import IndexProcess
+from silo_app.search.wire import encode
+from silo_app.session_key import encrypted
 
 
 @pytest.fixture
@@ -251,3 +255,62 @@ def test_the_command_answers_until_it_is_ended_and_loads_no_torch(silo, ask):
     assert process.returncode == 0
     assert output.strip() == "[]"
     assert not silo.home.index_socket.exists()
+
+
+@pytest.fixture
+def south(silo, start, stocked):
+    """The index process of `south`, whose keys `north` knows."""
+    process = start(silo.home)
+    meet(stocked.federation.identity("north"), {"south": process.answer_frame(VOUCHER_ASKED)})
+    return process
+
+
+@pytest.fixture
+def said(south, stocked):
+    """Return what `south` says to a frame that `north` has signed: a code, or "answered"."""
+
+    def to(signed, key):
+        reply = south.answer_frame(keyed(signed, key))
+        return getattr(
+            open_reply(stocked.federation.identity("north"), "south", signed, reply, SiloAnswer, Refusal), "code", "answered"
+        )
+
+    return to
+
+
+def test_a_concealed_request_is_answered_once(said, silo, stocked, request_of):
+    north = stocked.federation.identity("north")
+    signed, key = conceal(north, request_of())
+    locked = keys_for(north, signed, key)["south"]
+    assert [said(signed, locked) for _ in range(2)] == ["answered", RefusalCode.REPLAYED]
+    assert request_of().vector not in keyed(signed, locked)
+    lines = [json.loads(line) for line in silo.home.audit.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["answer", "refusal"]
+
+
+def test_a_concealed_request_is_for_the_silo_whose_key_came_with_it(said, stocked, request_of):
+    """Without a key, with that of another silo, or of another question, it is refused, and asked again it is answered."""
+    north, west = stocked.federation.identity("north"), stocked.federation.identity("west")
+    signed, key = conceal(north, request_of())
+    another = conceal(north, request_of())
+    locked = keys_for(north, signed, key)["south"]
+    wrong = {
+        "no key": None,
+        "an open one": key + bytes(len(locked) - len(key)),
+        "another silo's": north.session.lock(key, west.trust.vouched(west.session.voucher), signed=signed),
+        "another question's": keys_for(north, *another)["south"],
+    }
+    assert {name: said(signed, key) for name, key in wrong.items()} == dict.fromkeys(wrong, RefusalCode.OTHER_KEY)
+    assert said(signed, locked) == "answered"
+
+
+def test_what_is_concealed_is_of_who_signed_it(said, stocked, request_of):
+    """A silo cannot put another's question, which it may read, into an envelope of its own."""
+    north = stocked.federation.identity("north")
+    content, key = encrypted(encode(request_of(asker="west")))
+    fields = {"query_id": "0" * 32, "budget_ms": 1000, "encoder_version": "ab" * 32, "k": 1, "queries": 1}
+    signed = north.session.sign(encode(SealedRequest(asker="north", content=content, **fields)), context=CONTEXT)
+    assert said(signed, keys_for(north, signed, key)["south"]) is RefusalCode.MESSAGE_INVALID
+    changed = SealedRequest(asker="north", content=content[:-1] + bytes([content[-1] ^ 1]), **fields)
+    signed = north.session.sign(encode(changed), context=CONTEXT)
+    assert said(signed, keys_for(north, signed, key)["south"]) is RefusalCode.SIGNATURE_INVALID

@@ -8,10 +8,12 @@ from silo_app.cases import Embedding, EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.filters import Filters
+from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
 from silo_app.search.counts.result import CountResult, SiloCount
-from silo_app.search.envelope import open_reply, seal
+from silo_app.search.envelope import conceal, keyed, keys_for, open_reply
+from silo_app.search.meeting import meet
 from silo_app.search.messages import Refusal, SiloReport, Silos, SiloState, Who, unit_embedding
 from silo_app.search.own_encoder import own_encoder
 from silo_app.search.relayed import refused, relay
@@ -57,10 +59,11 @@ def count_embedding(
         asker=asker.identity.name,
         user=user,
     )
-    frame = seal(asker.identity, request)
-    silos = asker.exchange(Who(), Silos, budget_ms).silos
+    told = asker.exchange(Who(), Silos, budget_ms)
+    silos = told.silos
+    meet(asker.identity, told.vouchers)
     with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="count") as pool:
-        parts = tuple(pool.map(lambda silo: _part(asker, silo, request, frame), silos))
+        parts = tuple(pool.map(lambda silo: _part(asker, silo, request), silos))
     result = CountResult(
         query_id=request.query_id,
         encoder_version=encoder_version,
@@ -88,12 +91,20 @@ def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **as
     )
 
 
-def _part(asker: Asker, silo: str, request: CountRequest, frame: bytes) -> SiloCount:
+def _part(asker: Asker, silo: str, request: CountRequest) -> SiloCount:
+    """Ask one silo; once more if its keys were not known, or are others by now."""
+    part = _once(asker, silo, request)
+    return _once(asker, silo, request) if part.report.code == RefusalCode.OTHER_KEY.value else part
+
+
+def _once(asker: Asker, silo: str, request: CountRequest) -> SiloCount:
+    signed, key = conceal(asker.identity, request)
+    frame = keyed(signed, keys_for(asker.identity, signed, key, [silo]).get(silo))
     relayed = relay(asker, silo, frame, request.budget_ms)
     if relayed.state is not SiloState.ANSWERED:
         return SiloCount(report=SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
     try:
-        answer = open_reply(asker.identity, silo, frame, relayed.content, CountAnswer, Refusal)
+        answer = open_reply(asker.identity, silo, signed, relayed.content, CountAnswer, Refusal)
         _require_fits(silo, request, answer)
     except ProtocolError as error:
         return SiloCount(report=invalid(silo, error, relayed.took_ms))
