@@ -269,6 +269,7 @@ _OPTIONS = {
         f" alpha-{alpha}": f" --data pediatric-chest-xray.zip --hospitals 3 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --threads 1"
         for alpha in ("0.1", "0.5")
     },
+    " 10-hospitals-alpha-0.5": " --data pediatric-chest-xray.zip --hospitals 10 --alpha 0.5 --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1",
     " nih": " --data nih-chest-xray-700.zip",
     " quick": " --quick",
     " seed-1": " --seed 1",
