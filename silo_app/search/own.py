@@ -6,31 +6,23 @@ own silo, and what it says, never leaves the house.
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from silo_app.errors import ProcessFailed
 from silo_app.search.breaker import Breaker
+from silo_app.search.gathering import Reply
 from silo_app.search.local import Connections
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Sealed, SearchResult, SiloReport, SiloState
 from silo_app.search.parcels import Parcel, pack
 
-__all__ = ["OwnReply", "OwnSilo", "with_own"]
+__all__ = ["OwnSilo", "with_own"]
 
 _AT_ONCE = 64
 _PATIENCE_S = 0.5
 """No reply within less says nothing of the silo."""
 _PROBE_S = 1.0
 _VOUCHER_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class OwnReply:
-    """How the own silo was found, and what it sealed; empty if it did not reply."""
-
-    report: SiloReport
-    content: bytes = b""
 
 
 class OwnSilo:
@@ -51,7 +43,7 @@ class OwnSilo:
         """Return the voucher for its session's keys; empty if it does not say."""
         return self._exchanged(VOUCHER_ASKED, _VOUCHER_S)[1]
 
-    def begin(self, frame: bytes, budget_ms: int) -> "Future[OwnReply]":
+    def begin(self, frame: bytes, budget_ms: int) -> "Future[Reply]":
         """Ask it a signed request, on another thread; the future raises nothing.
 
         One that did not reply several times is not waited for until it is seen again, as the broker does with the others.
@@ -60,8 +52,8 @@ class OwnSilo:
             return self._pool.submit(self._asked, frame, budget_ms / 1000)
         if self._breaker.wants_probe():
             self._pool.submit(self._probe)
-        nothing: Future[OwnReply] = Future()
-        nothing.set_result(OwnReply(SiloReport(silo=self._silo, state=state, code="left-alone")))
+        nothing: Future[Reply] = Future()
+        nothing.set_result(Reply(SiloReport(silo=self._silo, state=state, code="left-alone")))
         return nothing
 
     def close(self) -> None:
@@ -69,7 +61,7 @@ class OwnSilo:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
 
-    def _asked(self, frame: bytes, budget_s: float) -> OwnReply:
+    def _asked(self, frame: bytes, budget_s: float) -> Reply:
         start = time.monotonic()
         state, content = self._exchanged(frame, budget_s)
         if state is SiloState.ANSWERED:
@@ -78,7 +70,7 @@ class OwnSilo:
             self._breaker.failed(state)
         code = "no-answer-in-time" if state is SiloState.LATE else ""
         took_ms = round((time.monotonic() - start) * 1000, 3)
-        return OwnReply(SiloReport(silo=self._silo, state=state, code=code, took_ms=took_ms), content)
+        return Reply(SiloReport(silo=self._silo, state=state, code=code, took_ms=took_ms), content)
 
     def _probe(self) -> None:
         self._breaker.probed(self._exchanged(pack(Parcel()), _PROBE_S)[0])
@@ -91,7 +83,7 @@ class OwnSilo:
             return (SiloState.LATE if time.monotonic() >= end else SiloState.UNREACHABLE), b""
 
 
-def with_own(result: SearchResult, own: OwnReply) -> SearchResult:
+def with_own(result: SearchResult, own: Reply) -> SearchResult:
     """Return the broker's result of the other silos with the own silo's reply in its place, still sealed."""
     name = own.report.silo
     silos = [own.report, *(report for report in result.silos if report.silo != name)]
