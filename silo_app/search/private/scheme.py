@@ -36,15 +36,17 @@ __all__ = [
 
 SLOTS = 8192
 ROW = SLOTS // 2
-SCALE = 2800
+SCALE = 10_000
 """What 1 becomes as an integer. Unit vectors so rounded have lengths below SCALE + 8, and their product stays below half
-the plaintext modulus, 2^23, with room for a silo's noise: no score wraps around."""
+the plaintext modulus, 2^27, with room for a silo's noise: no score wraps around. More than a third above 1 is seen as
+nonsense."""
 MAX_DIMENSION = 256
 FEW_BLOCKS = 4
 """Up to so many blocks of vectors, few rotations of the query (baby steps) are best; with more blocks, many."""
 _FEW, _MANY = 16, 64
 _COEFFICIENT_BITS = [50, 50, 60]
-_PLAIN_BITS = 24
+_PLAIN_BITS = 28
+"""Two bits more cost two bits of the noise budget, of which 14 are left at the end, and no time."""
 _HEADER = bytes.fromhex("5ea110")  # SEAL's magic number and header length, little endian
 _HEADER_BYTES = 16
 _ZSTANDARD = 2  # how SEAL packs what it saves; seeds and ciphertexts stay as long as they are

@@ -51,6 +51,18 @@ def test_scores_are_the_exact_products_of_any_vectors(count, dimension, seed):
     assert np.allclose(scored(Asking.begin(dimension), vectors, query), np.clip(expected(vectors, query), -1, 1), atol=1e-12)
 
 
+@pytest.mark.parametrize("count", [4096, 36864])
+def test_what_is_computed_leaves_a_wide_margin_before_it_would_be_noise(count):
+    """Either number of rotations. The margin is in bits; at 0 the scores would be wrong."""
+    rng = np.random.default_rng(1)
+    vectors, asking = unit(rng, count, 256), Asking.begin(256)
+    rotations, gallery = Rotations.of(asking.keys), prepare(vectors, SEED)
+    blocks = score(asking.ask(vectors[0]).ciphertext, rotations, gallery, noise=0.01)
+    decryptor = seal.Decryptor(scheme.context(), asking._key)
+    left = [decryptor.invariant_noise_budget(scheme.loaded(seal.Ciphertext(), block, "answer")) for block in blocks]
+    assert min(left) >= 10
+
+
 def test_the_largest_scores_there_can_be_do_not_overflow():
     rng = np.random.default_rng(9)
     asking = Asking.begin(256)
