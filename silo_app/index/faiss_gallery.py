@@ -1,5 +1,6 @@
 """An exact gallery in FAISS: inner product over half-precision vectors, two bytes a component, read by memory map."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,17 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_rows, rows_of_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_all, rank_rows, rows_of_cases
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss"]
 
 CASE_BYTES = 16
 FEW = 2000
 """Rows that are scored one by one in less time than it takes to scan everything."""
+_TOGETHER = 12
+"""From so many queries at once on, a product of matrices is quicker than a scan, where vectors lie ready for it."""
+_READY_BYTES = 128 * 1024 * 1024
+"""What vectors of single precision may take in memory, beside the file: 131,072 of 256 numbers."""
 
 
 class FaissGallery:
@@ -27,6 +32,8 @@ class FaissGallery:
         self._cases = cases  # uint8 (n, 16): row i of the index is a view of case i
         self._distinct = distinct_cases(cases)
         self._stored = _stored(index)
+        self._ready: NDArray[np.float32] | None = None
+        self._readying = threading.Lock()
         # float32 sums of D products of unit vectors: what FAISS may be off by, and the rounding of exact scores
         self._doubt = 1e-6 + self.dimension * 2.0**-23
 
@@ -86,21 +93,38 @@ class FaissGallery:
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS."""
+        wanted = min(self.views, max(counts) + 16) if counts else 0
+        if not wanted or queries.shape[1] != self.dimension:
+            return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+        approximate, rows = self._nearest(np.ascontiguousarray(queries, np.float32), wanted)
+        stored = self._stored if self._ready is None else self._ready  # the same numbers, one ready to be multiplied
+        scores = np.stack([exact_scores(stored[found], query) for query, found in zip(queries, rows, strict=True)])
+        ranked = rank_all(self._cases[rows], scores, counts)
+        return [
+            hits if wanted == self.views or self._is_certain(hits, k, float(last)) else self.search(query, k)
+            for query, k, hits, last in zip(queries, counts, ranked, approximate[:, -1], strict=True)
+        ]
+
+    def _nearest(self, queries: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return similarities, not to the last digit, and rows of the `wanted` nearest views to each query; best first."""
         import faiss
 
         faiss.omp_set_num_threads(1)
-        wanted = min(self.views, max(counts) + 16)
-        if not wanted or queries.shape[1] != self.dimension:
-            return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
-        approximate, rows = self._index.search(np.ascontiguousarray(queries, np.float32), wanted)
-        return [
-            self._settled(query, k, found, float(last))
-            for query, k, found, last in zip(queries, counts, rows, approximate[:, -1], strict=True)
-        ]
+        if (ready := self._readied(len(queries))) is None:
+            similarities, rows = self._index.search(queries, wanted)
+        else:
+            faiss.cvar.distance_compute_blas_threshold = _TOGETHER
+            similarities, rows = faiss.knn(queries, ready, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+        return similarities, rows
 
-    def _settled(self, query: Embedding, k: int, rows: NDArray[np.int64], last: float) -> list[Hit]:
-        hits = self._ranked(rows, query, k)
-        return hits if len(rows) == self.views or self._is_certain(hits, k, last) else self.search(query, k)
+    def _readied(self, queries: int) -> NDArray[np.float32] | None:
+        """Return all vectors in single precision, float32 (n, D), if that pays for so many queries; made once."""
+        if queries < _TOGETHER or self._stored.size * 4 > _READY_BYTES:
+            return None
+        with self._readying:
+            if self._ready is None:
+                self._ready = self._stored.astype(np.float32)
+            return self._ready
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
         """Return the nearest `k` cases of some rows, ascending int64 (m,)."""

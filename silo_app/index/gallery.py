@@ -19,6 +19,7 @@ __all__ = [
     "best_among",
     "distinct_cases",
     "exact_scores",
+    "rank_all",
     "rank_cases",
     "rank_rows",
     "rows_of_cases",
@@ -117,18 +118,28 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
 
 def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> list[Hit]:
     """Return what `rank_cases` does for the cases uint8 (n, 16) of scored views (n,): at a fraction of its cost."""
-    name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (n, 2): as numbers ordered as their names are
-    order = np.lexsort((name[:, 1], name[:, 0], -scores))
-    names = cases[order].tobytes().hex()
+    return rank_all(cases[None], scores[None], [k])[0]
+
+
+def rank_all(cases: NDArray[np.uint8], scores: NDArray[np.float64], counts: Sequence[int]) -> list[list[Hit]]:
+    """Return what `rank_rows` does for each of many queries: cases uint8 (q, n, 16), scores (q, n), `counts` (q,)."""
+    name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (q, n, 2): as numbers ordered as their names are
+    order = np.lexsort((name[..., 1], name[..., 0], -scores))  # (q, n)
+    names = np.take_along_axis(cases, order[..., None], axis=1).tobytes().hex()
     ranked = [names[start : start + _NAME] for start in range(0, len(names), _NAME)]
-    found = scores[order].tolist()
+    found, width = np.take_along_axis(scores, order, axis=1).tolist(), order.shape[1]
+    return [_best(ranked[row * width : (row + 1) * width], found[row], k) for row, k in enumerate(counts)]
+
+
+def _best(ranked: list[str], scores: list[float], k: int) -> list[Hit]:
+    """Return the best `k` cases of ranked views, each at its first view."""
     distinct = list(dict.fromkeys(ranked))
     if len(distinct) < len(ranked):
         ranked.reverse()
-        found.reverse()
-        best = dict(zip(ranked, found, strict=True))  # of a case, its first is what stays
-        ranked, found = distinct, list(map(best.__getitem__, distinct))
-    return Hit.all_of(zip(ranked[:k], found[:k], strict=True))
+        scores.reverse()
+        best = dict(zip(ranked, scores, strict=True))  # of a case, its first is what stays
+        ranked, scores = distinct, list(map(best.__getitem__, distinct))
+    return Hit.all_of(zip(ranked[:k], scores[:k], strict=True))
 
 
 def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

@@ -3,6 +3,7 @@
 An allow-list and not a scrubbed record: a card is built from nothing, field by field, so what is not named stays.
 """
 
+import functools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -168,10 +169,22 @@ def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:
 def card_of(settings: ReleaseSettings, view: View) -> Card:
     """Return the card of a case: the allowed fields of one of its views."""
     allowed = settings.fields
-    return Card(
-        position=view.position if "position" in allowed else None,
-        sex=view.sex if "sex" in allowed else None,
-        age_band=age_band(view.age) if "age_band" in allowed else None,
-        study_year=view.study_year if "study_year" in allowed else None,
-        findings=dict(view.findings) if "findings" in allowed else {},
+    return _card(
+        view.position if "position" in allowed else None,
+        view.sex if "sex" in allowed else None,
+        age_band(view.age) if "age_band" in allowed else None,
+        view.study_year if "study_year" in allowed else None,
+        tuple(view.findings.items()) if "findings" in allowed else (),
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _card(
+    position: ViewPosition | None,
+    sex: Sex | None,
+    band: str | None,
+    study_year: int | None,
+    findings: tuple[tuple[Finding, bool], ...],
+) -> Card:
+    """Return a card of these words; many cases have the same, and every query shows some of them."""
+    return Card(position=position, sex=sex, age_band=band, study_year=study_year, findings=dict(findings))
