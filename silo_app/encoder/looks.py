@@ -1,67 +1,126 @@
 """A silo's look taken out of its embeddings, so that detectors, borders and exposure do not choose the neighbors; no torch.
 
-The directions that the findings head reads keep their origin, because the head's threshold lies there in every silo; all
-other directions are centered and whitened by what the silo's own training views have in common. Present and absent views
-of a finding weigh alike, so that a silo's case mix is not taken for its look. Nothing is shared for it: silos that use the
+What the findings head reads stays, as an order: how far an image lies on its side of the head's threshold, among the silo's
+own training views on that side, from the least sure to the surest. Scores of one hospital's images may all lie further from
+the threshold than another's, and the sure would meet the sure. All other directions are centered and whitened by what
+the silo's own training views on that side of the threshold have in common. Nothing is shared for it: silos that use the
 same encoder meet in the same space. What was measured, and what it does not do: docs/explanation-encoder.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from silo_app.cases import Split, View
 from silo_app.encoder.labels import labels_of
 from silo_app.encoder.spec import EncoderSpec
 
-__all__ = ["FEWEST", "FindingsHead", "Look", "look_of", "without_look"]
+__all__ = ["FEWEST", "METHOD", "FindingsHead", "Look", "look_of", "without_look"]
 
+METHOD = "by-side/1"
+"""How looks are removed has a name too, which is part of the version of every encoder that they are removed for."""
 FEWEST = 20
 """A silo with fewer training views has no look that could be told from chance, nor a finding with fewer on either side."""
 _EMPHASIS = 9.0
-"""What the findings' directions weigh in a similarity, together, against all others together, at least."""
+"""What the findings' directions weigh in a similarity, together, against all others together, at most."""
+_LEAST = 0.2
+"""Where the least sure lie between the threshold and the surest: near it, and on their own side."""
+_TRUST = 4.0
+"""A covariance of N views is drawn towards a multiple of the identity by D / (D + 4 N)."""
+_STEPS = 65
+"""The sizes that are kept of each finding and side, from the smallest to the largest of the training views."""
 _TINY = 1e-12
+Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
-    """What is subtracted from an embedding, float64 (D,), and what it is multiplied with then, float64 (D, D)."""
+    """How one silo's embeddings, (N, D), lose its look; F findings are read. An image is of the kind 1 if any is present."""
 
-    mean: NDArray[np.float64]
-    matrix: NDArray[np.float64]
+    axes: Array
+    """(F, D): the unit directions along which the head reads the findings."""
+    frame: Array
+    """(F, D): where their levels are put, with their weights: orthogonal to all that is whitened."""
+    sizes: Array
+    """(F, 2, S): how far training views lie from the threshold where the finding is absent, and present; ascending."""
+    means: Array
+    """(2, D): of both kinds, in the other directions."""
+    matrices: Array
+    """(2, D, D): what whitens both kinds there, and leaves nothing of the findings' directions."""
 
     @classmethod
     def none(cls, dimension: int) -> Self:
         """Return the look that takes nothing away."""
-        return cls(np.zeros(dimension), np.eye(dimension))
+        nothing = np.zeros((0, dimension))
+        return cls(nothing, nothing, np.zeros((0, 2, _STEPS)), np.zeros((2, dimension)), np.stack([np.eye(dimension)] * 2))
 
     @classmethod
-    def of_array(cls, array: NDArray[np.float32]) -> Self:
-        """Return the look in what `array` gave. Raises `ValueError` if it is none."""
-        if array.ndim != 2 or array.shape[0] != array.shape[1] + 1 or not np.isfinite(array).all():
-            raise ValueError(f"a look is D + 1 rows of D finite numbers, not {array.shape}")
-        exact = array.astype(np.float64)
-        return cls(exact[0], exact[1:])
+    def read(cls, content: bytes) -> Self:
+        """Return the look that `content` wrote. Raises `ValueError` if it is none."""
+        try:
+            found = load_tensors(content)
+        except SafetensorError:
+            raise ValueError("it cannot be read") from None
+        if found.keys() != {field.name for field in fields(cls)}:
+            raise ValueError("it has other parts than a look")
+        look = cls(**{name: array.astype(np.float64) for name, array in found.items()})
+        count, side = look.axes.shape if look.axes.ndim == 2 else (0, 0)
+        shapes = [look.frame.shape, look.sizes.shape, look.means.shape, look.matrices.shape]
+        if not side or shapes != [(count, side), (count, 2, _STEPS), (2, side), (2, side, side)]:
+            raise ValueError("its parts do not fit each other")
+        if not all(np.isfinite(array).all() for array in found.values()):
+            raise ValueError("it has numbers that are not finite")
+        return look
 
-    def array(self) -> NDArray[np.float32]:
-        """Return mean and matrix in one array to keep, float32 (D + 1, D)."""
-        return np.concatenate([self.mean[None], self.matrix]).astype(np.float32)
+    def content(self) -> bytes:
+        """Return all of it to keep, as safetensors in float32."""
+        return save_tensors({field.name: getattr(self, field.name).astype(np.float32) for field in fields(self)})
+
+    @property
+    def dimension(self) -> int:
+        """D of the embeddings that it is of."""
+        return int(self.means.shape[1])
 
     def removed(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return unit vectors, float32 (N, D), without the look."""
-        plain = self.transformed(vectors.astype(np.float64))
+        exact = vectors.astype(np.float64)
+        along = exact @ self.axes.T  # (N, F)
+        plain = self._levels(along) @ self.frame
+        kinds = (along > 0).any(axis=1)
+        for kind in (0, 1):
+            plain[kinds == kind] += (exact[kinds == kind] - self.means[kind]) @ self.matrices[kind]
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
 
-    def transformed(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return vectors, float64 (..., D), centered and stretched; affine, so that means stay means."""
-        plain: NDArray[np.float64] = (vectors - self.mean) @ self.matrix
+    def transformed(self, places: Array) -> Array:
+        """Return the parts of one image, (..., D), as it loses its look: their mean is what becomes of their mean.
+
+        What happens to an image depends on where it lies; to its parts happens what happens to it, which is affine.
+        """
+        whole = places.reshape(-1, places.shape[-1]).mean(axis=0)
+        along = whole @ self.axes.T  # (F,)
+        gains = self._levels(along[None])[0] / np.where(np.abs(along) < _TINY, _TINY, along)
+        kind = int((along > 0).any())
+        plain: Array = (places @ self.axes.T * gains) @ self.frame + (places - self.means[kind]) @ self.matrices[kind]
         return plain
 
+    def _levels(self, along: Array) -> Array:
+        """Return how sure the findings are, (N, F), from -1, surely absent, to 1; of what lies on the threshold, 0."""
+        levels = np.zeros(along.shape)
+        shares = np.linspace(_LEAST, 1, _STEPS)
+        for finding, sides in enumerate(self.sizes):
+            for side, sign in enumerate((-1, 1)):
+                rows = np.sign(along[:, finding]) == sign
+                levels[rows, finding] = sign * np.interp(np.abs(along[rows, finding]), sides[side], shares)
+        return levels
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class FindingsHead:
     """What tells a finding from a look: the directions, float32 (F, D), by which an encoder reads its findings."""
 
@@ -80,22 +139,27 @@ def look_of(
 ) -> Look:
     """Return the look of a silo's training views: unit vectors (N, D) with labels (N, F); `head` (F, D) reads findings.
 
-    Findings of which the silo knows too little do not count; without any, all of the head's directions keep their origin
-    and views weigh alike. The whitening is drawn towards a multiple of the identity by D / (D + N), because a small silo
-    cannot know D x D numbers.
+    Findings of which the silo knows too little do not count; without any, all count that the head reads.
     """
     count, side = vectors.shape
     if count < FEWEST:
         return Look.none(side)
     usable = _usable(targets, known)
-    weight = _weights(targets[:, usable], known[:, usable])
-    axes = _span(head[usable] if usable else head)  # (K, D)
-    rest = np.eye(side) - axes.T @ axes
-    mean = weight @ vectors.astype(np.float64) @ rest
-    apart = vectors.astype(np.float64) - mean
-    second = (apart * weight[:, None]).T @ apart  # (D, D)
-    found = max(float(np.trace(axes @ second @ axes.T)), _TINY)
-    return Look(mean, _whitening(second, axes, count) + np.sqrt(_EMPHASIS * side / found) * axes.T @ axes)
+    axes = _unit(head[usable] if usable else head)  # (F, D)
+    exact = vectors.astype(np.float64)
+    along = exact @ axes.T  # (N, F)
+    span, others = _parted(axes)
+    kinds = (along > 0).any(axis=1)
+    found = [
+        _whitening(exact[kinds == kind] if (kinds == kind).sum() >= FEWEST else exact, others) for kind in (False, True)
+    ]
+    return Look(
+        axes,
+        _frame(axes, span, along) * np.sqrt(_EMPHASIS * max(len(others), 1)),
+        np.stack([_sizes(column) for column in along.T]),
+        np.stack([mean for mean, _ in found]),
+        np.stack([matrix for _, matrix in found]),
+    )
 
 
 def without_look(
@@ -115,35 +179,51 @@ def _usable(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> list[int]
     return [int(column) for column in np.flatnonzero(enough)]
 
 
-def _weights(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each view's weight, (N,), sum 1: of every finding, present and absent views weigh alike."""
-    if not targets.shape[1]:
-        return np.full(len(targets), 1 / max(len(targets), 1))
-    weight = np.zeros(len(targets))
-    for column in range(targets.shape[1]):
-        for rows in (known[:, column] & (targets[:, column] > 0.5), known[:, column] & (targets[:, column] <= 0.5)):
-            weight[rows] += 1 / rows.sum()
-    return np.asarray(weight / weight.sum(), np.float64)
+def _unit(rows: NDArray[np.float32]) -> Array:
+    exact = rows.astype(np.float64)
+    return np.asarray(exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), _TINY), np.float64)
 
 
-def _span(rows: NDArray[np.float32] | Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Return an orthonormal basis, (K, D), of what the rows (F, D) span."""
-    _, values, axes = np.linalg.svd(np.asarray(rows, np.float64), full_matrices=False)
-    return np.asarray(axes[values > 1e-6 * max(values.max(initial=0.0), _TINY)], np.float64)
+def _parted(axes: Array) -> tuple[Array, Array]:
+    """Return orthonormal bases, (K, D) and (D - K, D), of what the axes (F, D) span and of all other directions."""
+    _, values, basis = np.linalg.svd(axes, full_matrices=True)
+    rank = int((values > 1e-6 * max(values.max(initial=0.0), _TINY)).sum())
+    return basis[:rank], basis[rank:]
 
 
-def _whitening(second: NDArray[np.float64], axes: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Return what whitens the directions outside of the findings' `axes` (K, D), (D, D), of the second moment (D, D).
+def _frame(axes: Array, span: Array, along: Array) -> Array:
+    """Return where the findings' levels are put, (F, D): orthogonal to each other as far as the axes are independent.
+
+    It is the frame nearest to the axes (Löwdin 1950), the same in all silos that use the same findings. A finding weighs
+    by how far the silo's views lie from its threshold; all of them together weigh 1.
+    """
+    left, _, right = np.linalg.svd(axes @ span.T, full_matrices=False)
+    weights = np.sqrt((along**2).mean(axis=0))
+    weights /= max(float(np.linalg.norm(weights)), _TINY)
+    return np.asarray(weights[:, None] * (left @ right @ span), np.float64)
+
+
+def _sizes(along: Array) -> Array:
+    """Return how far views lie from the threshold, (2, S), absent and present; a side of few views is taken for both."""
+    sides = [np.abs(along[along < 0]), np.abs(along[along > 0])]
+    shares = np.linspace(0, 1, _STEPS)
+    return np.stack([np.quantile(each if len(each) >= FEWEST else np.abs(along), shares) for each in sides])
+
+
+def _whitening(vectors: Array, others: Array) -> tuple[Array, Array]:
+    """Return the mean, (D,), of vectors (N, D) in the directions `others` (D - K, D), and what whitens them, (D, D).
 
     It is found in a basis of those directions alone: where embeddings do not fill their space, many directions have no
     variance, and none of them could be told from the findings' own by it.
     """
-    side = len(second)
-    others = np.linalg.svd(axes, full_matrices=True)[2][len(axes) :]  # (D - K, D)
-    values, turned = np.linalg.eigh(others @ second @ others.T)
+    inside = vectors @ others.T  # (N, D - K)
+    mean = inside.mean(axis=0)
+    apart = inside - mean
+    values, turned = np.linalg.eigh(apart.T @ apart / len(vectors))
     values = np.maximum(values, 0)
     if not len(values) or values.mean() < _TINY:
-        return np.zeros((side, side))
-    shrink = side / (side + count)
+        return mean @ others, np.zeros((vectors.shape[1], vectors.shape[1]))
+    side = len(values)
+    shrink = side / (side + _TRUST * len(vectors))
     drawn = (1 - shrink) * values + shrink * values.mean()
-    return np.asarray(others.T @ (turned / np.sqrt(drawn)) @ turned.T @ others, np.float64)
+    return mean @ others, np.asarray(others.T @ (turned / np.sqrt(drawn)) @ turned.T @ others, np.float64)

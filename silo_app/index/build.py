@@ -117,7 +117,7 @@ def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLo
 
 def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:
     look = head.look(views, np.stack([vectors[view.digest] for view in views]))
-    return KeptLook(Look.of_array(look.array()), _train_views(views))  # as it will be read again
+    return KeptLook(Look.read(look.content()), _train_views(views))  # as it will be read again
 
 
 def _train_views(views: Sequence[View]) -> int:

@@ -86,7 +86,7 @@ def publish(
     _write_array(hidden / DIGESTS_FILE, _bytes_of(digests, 32))
     files = [*written.files, CASES_FILE, DIGESTS_FILE]
     if look is not None:
-        _write_array(hidden / LOOK_FILE, look.look.array())
+        (hidden / LOOK_FILE).write_bytes(look.look.content())
         files.append(LOOK_FILE)
     info = GenerationInfo(
         generation=name,

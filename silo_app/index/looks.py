@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from silo_app.encoder.looks import FEWEST, Look
 from silo_app.index.manifest import LOOK_FILE, GenerationInfo, damaged, digest_of
 
@@ -33,9 +31,9 @@ def read_look(folder: Path, info: GenerationInfo) -> KeptLook | None:
     try:
         if digest_of(file) != info.files[LOOK_FILE]:
             raise damaged(folder, f"{LOOK_FILE} is not as it was written")
-        look = Look.of_array(np.load(file, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        look = Look.read(file.read_bytes())
+    except (OSError, ValueError):
         raise damaged(folder, f"{LOOK_FILE} cannot be read") from None
-    if len(look.mean) != info.dimension:
+    if look.dimension != info.dimension:
         raise damaged(folder, "its look has another dimension than its vectors")
     return KeptLook(look, info.look_views)

@@ -32,8 +32,8 @@ CASES_FILE = "cases.npy"
 """uint8 (n, 16): the case of each row."""
 DIGESTS_FILE = "digests.npy"
 """uint8 (n, 32): the keyed digest of each row's file; stays in the silo, and lets the next build skip what is unchanged."""
-LOOK_FILE = "look.npy"
-"""float32 (D + 1, D): the silo's look, which the vectors lack; only where the manifest counts its views."""
+LOOK_FILE = "look.safetensors"
+"""The silo's look (`encoder.looks`), which the vectors lack; only where the manifest counts its views."""
 MANIFEST_FILE = "manifest.json"
 _BLOCK = 1 << 20
 

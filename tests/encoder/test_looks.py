@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from silo_app.cases import CaseId, Finding, PatientKey, Split, View
 from silo_app.encoder.looks import FEWEST, FindingsHead, Look, look_of
@@ -14,14 +15,20 @@ HEAD = np.eye(1, SIDE, dtype=np.float32)
 """The only finding is read along the first direction."""
 
 
-def silo(seed, *, shift=0.0, count=400, present=0.5):
+def silo(seed, *, shift=0.0, count=400, present=0.5, sure=1.0):
     """Return unit vectors and labels: the finding is in the first direction, the look (shift, spread) in all others."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((count, 1)) < present).astype(np.float32)
     vectors = rng.normal(size=(count, SIDE)) * np.linspace(0.1, 0.1 + abs(shift) / 4, SIDE) + shift * 0.2
-    vectors[:, 0] = 2 * targets[:, 0] - 1 + 0.3 * rng.normal(size=count)
+    vectors[:, 0] = sure * (2 * targets[:, 0] - 1 + 0.3 * rng.normal(size=count))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit, targets, np.ones(targets.shape, np.bool_)
+
+
+def along(look, vectors):
+    """Return how far vectors without the look lie along the finding, over how far in all other directions."""
+    plain = look.removed(vectors).astype(np.float64)
+    return plain[:, 0] / np.linalg.norm(plain[:, 1:], axis=1)
 
 
 def own_share(first, second):
@@ -47,13 +54,43 @@ def test_neighbors_still_have_the_query_s_finding():
 
 def test_a_case_mix_is_not_taken_for_a_look():
     even, skewed = (look_of(*silo(3, shift=1.0, count=4000, present=p), HEAD) for p in (0.5, 0.9))
-    assert np.allclose(even.mean, skewed.mean, atol=0.02)
+    assert np.allclose(even.means, skewed.means, atol=0.03)
 
 
-def test_the_findings_directions_keep_their_origin():
-    look = look_of(*silo(4, shift=1.0), HEAD)
-    assert abs(look.mean[0]) < 1e-9
-    assert np.linalg.norm(look.mean) > 0.1
+def test_the_sure_of_one_hospital_are_no_surer_than_those_of_another():
+    """One reads its finding clearly, the other hardly: what lies halfway in the one lies halfway in the other."""
+    levels = []
+    for seed, sure in ((1, 3.0), (2, 0.3)):
+        vectors, *labels = silo(seed, count=2000, sure=sure)
+        look = look_of(vectors, *labels, HEAD)
+        levels.append(np.sort(look._levels(vectors.astype(np.float64)[:, :1])[:, 0]))
+    assert np.allclose(*(np.quantile(each, [0.1, 0.25, 0.75, 0.9]) for each in levels), atol=0.05)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), shift=st.floats(-1, 1), sure=st.floats(0.2, 3))
+def test_every_image_stays_on_its_side_of_the_threshold_and_in_its_order(seed, shift, sure):
+    vectors, *labels = silo(seed, shift=shift, sure=sure, count=60)
+    look = look_of(vectors, *labels, HEAD)
+    levels = look._levels(vectors.astype(np.float64)[:, :1])[:, 0]
+    assert np.array_equal(np.sign(levels), np.sign(vectors[:, 0]))
+    assert np.array_equal(np.sign(along(look, vectors)), np.sign(vectors[:, 0]))
+    assert (np.diff(levels[np.argsort(vectors[:, 0])]) >= 0).all()
+    assert np.abs(levels).max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), findings=st.integers(1, 3))
+def test_the_places_of_an_image_still_make_the_image(seed, findings):
+    rng = np.random.default_rng(seed)
+    vectors, *labels = silo(seed, shift=0.5)
+    look = look_of(
+        vectors, *(np.repeat(each, findings, axis=1) for each in labels), np.eye(findings, SIDE, dtype=np.float32)
+    )
+    places = vectors[0].astype(np.float64) + rng.normal(size=(3, 4, SIDE))
+    places += vectors[0] - places.mean(axis=(0, 1))
+    whole = look.transformed(places).mean(axis=(0, 1))
+    assert np.allclose(whole / np.linalg.norm(whole), look.removed(vectors[:1])[0], atol=1e-5)
 
 
 def test_embeddings_that_do_not_fill_their_space_keep_findings_and_the_rest_apart():
@@ -62,14 +99,15 @@ def test_embeddings_that_do_not_fill_their_space_keep_findings_and_the_rest_apar
     flat = np.hstack([vectors[:, :4], np.zeros((len(vectors), SIDE - 4), np.float32)])
     turned = np.linalg.qr(np.random.default_rng(9).normal(size=(SIDE, SIDE)))[0].astype(np.float32)  # no axis is special
     look, axis = look_of(flat @ turned, targets, known, HEAD @ turned), (HEAD @ turned)[0].astype(np.float64)
-    along = axis @ look.matrix
-    assert np.allclose(along, (along @ axis) * axis, atol=1e-4 * np.linalg.norm(along))
+    assert np.allclose(look.matrices @ axis, 0, atol=1e-4 * np.abs(look.matrices).max())
+    assert np.allclose(np.abs(look.frame[0] @ axis), np.linalg.norm(look.frame[0]), rtol=1e-6)
 
 
 def test_a_silo_without_labels_loses_its_look_too():
     vectors, targets, known = silo(5, shift=1.0)
     look = look_of(vectors, targets * 0, known & False, HEAD)
-    assert np.allclose(look.mean[1:], vectors.astype(np.float64).mean(axis=0)[1:], atol=1e-6)
+    labelled = look_of(vectors, targets, known, HEAD)
+    assert np.array_equal(look.removed(vectors), labelled.removed(vectors))
 
 
 def test_a_finding_that_is_hardly_known_does_not_count():
@@ -77,7 +115,7 @@ def test_a_finding_that_is_hardly_known_does_not_count():
     rare = np.zeros_like(targets)
     rare[: FEWEST - 1] = 1
     both = look_of(vectors, np.hstack([targets, rare]), np.hstack([known, known]), np.eye(2, SIDE, dtype=np.float32))
-    assert np.allclose(both.matrix, look_of(vectors, targets, known, HEAD).matrix)
+    assert np.array_equal(both.removed(vectors), look_of(vectors, targets, known, HEAD).removed(vectors))
 
 
 def test_too_few_views_have_no_look():
@@ -97,16 +135,58 @@ def test_whatever_the_silo_its_vectors_have_unit_length(count, findings, seed, a
     assert np.allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-4)
 
 
+def test_a_kind_of_few_views_is_whitened_by_all():
+    vectors, targets, known = silo(11, present=0.02)
+    look = look_of(vectors, targets, known, HEAD)
+    assert 0 < (vectors[:, 0] > 0).sum() < FEWEST
+    assert np.isfinite(look.removed(vectors)).all()
+    assert np.allclose(look.means[1, 1:], vectors.astype(np.float64).mean(axis=0)[1:], atol=1e-6)
+
+
+def test_findings_that_are_read_along_one_direction_are_not_counted_twice():
+    vectors, targets, known = silo(12)
+    twice = look_of(vectors, *(np.repeat(each, 2, axis=1) for each in (targets, known)), np.repeat(HEAD, 2, axis=0))
+    assert np.allclose(twice.removed(vectors), look_of(vectors, targets, known, HEAD).removed(vectors), atol=1e-5)
+
+
 def test_a_look_is_kept_and_read_again():
     vectors, *labels = silo(8, shift=1.0)
     look = look_of(vectors, *labels, HEAD)
-    assert np.allclose(Look.of_array(look.array()).removed(vectors), look.removed(vectors), atol=1e-5)
+    again = Look.read(look.content())
+    assert np.allclose(again.removed(vectors), look.removed(vectors), atol=1e-5)
+    assert again.content() == look.content()
+    assert Look.read(Look.none(5).content()).dimension == 5
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (5,), (6, 4)])
-def test_what_is_no_look_is_refused(shape):
-    with pytest.raises(ValueError, match="D \\+ 1 rows of D"):
-        Look.of_array(np.zeros(shape, np.float32))
+def _without_means(parts):
+    del parts["means"]
+
+
+def _of_another_size(parts):
+    parts["matrices"] = parts["matrices"][:, :-1]
+
+
+def _of_a_flat_one(parts):
+    parts["axes"] = parts["axes"].ravel()
+
+
+def _not_finite(parts):
+    parts["means"][0, 0] = np.nan
+
+
+@pytest.mark.parametrize("change", [_without_means, _of_another_size, _of_a_flat_one, _not_finite])
+def test_what_is_no_look_is_refused(change):
+    vectors, *labels = silo(8)
+    parts = load(look_of(vectors, *labels, HEAD).content())
+    change(parts)
+    with pytest.raises(ValueError, match=r"it has|do not fit"):
+        Look.read(save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
+
+
+@pytest.mark.parametrize("content", [b"", b"noise", b"\xff" * 100])
+def test_noise_is_no_look(content):
+    with pytest.raises(ValueError, match="cannot be read"):
+        Look.read(content)
 
 
 def test_held_out_patients_have_no_say():
@@ -124,4 +204,4 @@ def test_held_out_patients_have_no_say():
     head = FindingsHead(EncoderSpec(findings=(Finding.EDEMA,)), HEAD)
     changed = vectors.copy()
     changed[::5] = vectors[1]
-    assert np.array_equal(head.look(views, vectors).array(), head.look(views, changed).array())
+    assert head.look(views, vectors).content() == head.look(views, changed).content()

@@ -81,11 +81,11 @@ def test_without_a_head_vectors_stay_as_they_are(home):
 def test_a_later_build_keeps_the_look_and_embeds_only_what_is_new(home):
     put(home, range(40))
     build(home)
-    before = look_in_use(home.index, VERSION).array()
+    before = look_in_use(home.index, VERSION).content()
     put(home, range(40, 50))
     report = build(home)
     assert (report.embedded, report.reused, report.info.look_views) == (10, 40, 40)
-    assert np.array_equal(look_in_use(home.index, VERSION).array(), before)
+    assert look_in_use(home.index, VERSION).content() == before
     assert_vectors_lack_the_look(home)
 
 
@@ -109,9 +109,9 @@ def test_a_silo_with_too_few_views_learns_its_look_as_soon_as_it_can(home):
 def test_moving_the_index_keeps_the_look(home):
     put(home, range(40))
     build(home)
-    before = look_in_use(home.index, VERSION).array()
+    before = look_in_use(home.index, VERSION).content()
     assert move_generation(home).look_views == 40
-    assert np.array_equal(look_in_use(home.index, VERSION).array(), before)
+    assert look_in_use(home.index, VERSION).content() == before
     assert_vectors_lack_the_look(home)
 
 
@@ -121,7 +121,7 @@ def test_the_look_belongs_to_one_encoder(home):
     with pytest.raises(NotReady, match="silo index build"):
         look_in_use(home.index, OTHER)
     build(home, version=OTHER)
-    assert look_in_use(home.index, OTHER).array().shape == look_in_use(home.index, VERSION).array().shape
+    assert look_in_use(home.index, OTHER).dimension == look_in_use(home.index, VERSION).dimension
 
 
 def test_a_damaged_look_is_not_used(home):

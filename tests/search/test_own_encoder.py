@@ -6,7 +6,7 @@ import pytest
 from silo_app.cases import Finding
 from silo_app.encoder import checkpoint
 from silo_app.encoder.embed import load_encoder
-from silo_app.encoder.looks import Look
+from silo_app.encoder.looks import Look, look_of
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.places import similarity_map
 from silo_app.encoder.spec import EncoderSpec
@@ -27,7 +27,11 @@ def keep(home, looks):
 
 def a_look():
     rng = np.random.default_rng(2)
-    return Look(rng.normal(size=SIDE) * 0.1, np.eye(SIDE) + rng.normal(size=(SIDE, SIDE)) * 0.3)
+    vectors = rng.normal(size=(100, SIDE)) + 1
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    labels = rng.random((100, 1)) < 0.5
+    look = look_of(unit, labels.astype(np.float32), labels | True, rng.normal(size=(1, SIDE)).astype(np.float32))
+    return Look.read(look.content())
 
 
 def images(count=2):
