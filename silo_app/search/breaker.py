@@ -14,13 +14,19 @@ __all__ = ["Breaker"]
 FAILURES = 3
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 3.0
+_FAILED = {SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR}
 
 
 class Breaker:
-    """What is known of one silo; safe from many threads."""
+    """What is known of one silo; safe from many threads.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    No reply within `patience_s` is a failure; within less it says nothing of the silo. Otherwise one asker in a hurry
+    could have a silo left alone for all.
+    """
+
+    def __init__(self, clock: Callable[[], float], patience_s: float) -> None:
         self._clock = clock
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         self._failures = 0
         self._pause_s = FIRST_PAUSE_S
@@ -32,6 +38,13 @@ class Breaker:
     def left_alone(self) -> SiloState | None:
         """How the silo was last seen, if nobody should wait for it now."""
         return self._left_alone
+
+    def asked(self, state: SiloState, within_s: float) -> None:
+        """Note how the silo was found by a message, not by each of its queries, that left it so much time to reply."""
+        if state not in _FAILED:
+            self.answered()
+        elif state is not SiloState.LATE or within_s >= self._patience_s:
+            self.failed(state)
 
     def answered(self) -> None:
         """Note that the silo replied to a query in time, whatever it said."""

@@ -25,7 +25,6 @@ _LARGEST = SiloAnswer.max_bytes + 64 * 1024
 """Bytes of a sealed reply, with the voucher of who sealed it."""
 _SHARED = 0.75
 """Of a silo's places, what those who have some share equally; the rest is for askers who come anew."""
-_FAILED = {SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR}
 
 
 def reached(transport: Transport, silo: str, message: bytes, budget_s: float) -> tuple[SiloState, bytes]:
@@ -42,19 +41,15 @@ def reached(transport: Transport, silo: str, message: bytes, budget_s: float) ->
 
 
 class Line:
-    """Asks one silo; `in_flight` queries at most are with it or wait for it.
-
-    No reply within `patience_s` is a failure; within less it is only late.
-    """
+    """Asks one silo; `in_flight` queries at most are with it or wait for it. `patience_s` as in `Breaker`."""
 
     def __init__(self, silo: str, transport: Transport, *, in_flight: int, patience_s: float) -> None:
         self._silo = silo
-        self._patience_s = patience_s
         self._transport = transport
         self._in_flight = in_flight
         self._open: dict[Gathering, str] = {}
         self._lock = threading.Lock()
-        self.breaker = Breaker(time.monotonic)
+        self.breaker = Breaker(time.monotonic, patience_s)
         self._gatherer: Gatherer[Gathering] = Gatherer(
             self._send,
             size_of=lambda query: len(query.frame),
@@ -106,10 +101,10 @@ class Line:
         state, replies = self._replies(current, budget_s)
         for query, reply in zip(current, replies, strict=True):
             if reply is None:
-                self._heard(query, state if state in _FAILED else SiloState.ERROR, _code(state))
+                self._heard(query, SiloState.ERROR if state is SiloState.ANSWERED else state, _code(state))
             else:
                 self._replied(query, reply)
-        self._judge(state, budget_s)
+        self.breaker.asked(state, budget_s)
 
     def _replies(self, queries: list[Gathering], budget_s: float) -> tuple[SiloState, list[bytes | None]]:
         """Return how the silo was found, and its reply to each query, None where it has none."""
@@ -142,16 +137,6 @@ class Line:
     def _heard(self, query: Gathering, state: SiloState, code: str) -> None:
         self._left(query)
         query.heard(self._silo, query.state(self._silo, state, code))
-
-    def _judge(self, state: SiloState, budget_s: float) -> None:
-        """Count messages, not queries; and not those whose time was too short to say anything of the silo.
-
-        Otherwise one asker in a hurry could have a silo left alone for all.
-        """
-        if state not in _FAILED:
-            self.breaker.answered()
-        elif state is not SiloState.LATE or budget_s >= self._patience_s:
-            self.breaker.failed(state)
 
 
 def _code(state: SiloState) -> str:

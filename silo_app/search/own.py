@@ -20,7 +20,6 @@ __all__ = ["OwnSilo", "with_own"]
 
 _AT_ONCE = 64
 _PATIENCE_S = 0.5
-"""No reply within less says nothing of the silo."""
 _PROBE_S = 1.0
 _VOUCHER_S = 0.1
 
@@ -31,7 +30,7 @@ class OwnSilo:
     def __init__(self, silo: str, socket: Path) -> None:
         self._silo = silo
         self._connections = Connections(socket)
-        self._breaker = Breaker(time.monotonic)
+        self._breaker = Breaker(time.monotonic, _PATIENCE_S)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="own")
 
     @property
@@ -64,10 +63,7 @@ class OwnSilo:
     def _asked(self, frame: bytes, budget_s: float) -> Reply:
         start = time.monotonic()
         state, content = self._exchanged(frame, budget_s)
-        if state is SiloState.ANSWERED:
-            self._breaker.answered()
-        elif state is not SiloState.LATE or budget_s >= _PATIENCE_S:
-            self._breaker.failed(state)
+        self._breaker.asked(state, budget_s)
         code = "no-answer-in-time" if state is SiloState.LATE else ""
         took_ms = round((time.monotonic() - start) * 1000, 3)
         return Reply(SiloReport(silo=self._silo, state=state, code=code, took_ms=took_ms), content)

@@ -17,7 +17,7 @@ class Clock:
 
 
 def opened(clock):
-    breaker = Breaker(clock)
+    breaker = Breaker(clock, 1.0)
     for _ in range(FAILURES):
         assert breaker.left_alone is None
         breaker.failed(SiloState.LATE)
@@ -30,13 +30,34 @@ def test_three_failures_in_a_row_leave_it_alone_and_its_state_is_named():
 
 @given(st.lists(st.sampled_from(["answered", "failed", "failed"]), max_size=40))
 def test_without_three_in_a_row_it_is_always_asked(outcomes):
-    breaker, row = Breaker(Clock()), 0
+    breaker, row = Breaker(Clock(), 1.0), 0
     for outcome in outcomes:
         row = 0 if outcome == "answered" else row + 1
         if row == FAILURES:
             return
         breaker.answered() if outcome == "answered" else breaker.failed(SiloState.UNREACHABLE)
         assert breaker.left_alone is None
+
+
+@given(st.lists(st.floats(0, 0.99), min_size=FAILURES, max_size=20))
+def test_who_is_in_a_hurry_says_nothing_of_the_silo(budgets):
+    breaker = Breaker(Clock(), 1.0)
+    for budget in budgets:
+        breaker.asked(SiloState.LATE, budget)
+    assert breaker.left_alone is None
+    for _ in range(FAILURES):
+        breaker.asked(SiloState.LATE, 1.0)
+    assert breaker.left_alone is SiloState.LATE
+
+
+@given(st.sampled_from([SiloState.UNREACHABLE, SiloState.ERROR]), st.floats(0, 2))
+def test_nobody_there_is_a_failure_however_short_the_time(state, budget):
+    breaker = Breaker(Clock(), 1.0)
+    for _ in range(FAILURES):
+        breaker.asked(state, budget)
+    assert breaker.left_alone is state
+    breaker.asked(SiloState.ANSWERED, budget)
+    assert breaker.left_alone is None
 
 
 def test_it_is_looked_at_once_after_a_short_pause():
@@ -78,7 +99,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.clock = Clock()
-        self.breaker = Breaker(self.clock)
+        self.breaker = Breaker(self.clock, 1.0)
         self.since = None
 
     @rule(state=st.sampled_from([SiloState.LATE, SiloState.UNREACHABLE, SiloState.ERROR]))
