@@ -130,7 +130,8 @@ class IndexProcess:
         def read(case: _Case) -> None:
             request = open_request(self._trust, signed)
             opened = reveal(self._identity, signed, request, key) if isinstance(request, SealedRequest) else request
-            if opened is None:
+            if opened is None and isinstance(request, SealedRequest):
+                case.unread = request
                 case.reply = self._refuse(None, RefusalCode.OTHER_KEY)
             elif isinstance(opened, Bundle):
                 bundles.append(opened)
@@ -307,6 +308,8 @@ class _Case:
     """What the relay says is left; 0 where it says nothing."""
     request: Request | None = None
     reply: Reply | None = None
+    unread: SealedRequest | None = None
+    """What can be read of a request, where that is all."""
     found: Together | None = None
     """What was found for all that came together."""
     kept_back: int = 0
@@ -346,6 +349,8 @@ def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:
     """Return what the audit log says of a request and its reply; an alert comes with it, and takes no time of its own."""
     request = case.request
     event, fields = _record(request, reply, took_us)
+    if case.unread is not None:  # not "query": a question that was not read is not a question that was asked before
+        fields |= {"asker": case.unread.asker, "unread": case.unread.query_id}
     if case.kept_back:
         fields["kept_back"] = case.kept_back
     if not case.canaries or request is None:

@@ -328,7 +328,9 @@ def test_a_silo_that_was_started_again_is_asked_once_more_with_its_new_keys(fede
         asker.close()
     lines = [json.loads(line) for line in federation["south"].home.audit.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["answer", "refusal", "answer", "answer"]
-    assert lines[1]["code"] == "other-key"
+    assert (lines[1]["code"], lines[1]["asker"]) == ("other-key", "north")
+    assert "query" not in lines[1]  # or it would be refused as one that was asked before
+    assert lines[1]["unread"] == lines[2]["query"]
 
 
 def test_without_the_silos_keys_all_are_asked_twice_once(federation):
