@@ -24,6 +24,7 @@ from silo_app.session_key import LOCKED_BYTES, decrypted, encrypted, is_sealed, 
 
 __all__ = [
     "CONTEXT",
+    "AnyQuestion",
     "budget_of",
     "conceal",
     "keyed",
@@ -37,6 +38,7 @@ __all__ = [
     "unkeyed",
 ]
 
+AnyQuestion = SearchRequest | PrivateRequest | CardsRequest | CountRequest
 _M = TypeVar("_M", bound=Message)
 _N = TypeVar("_N", bound=Message)
 
@@ -48,19 +50,19 @@ _LONGEST_MS = 60_000
 
 
 def seal(identity: Identity, request: Question | Bundle) -> bytes:
-    """Return the signed request, for everybody to read: what says nothing of an image, or is encrypted by itself."""
+    """Return the signed request, for everybody to read."""
     return identity.session.sign(encode(request), context=CONTEXT)
 
 
-def conceal(identity: Identity, request: SearchRequest | CountRequest | Bundle) -> tuple[bytes, bytes]:
+def conceal(identity: Identity, request: AnyQuestion | Bundle) -> tuple[bytes, bytes]:
     """Return the request, encrypted and then signed, and the key that opens it, for whoever is asked (`keys_for`)."""
     content, key = encrypted(encode(request))
     sealed = SealedRequest(
         query_id=request.query_id,
         budget_ms=request.budget_ms,
         asker=request.asker,
-        encoder_version=request.encoder_version,
-        k=1 if isinstance(request, CountRequest) else request.k,
+        encoder_version="" if isinstance(request, CardsRequest) else request.encoder_version,
+        k=request.k if isinstance(request, SearchRequest | Bundle) else 1,
         queries=len(request.requests) if isinstance(request, Bundle) else 1,
         content=content,
     )
@@ -90,11 +92,9 @@ def unkeyed(frame: bytes) -> tuple[bytes, bytes | None]:
     return frame[start:], frame[len(_KEYED) : start]
 
 
-def open_request(
-    trust: Trust, signed: bytes
-) -> SearchRequest | PrivateRequest | CardsRequest | CountRequest | Bundle | SealedRequest:
+def open_request(trust: Trust, signed: bytes) -> AnyQuestion | Bundle | SealedRequest:
     """Return the request if the silo that it names signed it. Raises `MessageInvalid` or `SignatureInvalid`."""
-    verified = trust.verify_session(signed, context=CONTEXT, limit=PrivateRequest.max_bytes)
+    verified = trust.verify_session(signed, context=CONTEXT, limit=SealedRequest.max_bytes)
     request = decode(verified.payload, SealedRequest, SearchRequest, Bundle, PrivateRequest, CardsRequest, CountRequest)
     if request.asker != verified.name or not verified.signer.is_silo:
         raise SignatureInvalid(
@@ -105,9 +105,7 @@ def open_request(
     return request
 
 
-def reveal(
-    identity: Identity, signed: bytes, sealed: SealedRequest, key: bytes | None
-) -> SearchRequest | CountRequest | Bundle | None:
+def reveal(identity: Identity, signed: bytes, sealed: SealedRequest, key: bytes | None) -> AnyQuestion | Bundle | None:
     """Return what a verified request conceals; None if its key is not for this process.
 
     Raises `MessageInvalid`, also for one in another's name, or `SignatureInvalid`.
@@ -116,7 +114,7 @@ def reveal(
     opened = identity.session.unlock(key, asker, signed=signed) if key else None
     if opened is None:
         return None
-    request = decode(decrypted(sealed.content, opened), SearchRequest, Bundle, CountRequest)
+    request = decode(decrypted(sealed.content, opened), SearchRequest, Bundle, PrivateRequest, CardsRequest, CountRequest)
     if request.asker != sealed.asker:
         raise MessageInvalid(
             f"a request of {request.asker} within one of {sealed.asker}", where="request", remedy="Nothing of it was used."
@@ -137,7 +135,7 @@ def seal_reply(identity: Identity, frame: bytes, reply: Message) -> bytes:
     frame = unkeyed(frame)[0]
     context = _REPLY_CONTEXT + sha256(frame).digest()
     try:
-        asker = identity.trust.session_of(frame, limit=PrivateRequest.max_bytes)
+        asker = identity.trust.session_of(frame, limit=SealedRequest.max_bytes)
     except ProtocolError:
         if not isinstance(reply, Refusal):
             raise

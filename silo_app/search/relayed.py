@@ -1,23 +1,66 @@
 """A question to one silo after the other, through the broker: what is not gathered for all, it passes on as it is."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
-from silo_app.search.messages import Refusal, Relay, Relayed, SiloReport, SiloState
+from silo_app.search.envelope import AnyQuestion, conceal, keyed, keys_for, open_reply
+from silo_app.search.messages import Message, Refusal, Relay, Relayed, SiloReport, SiloState
 from silo_app.search.replies import STATE_OF_CODE
-from silo_app.search.verified import BROKERS_WORD
+from silo_app.search.verified import BROKERS_WORD, invalid
 
-__all__ = ["refused", "relay"]
+__all__ = ["ask_silo"]
+
+_M = TypeVar("_M", bound=Message)
 
 
-def relay(asker: Asker, silo: str, frame: bytes, budget_ms: int) -> Relayed:
-    """Have a signed question passed to one silo. Raises as `Asker.ask`; what only the silo itself may say is an error."""
+def ask_silo(
+    asker: Asker, silo: str, request: AnyQuestion, kind: type[_M], require: Callable[[_M], None]
+) -> tuple[SiloReport, _M | None]:
+    """Ask one silo what it alone reads, once more if its keys were not known, or are others by now.
+
+    Returns what is said of the silo, and its answer, if it gave one that `require` raises no `ProtocolError` for. Raises
+    as `Asker.exchange`.
+    """
+    report, answer = _asked(asker, silo, request, kind, require)
+    return _asked(asker, silo, request, kind, require) if report.code == RefusalCode.OTHER_KEY.value else (report, answer)
+
+
+def _asked(
+    asker: Asker, silo: str, request: AnyQuestion, kind: type[_M], require: Callable[[_M], None]
+) -> tuple[SiloReport, _M | None]:
+    signed, key = conceal(asker.identity, request)
+    frame = keyed(signed, keys_for(asker.identity, signed, key, [silo]).get(silo))
+    relayed = _relayed(asker, silo, frame, request.budget_ms)
+    if relayed.state is not SiloState.ANSWERED:
+        return SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms), None
+    try:
+        answer = open_reply(asker.identity, silo, signed, relayed.content, kind, Refusal)
+        if isinstance(answer, Refusal):
+            _require_of(silo, request, answer)
+            return _refused(silo, answer, relayed.took_ms), None
+        require(answer)
+    except ProtocolError as error:
+        return invalid(silo, error, relayed.took_ms), None
+    return SiloReport(silo=silo, state=SiloState.ANSWERED, took_ms=relayed.took_ms), answer
+
+
+def _relayed(asker: Asker, silo: str, frame: bytes, budget_ms: int) -> Relayed:
+    """Have a question passed to one silo; what only the silo itself may say is an error."""
     relayed = asker.exchange(Relay(silo=silo, budget_ms=budget_ms, frame=frame), Relayed, budget_ms)
     if relayed.silo != silo or relayed.state not in {SiloState.ANSWERED, *BROKERS_WORD}:
         return Relayed(silo=silo, state=SiloState.ERROR)
     return relayed
 
 
-def refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
-    """Return the report of a silo that refused."""
+def _require_of(silo: str, request: AnyQuestion, refusal: Refusal) -> None:
+    if refusal.silo != silo or refusal.query_id not in {"", request.query_id}:
+        raise MessageInvalid("it refuses another question", where=silo, remedy="Nothing of it was used.")
+
+
+def _refused(silo: str, refusal: Refusal, took_ms: float) -> SiloReport:
     return SiloReport(
         silo=silo,
         state=STATE_OF_CODE.get(refusal.code, SiloState.DENIED),

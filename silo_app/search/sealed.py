@@ -8,24 +8,28 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, Message, QueryId, SiloName, Version
+from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, Message, QueryId, SiloName
 
 __all__ = ["Broadcast", "SealedRequest"]
+
+_LARGEST = 2 * 1024 * 1024 + 1024
+"""Bytes: a private query with its rotation keys, encrypted."""
 
 
 class SealedRequest(Message):
     """What a request or a bundle, encrypted in `content`, says to whoever relays it."""
 
-    max_bytes: ClassVar[int] = 640 * 1024
+    max_bytes: ClassVar[int] = _LARGEST + 40 * 1024
 
     kind: Literal["sealed-request"] = "sealed-request"
     query_id: QueryId
     budget_ms: Annotated[int, Field(ge=1, le=60_000)]
     asker: SiloName
-    encoder_version: Version
+    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{16,64})?$")]
+    """Empty where the question names none: which cards are wanted of a private search."""
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     queries: Annotated[int, Field(ge=1, le=MAX_BUNDLED)]
-    content: Annotated[bytes, Field(max_length=600 * 1024)]
+    content: Annotated[bytes, Field(max_length=_LARGEST)]
 
 
 class Broadcast(Message):

@@ -2,22 +2,20 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.config import SiloHome
-from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.errors import MessageInvalid
 from silo_app.policy.filters import Filters
-from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
 from silo_app.search.counts.result import CountResult, SiloCount
-from silo_app.search.envelope import conceal, keyed, keys_for, open_reply
 from silo_app.search.meeting import meet
-from silo_app.search.messages import Refusal, SiloReport, Silos, SiloState, Who, unit_embedding
+from silo_app.search.messages import Silos, Who, unit_embedding
 from silo_app.search.own_encoder import own_encoder
-from silo_app.search.relayed import refused, relay
-from silo_app.search.verified import invalid
+from silo_app.search.relayed import ask_silo
 
 __all__ = ["DEFAULT_ALIKE", "DEFAULT_COUNT_BUDGET_MS", "count_embedding", "count_file"]
 
@@ -92,42 +90,18 @@ def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **as
 
 
 def _part(asker: Asker, silo: str, request: CountRequest) -> SiloCount:
-    """Ask one silo; once more if its keys were not known, or are others by now."""
-    part = _once(asker, silo, request)
-    return _once(asker, silo, request) if part.report.code == RefusalCode.OTHER_KEY.value else part
+    """Ask one silo."""
+    report, answer = ask_silo(asker, silo, request, CountAnswer, partial(_require_fits, silo, request))
+    if answer is None:
+        return SiloCount(report=report)
+    told = {"indexed": answer.indexed, "generation": answer.generation, "encoder_version": answer.encoder_version}
+    return SiloCount(report=report.model_copy(update=told), told=answer)
 
 
-def _once(asker: Asker, silo: str, request: CountRequest) -> SiloCount:
-    signed, key = conceal(asker.identity, request)
-    frame = keyed(signed, keys_for(asker.identity, signed, key, [silo]).get(silo))
-    relayed = relay(asker, silo, frame, request.budget_ms)
-    if relayed.state is not SiloState.ANSWERED:
-        return SiloCount(report=SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
-    try:
-        answer = open_reply(asker.identity, silo, signed, relayed.content, CountAnswer, Refusal)
-        _require_fits(silo, request, answer)
-    except ProtocolError as error:
-        return SiloCount(report=invalid(silo, error, relayed.took_ms))
-    if isinstance(answer, Refusal):
-        return SiloCount(report=refused(silo, answer, relayed.took_ms))
-    report = SiloReport(
-        silo=silo,
-        state=SiloState.ANSWERED,
-        took_ms=relayed.took_ms,
-        indexed=answer.indexed,
-        generation=answer.generation,
-        encoder_version=answer.encoder_version,
-    )
-    return SiloCount(report=report, told=answer)
-
-
-def _require_fits(silo: str, request: CountRequest, answer: CountAnswer | Refusal) -> None:
+def _require_fits(silo: str, request: CountRequest, answer: CountAnswer) -> None:
     """Raise `MessageInvalid` for an answer in another's name, to another question, or of what was not asked."""
-    fits = answer.silo == silo and answer.query_id in {"", request.query_id}
-    if isinstance(answer, CountAnswer):
-        fits = fits and (answer.query_id, answer.encoder_version) == (request.query_id, request.encoder_version)
-        fits = fits and (request.by_finding or not answer.findings)
-    if not fits:
+    asked = (silo, request.query_id, request.encoder_version)
+    if (answer.silo, answer.query_id, answer.encoder_version) != asked or (answer.findings and not request.by_finding):
         raise MessageInvalid("it answers another question", where=silo, remedy="Nothing of it was used.")
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
@@ -17,12 +18,9 @@ from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
-from silo_app.search.envelope import open_reply, seal
+from silo_app.search.meeting import meet
 from silo_app.search.messages import (
     MAX_HITS,
-    Question,
-    Refusal,
-    Relayed,
     ResultHit,
     SearchResult,
     SiloReport,
@@ -33,7 +31,7 @@ from silo_app.search.messages import (
 )
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
-from silo_app.search.relayed import refused, relay
+from silo_app.search.relayed import ask_silo
 from silo_app.search.verified import invalid
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
@@ -80,7 +78,9 @@ class PrivateSession:
         start = time.monotonic()
         query = self._asking.ask(vector)
         common = {"purpose": purpose, "user": user, "budget_ms": budget_ms, "asker": self._asker.identity.name}
-        silos = self._asker.exchange(Who(), Silos, budget_ms).silos
+        known = self._asker.exchange(Who(), Silos, budget_ms)
+        meet(self._asker.identity, known.vouchers)
+        silos = known.silos
         with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
             parts = list(pool.map(lambda silo: self._part(silo, query, k, common), silos))
             chosen = _chosen(parts, k)
@@ -116,32 +116,21 @@ class PrivateSession:
             keys=self._asking.keys if with_keys else b"",
             **common,  # type: ignore[arg-type]  # the fields of every question
         )
-        frame, relayed = self._relay(silo, request)
-        if relayed.state is not SiloState.ANSWERED:
-            return _Part(SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms))
+        report, answer = ask_silo(self._asker, silo, request, PrivateAnswer, partial(_require_scores, silo, request))
+        if answer is None:
+            return _Part(report)
         try:
-            answer = open_reply(self._asker.identity, silo, frame, relayed.content, PrivateAnswer, Refusal)
-            if isinstance(answer, Refusal):
-                return _Part(refused(silo, answer, relayed.took_ms))
-            return self._opened(silo, request, answer, k, relayed.took_ms)
+            return self._opened(report, request, answer, k)
         except ProtocolError as error:
-            return _Part(invalid(silo, error, relayed.took_ms))
+            return _Part(invalid(silo, error, report.took_ms))
 
-    def _opened(self, silo: str, request: PrivateRequest, answer: PrivateAnswer, k: int, took_ms: float) -> _Part:
-        """Open a silo's scores. Raises `MessageInvalid` for an answer to anything else, or nonsense."""
-        if (answer.silo, answer.query_id, answer.encoder_version) != (silo, request.query_id, request.encoder_version):
-            raise MessageInvalid("it answers another query", where=silo, remedy="Nothing of it was used.")
+    def _opened(self, report: SiloReport, request: PrivateRequest, answer: PrivateAnswer, k: int) -> _Part:
+        """Open a silo's scores. Raises `MessageInvalid` for nonsense."""
         similarity = self._asking.open(list(answer.blocks), answer.views)
         best = _best(similarity, min(MAX_HITS, k + _SPARE_SLOTS))
-        report = SiloReport(
-            silo=silo,
-            state=SiloState.ANSWERED,
-            took_ms=took_ms,
-            indexed=answer.indexed,
-            generation=answer.generation,
-            encoder_version=answer.encoder_version,
-        )
-        return _Part(report, request.query_id, tuple(best.tolist()), tuple(similarity[best].tolist()), answer.levels)
+        told = {"indexed": answer.indexed, "generation": answer.generation, "encoder_version": answer.encoder_version}
+        slots, scores = tuple(best.tolist()), tuple(similarity[best].tolist())
+        return _Part(report.model_copy(update=told), request.query_id, slots, scores, answer.levels)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
@@ -159,24 +148,13 @@ class PrivateSession:
             scores=tuple(scores[slot] for slot in slots),
             **common,  # type: ignore[arg-type]  # the fields of every question
         )
-        frame, relayed = self._relay(silo, request)
-        took_ms = round(part.report.took_ms + relayed.took_ms, 3)
-        if relayed.state is not SiloState.ANSWERED:
-            return SiloReport(silo=silo, state=relayed.state, took_ms=took_ms), ()
-        try:
-            answer = open_reply(self._asker.identity, silo, frame, relayed.content, CardsAnswer, Refusal)
-            if isinstance(answer, Refusal):
-                return refused(silo, answer, took_ms), ()
-            hits = tuple(_hits(part, request, answer, scores))
-        except ProtocolError as error:
-            return invalid(silo, error, took_ms), ()
+        report, answer = ask_silo(self._asker, silo, request, CardsAnswer, partial(_require_chosen, silo, request))
+        took_ms = round(part.report.took_ms + report.took_ms, 3)
+        if answer is None:
+            return report.model_copy(update={"took_ms": took_ms}), ()
+        hits = tuple(_hits(part, answer, scores))
         told = {"took_ms": took_ms, "released": len(hits), "withheld": answer.withheld}
         return part.report.model_copy(update=told), hits
-
-    def _relay(self, silo: str, request: Question) -> tuple[bytes, Relayed]:
-        """Return the signed question, and what came back."""
-        frame = seal(self._asker.identity, request)
-        return frame, relay(self._asker, silo, frame, request.budget_ms)
 
 
 def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -191,15 +169,24 @@ def _chosen(parts: Iterable[_Part], k: int) -> float:
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
 
 
-def _hits(part: _Part, request: CardsRequest, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
-    """Return a silo's cards with our own scores. Raises `MessageInvalid` for cards of what was not asked for."""
-    silo, asked = part.report.silo, set(request.slots)
+def _require_scores(silo: str, request: PrivateRequest, answer: PrivateAnswer) -> None:
+    if (answer.silo, answer.query_id, answer.encoder_version) != (silo, request.query_id, request.encoder_version):
+        raise MessageInvalid("it answers another query", where=silo, remedy="Nothing of it was used.")
+
+
+def _require_chosen(silo: str, request: CardsRequest, answer: CardsAnswer) -> None:
+    """Raise `MessageInvalid` for cards of what was not asked for."""
+    asked = set(request.slots)
     fits = (answer.silo, answer.query_id) == (silo, request.query_id) and all(hit.slot in asked for hit in answer.hits)
     if not fits or len({hit.case for hit in answer.hits}) != len(answer.hits):
         raise MessageInvalid("it shows other cases than were asked for", where=silo, remedy="Nothing of it was used.")
+
+
+def _hits(part: _Part, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
+    """Return a silo's cards with our own scores."""
     return [
         ResultHit(
-            silo=silo,
+            silo=part.report.silo,
             case=hit.case,
             score=round(scores[hit.slot], 6),
             card=hit.card,
