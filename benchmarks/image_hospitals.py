@@ -37,24 +37,36 @@ def hospitals_of(
     return _filled(data, listings, place(listings, [hospitals], alpha, seed), spec, seed)
 
 
-def unlike_hospitals(data: Sequence[Path], spec: EncoderSpec, *, seed: int, limit: int) -> list[SiloImages]:
-    """Return two hospitals with halves of the first set's patients, and one with the second set; `limit` images each."""
+def unlike_hospitals(
+    data: Sequence[Path], spec: EncoderSpec, *, seed: int, limit: int, all_findings: bool = False
+) -> list[SiloImages]:
+    """Return two hospitals with halves of the first set's patients, and one with the second set; `limit` images each.
+
+    They know the findings that both sets speak of; with `all_findings` each knows those of its own set.
+    """
     first, second = (_listing(path, number) for number, path in enumerate(data))
     listings = [limited(first, 2 * limit, seed), limited(second, limit, seed)]
     patients = [sorted({(one.set, one.patient) for one in listing.records}) for listing in listings]
     order = np.random.default_rng([seed, 11]).permutation(len(patients[0]))
     places = {patients[0][i]: int(n % 2) for n, i in enumerate(order)} | dict.fromkeys(patients[1], 2)
-    return _filled(data, listings, places, spec, seed)
+    return _filled(data, listings, places, spec, seed, all_findings=all_findings)
 
 
 def _filled(
-    data: Sequence[Path], listings: Sequence[Listing], places: Mapping[tuple[int, str], int], spec: EncoderSpec, seed: int
+    data: Sequence[Path],
+    listings: Sequence[Listing],
+    places: Mapping[tuple[int, str], int],
+    spec: EncoderSpec,
+    seed: int,
+    *,
+    all_findings: bool = False,
 ) -> list[SiloImages]:
-    scope = set.intersection(*(set(listing.scope) for listing in listings))
+    common = set.intersection(*(set(listing.scope) for listing in listings))
     held_out = _held_out(sorted(places), seed)
     views: dict[int, list[View]] = defaultdict(list)
     pixels: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
     for path, listing in zip(data, listings, strict=True):
+        scope = set(listing.scope) if all_findings else common
         with opened(path) as content:
             for record in listing.records:
                 key = (record.set, record.patient)

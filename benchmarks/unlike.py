@@ -45,8 +45,16 @@ TARGETS = (
     Target("recipe_least_gain_over_own_encoder", 0.0, at_least=True),
 )
 Vectors = NDArray[np.float32]
-_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for 95 %, by the number of seeds."""
+
+
+def with_interval(name: str, values: Sequence[float], unit: str = "") -> Iterator[Figure]:
+    """Yield a mean over the seeds, and half of its 95 % interval if there are several."""
+    yield Figure(name, statistics.mean(values), unit)
+    if len(values) > 1:
+        spread = statistics.stdev(values)
+        yield Figure(f"{name} +-", T95.get(len(values), 2.5) * spread / math.sqrt(len(values)), unit)
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
@@ -54,12 +62,10 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     torch.set_num_threads(arguments.threads)
     runs = [dict(_one(arguments, seed)) for seed in _seeds(arguments)]
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
-    figures = []
-    for name, value in means.items():
-        figures.append(Figure(name, value, "s" if "seconds" in name else ""))
-        if len(runs) > 1 and "seconds" not in name:
-            spread = statistics.stdev(run[name] for run in runs)
-            figures.append(Figure(f"{name} +-", _T95.get(len(runs), 2.5) * spread / math.sqrt(len(runs)), ""))
+    figures = [Figure(name, value, "s") for name, value in means.items() if "seconds" in name]
+    for name in means:
+        if "seconds" not in name:
+            figures += with_interval(name, [run[name] for run in runs])
     return [*figures, *_held_to(means)]
 
 
@@ -113,16 +119,17 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     for way, trained in ways.items():
         if way in arguments.ways:
             start = time.process_time()
-            model = _model(spec, trained(build(spec, seed)))
+            model = encoder_of(spec, trained(build(spec, seed)))
             yield f"{way}: CPU seconds", time.process_time() - start
             yield from _encoded(way, model, hospitals)
     if "own" in arguments.ways:
         for one, images in zip(hospitals, silos, strict=True):
-            model = _model(spec, alone(build(spec, seed), images, plain))
+            model = encoder_of(spec, alone(build(spec, seed), images, plain))
             yield from _judged("own", one, embed(model, one.images.pixels)[1])
 
 
-def _model(spec: EncoderSpec, weights: Vectors) -> Encoder:
+def encoder_of(spec: EncoderSpec, weights: Vectors) -> Encoder:
+    """Return the encoder with these weights."""
     model = build(spec, 0)
     load_vector(model, weights)
     return model
