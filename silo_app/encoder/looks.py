@@ -33,6 +33,8 @@ _LEAST = 0.2
 """Where the least sure lie between the threshold and the surest: near it, and on their own side."""
 _TRUST = 4.0
 """A covariance of N views is drawn towards a multiple of the identity by D / (D + 4 N)."""
+_OF_A_KIND = 64
+"""A kind with fewer training views is whitened by all of them: its own few would say more of chance than of a look."""
 _STEPS = 65
 """The sizes that are kept of each finding and side, from the smallest to the largest of the training views."""
 _TINY = 1e-12
@@ -144,19 +146,21 @@ def look_of(
     count, side = vectors.shape
     if count < FEWEST:
         return Look.none(side)
-    usable = _usable(targets, known)
-    axes = _unit(head[usable] if usable else head)  # (F, D)
+    chosen = _usable(targets, known) or list(range(len(head)))
+    axes = _unit(head[chosen])  # (F, D)
     exact = vectors.astype(np.float64)
     along = exact @ axes.T  # (N, F)
     span, others = _parted(axes)
     kinds = (along > 0).any(axis=1)
     found = [
-        _whitening(exact[kinds == kind] if (kinds == kind).sum() >= FEWEST else exact, others) for kind in (False, True)
+        _whitening(exact[kinds == kind] if (kinds == kind).sum() >= _OF_A_KIND else exact, others) for kind in (False, True)
     ]
     return Look(
         axes,
         _frame(axes, span, along) * np.sqrt(_EMPHASIS * max(len(others), 1)),
-        np.stack([_sizes(column) for column in along.T]),
+        np.stack(
+            [_sizes(column, *labels) for column, *labels in zip(along.T, targets.T[chosen], known.T[chosen], strict=True)]
+        ),
         np.stack([mean for mean, _ in found]),
         np.stack([matrix for _, matrix in found]),
     )
@@ -203,9 +207,14 @@ def _frame(axes: Array, span: Array, along: Array) -> Array:
     return np.asarray(weights[:, None] * (left @ right @ span), np.float64)
 
 
-def _sizes(along: Array) -> Array:
-    """Return how far views lie from the threshold, (2, S), absent and present; a side of few views is taken for both."""
-    sides = [np.abs(along[along < 0]), np.abs(along[along > 0])]
+def _sizes(along: Array, target: NDArray[np.float32], known: NDArray[np.bool_]) -> Array:
+    """Return how far views lie from the threshold, (2, S), absent and present.
+
+    Views that are known to belong to the other side do not count: where nearly all have a finding, what lies on the other
+    side is mostly in error, and near the threshold. A side of few views is taken for both.
+    """
+    present = target > 0.5
+    sides = [np.abs(along[(along < 0) & ~(known & present)]), np.abs(along[(along > 0) & ~(known & ~present)])]
     shares = np.linspace(0, 1, _STEPS)
     return np.stack([np.quantile(each if len(each) >= FEWEST else np.abs(along), shares) for each in sides])
 
