@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from silo_app.audit.log import AuditLog, Value, last_records
+from silo_app.audit.log import AuditLog, last_records
 from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
@@ -20,16 +20,17 @@ from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import Found, Guarded, Look, answer
-from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
+from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
-from silo_app.search.envelope import open_request, reveal, seal_reply, unkeyed
+from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_reply, unkeyed
 from silo_app.search.local import FrameServer
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
-from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
+from silo_app.search.private.messages import CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
+from silo_app.search.records import Event, Reply, record, who_asks
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.thumbnails import illustrated
@@ -40,10 +41,6 @@ from silo_app.search.wire import decode, encode
 __all__ = ["IndexProcess"]
 
 _log = logging.getLogger(__name__)
-
-Request = SearchRequest | PrivateRequest | CardsRequest | CountRequest
-Reply = SiloAnswer | PrivateAnswer | CardsAnswer | CountAnswer | Refusal
-_Event = tuple[str, dict[str, Value]]
 
 
 class IndexProcess:
@@ -272,14 +269,15 @@ class IndexProcess:
             _log.exception("a request was not answered")
             case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
 
-    def _refuse(self, request: Request | None, code: RefusalCode) -> Refusal:
+    def _refuse(self, request: AnyQuestion | None, code: RefusalCode) -> Refusal:
         return Refusal.of(self._silo, code, query_id=request.query_id if request else "")
 
     def _recorded(self, cases: list["_Case"], start: float) -> None:
         """Write the replies into the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
         try:
-            self._audit.append_all([event for case in cases for event in _events(case, self._reply(case), took_us)])
+            events = [event for case in cases for event in case.events(self._reply(case), took_us)]
+            self._audit.append_all(events)
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
             for case in cases:
@@ -306,7 +304,7 @@ class _Case:
 
     budget_s: float = 0.0
     """What the relay says is left; 0 where it says nothing."""
-    request: Request | None = None
+    request: AnyQuestion | None = None
     reply: Reply | None = None
     unread: SealedRequest | None = None
     """What can be read of a request, where that is all."""
@@ -324,6 +322,17 @@ class _Case:
         """Return what is left of its budget."""
         given_s = self.request.budget_ms / 1000 if self.request else 0.0
         return min(given_s, self.budget_s or given_s) - (time.perf_counter() - start)
+
+    def events(self, reply: Reply, took_us: int) -> list[Event]:
+        """Return what the audit log says of the request and its reply; an alert comes with it, without a time of its own."""
+        event, said = record(self.request, reply, took_us)
+        if self.unread is not None:  # not "query": a question that was not read is not a question that was asked before
+            said |= {"asker": self.unread.asker, "unread": self.unread.query_id}
+        if self.kept_back:
+            said["kept_back"] = self.kept_back
+        if not self.canaries or self.request is None:
+            return [(event, said)]
+        return [(event, said), (CANARY, {**who_asks(self.request), "cases": list(self.canaries)})]
 
 
 @dataclass(frozen=True)
@@ -343,62 +352,3 @@ def _unbundled(bundle: Bundle, content: bytes, case: _Case) -> None:
             f"a request of {request.asker} in a bundle of {bundle.asker}", where="bundle", remedy="Nothing of it was used."
         )
     case.request = request
-
-
-def _events(case: _Case, reply: Reply, took_us: int) -> list[_Event]:
-    """Return what the audit log says of a request and its reply; an alert comes with it, and takes no time of its own."""
-    request = case.request
-    event, fields = _record(request, reply, took_us)
-    if case.unread is not None:  # not "query": a question that was not read is not a question that was asked before
-        fields |= {"asker": case.unread.asker, "unread": case.unread.query_id}
-    if case.kept_back:
-        fields["kept_back"] = case.kept_back
-    if not case.canaries or request is None:
-        return [(event, fields)]
-    who: dict[str, Value] = {"query": request.query_id, "asker": request.asker, "user": request.user}
-    return [(event, fields), (CANARY, {**who, "purpose": request.purpose, "cases": list(case.canaries)})]
-
-
-def _record(request: Request | None, reply: Reply, took_us: int) -> _Event:
-    """Return what the audit log says of a request and its reply."""
-    asked = _asked(request) | {"took_us": took_us}
-    if isinstance(reply, Refusal):
-        return "refusal", {**asked, "code": reply.code.value}
-    if isinstance(reply, PrivateAnswer):
-        return "scored", {**asked, "generation": reply.generation, "views": reply.views}
-    if isinstance(reply, CountAnswer):
-        return "count", {**asked, "generation": reply.generation, "told": told_words(reply)}
-    released: list[str] = [hit.case for hit in reply.hits]
-    if isinstance(reply, CardsAnswer):
-        return "answer", {**asked, "released": released}
-    if pictures := sum(bool(hit.thumbnail) for hit in reply.hits):
-        asked["pictures"] = pictures
-    return "answer", {**asked, "generation": reply.generation, "released": released}
-
-
-def _asked(request: Request | None) -> dict[str, Value]:
-    """Return what the audit log says of a request, as far as it could be read."""
-    if request is None:
-        return {}
-    asked: dict[str, Value] = {
-        "query": request.query_id,
-        "mode": _mode(request),
-        "asker": request.asker,
-        "user": request.user,
-        "purpose": request.purpose,
-    }
-    if isinstance(request, SearchRequest):
-        asked["k"] = request.k
-    if isinstance(request, CountRequest):
-        asked |= {"alike": request.alike, "similarity": request.similarity}
-    if isinstance(request, SearchRequest | CountRequest) and request.filters:
-        asked["filters"] = sorted(request.filters.fields)
-    if isinstance(request, SearchRequest | PrivateRequest | CountRequest):
-        asked["encoder"] = request.encoder_version
-    return asked
-
-
-def _mode(request: Request) -> str:
-    if isinstance(request, CountRequest):
-        return "count"
-    return "plain" if isinstance(request, SearchRequest) else "private"
