@@ -29,13 +29,13 @@ install: $(INSTALLED) ## make .venv with everything in it (PIP_ARGS=... goes to 
 demo: $(INSTALLED) ## a whole consortium on this machine; DATA=images.zip[,more.zip] uses yours, OUT=demo is where it goes
 	@$(BIN)/consortium demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(DEMO_ARGS)
 
-# Federations start real processes: they run one after the other, and after everything else; beside each other they take as
-# long, because one keeps two processors busy. Files of tests keep their order: by their number of tests, the longest of all
-# would come last, and alone.
+# Federations start real processes and wait for each other much of the time: two at once, each consortium in one process, and
+# after everything else. Files of tests keep their order: by their number of tests, the longest of all would come last, and
+# alone.
 test: $(INSTALLED) ## all tests (TEST_ARGS=... goes to pytest)
 	@export OMP_NUM_THREADS=1; status=0; \
 	$(BIN)/python -m pytest -m 'not federation and not published' -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS) || status=$$?; \
-	$(BIN)/python -m pytest -m federation $(TEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || status=$$code; }; \
+	$(BIN)/python -m pytest -m federation -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(TEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || status=$$code; }; \
 	exit $$status
 
 check: $(INSTALLED) ## lint, format, types, architecture; changes nothing

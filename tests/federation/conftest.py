@@ -1,4 +1,7 @@
-"""One consortium for all end-to-end tests: real NVFlare processes over mutual TLS, phantoms, a small encoder."""
+"""One consortium for most end-to-end tests: real NVFlare processes over mutual TLS, phantoms, a small encoder.
+
+Files that use it are of one `xdist_group`, so that one process runs them and it is made once.
+"""
 
 import hashlib
 import json
