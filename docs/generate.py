@@ -269,7 +269,11 @@ _OPTIONS = {
         f" alpha-{alpha}": f" --data pediatric-chest-xray.zip --hospitals 3 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --threads 1"
         for alpha in ("0.1", "0.5")
     },
-    " 10-hospitals-alpha-0.5": " --data pediatric-chest-xray.zip --hospitals 10 --alpha 0.5 --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1",
+    " iid": " --data pediatric-chest-xray.zip --hospitals 3 --alpha iid --seeds 3 --backbone densenet-small --limit 1500 --threads 1",
+    **{
+        f" 10-hospitals-{name}": f" --data pediatric-chest-xray.zip --hospitals 10 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1"
+        for name, alpha in (("alpha-0.1", "0.1"), ("alpha-0.5", "0.5"), ("iid", "iid"))
+    },
     " nih": " --data nih-chest-xray-700.zip",
     " quick": " --quick",
     " seed-1": " --seed 1",
