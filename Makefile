@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## a whole consortium on this machine; DATA=images.zip[,more.
 test: $(INSTALLED) ## all tests (TEST_ARGS=... goes to pytest)
 	@export OMP_NUM_THREADS=1; status=0; \
 	$(BIN)/python -m pytest -m 'not federation and not published' -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS) || status=$$?; \
-	$(BIN)/python -m pytest -m federation -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(TEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || status=$$code; }; \
+	$(BIN)/python -m pytest -m federation -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || status=$$code; }; \
 	exit $$status
 
 check: $(INSTALLED) ## lint, format, types, architecture; changes nothing

@@ -14,8 +14,24 @@ import yaml
 
 from silo_app.config import SiloHome, load
 
+SHARED_CONSORTIUM = ("test_job_evaluate.py", "test_job_survey.py", "test_path.py")
 CR = "1.2.840.10008.5.1.4.1.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, have one process run all files that use the consortium of tests/federation/conftest.py."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByConsortium(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "consortium" if file.endswith(tuple(f"federation/{name}" for name in SHARED_CONSORTIUM)) else file
+
+    return ByConsortium(config, log)
 
 
 def picture(rows: int = 64, columns: int = 48, *, bits: int = 12, seed: int = 0) -> np.ndarray:

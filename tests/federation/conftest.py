@@ -1,6 +1,6 @@
 """One consortium for most end-to-end tests: real NVFlare processes over mutual TLS, phantoms, a small encoder.
 
-Files that use it are of one `xdist_group`, so that one process runs them and it is made once.
+One process runs all files that use it (`SHARED_CONSORTIUM` in tests/conftest.py), so that it is made once.
 """
 
 import hashlib

@@ -18,7 +18,7 @@ from provisioning.supervisor import Record
 from silo_app.errors import PortTaken
 from silo_app.flare.console import Console, stage_job
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("up")]
+pytestmark = pytest.mark.federation
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from silo_app.audit.log import last_records
 from silo_app.encoder import checkpoint
 from silo_app.encoder.evaluation_record import read_record
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("lab"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from silo_app.privacy.questions import exact_counts
 from silo_app.privacy.result import read_result
 from tests.federation.conftest import JOBS
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("lab"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

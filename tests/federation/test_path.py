@@ -22,7 +22,7 @@ from silo_app.errors import JobFailed
 from silo_app.flare.console import Console, records_told
 from tests.federation.conftest import JOBS, SMALL
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("lab"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(900)]
 
 
 def test_training_leaves_one_encoder_in_every_silo(trained):

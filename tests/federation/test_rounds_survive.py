@@ -32,7 +32,7 @@ from silo_app.imaging.samples.phantom import make_phantoms
 from tests.encoder.simulated_job import InProcessTrainer, SimulatedJob
 from tests.federation.conftest import JOBS, Lab
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("rounds"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
 
 SETTINGS = {
     "rounds": 6,

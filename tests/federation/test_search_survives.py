@@ -25,7 +25,7 @@ from silo_app.doctor.checked import Outcome
 from silo_app.errors import SiloscopeError
 from silo_app.search.ask import search_embedding
 
-pytestmark = [pytest.mark.federation, pytest.mark.xdist_group("search"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
 
 BUDGET_S = 1.0
 SLACK_S = 0.2
