@@ -22,6 +22,8 @@ from silo_app.search.server import IndexProcess
 from silo_app.search.wire import decode, encode
 
 ENCODER = "ab" * 32
+UNHURRIED = 20_000
+"""Milliseconds: time enough on a machine that is busy with other tests."""
 
 
 def unit_rows(random, count):
@@ -50,7 +52,7 @@ def federation(stocked):
         processes.append(IndexProcess(silo.home))
         processes[-1].start()
     transport = SocketTransport(silos)
-    broker = Broker(transport, tuple(silos))
+    broker = Broker(transport, tuple(silos), budget_ms=UNHURRIED)
     for name, process in zip(silos, processes, strict=True):
         broker.met(name, process.answer_frame(VOUCHER_ASKED))
     gateway = local.FrameServer(silos["north"].home.gateway_socket, broker.search)
@@ -87,7 +89,11 @@ def gateway(stocked):
 
 def search(silo, vector=None, **options):
     vector = np.ones(16, np.float32) if vector is None else vector
-    return search_embedding(Asker.of(silo.home), vector, encoder_version=ENCODER, **options)
+    return asked(Asker.of(silo.home), vector, **options)
+
+
+def asked(asker, vector, **options):
+    return search_embedding(asker, vector, **{"encoder_version": ENCODER, "budget_ms": UNHURRIED} | options)
 
 
 def test_all_silos_answer(federation):
@@ -102,7 +108,7 @@ def test_many_at_once_get_what_each_gets_alone_with_a_record_each(federation):
     asker, vectors = Asker.of(north.home), unit_rows(np.random.default_rng(3), 24)
 
     def ask(vector):
-        result = search_embedding(asker, vector, encoder_version=ENCODER, k=5, budget_ms=20_000)
+        result = asked(asker, vector, k=5)
         assert result.answered == 3
         return [(hit.silo, hit.case, hit.score) for hit in result.hits]
 
@@ -111,17 +117,17 @@ def test_many_at_once_get_what_each_gets_alone_with_a_record_each(federation):
         together = list(pool.map(ask, vectors))
     asker.close()
     assert together == alone
-    asked = [json.loads(line) for line in north.home.audit.read_text().splitlines()]
-    asked = [record["asked_query"] for record in asked if record["event"] == "asked"]
-    assert len(set(asked)) == len(asked) == 48
+    records = [json.loads(line) for line in north.home.audit.read_text().splitlines()]
+    queries = [record["asked_query"] for record in records if record["event"] == "asked"]
+    assert len(set(queries)) == len(queries) == 48
     answered = [json.loads(line) for line in federation["south"].home.audit.read_text().splitlines()]
-    assert {record["query"] for record in answered} == set(asked)
+    assert {record["query"] for record in answered} == set(queries)
 
 
 def test_an_asker_that_was_closed_asks_anew(federation):
     asker = Asker.of(federation["north"].home)
     for _ in range(2):
-        assert search_embedding(asker, unit_rows(np.random.default_rng(4), 1)[0], encoder_version=ENCODER).answered == 3
+        assert asked(asker, unit_rows(np.random.default_rng(4), 1)[0]).answered == 3
         asker.close()
 
 
@@ -224,7 +230,7 @@ def test_the_own_silo_is_asked_without_the_network(federation):
     asker, vectors = Asker.of(federation["north"].home), unit_rows(np.random.default_rng(8), 12)
 
     def ask(vector):
-        return search_embedding(asker, vector, encoder_version=ENCODER, k=30, budget_ms=20_000)
+        return asked(asker, vector, k=30)
 
     with ThreadPoolExecutor(len(vectors)) as pool:
         results = [ask(vectors[0]), *pool.map(ask, vectors)]
@@ -241,7 +247,7 @@ def test_own_cases_are_found_without_the_federation_and_nothing_hides_that(feder
     north = federation["north"]
     asker, vectors = Asker.of(north.home), unit_rows(np.random.default_rng(8), 8 if together else 1)
     with ThreadPoolExecutor(len(vectors)) as pool:
-        results = list(pool.map(lambda v: search_embedding(asker, v, encoder_version=ENCODER, budget_ms=20_000), vectors))
+        results = list(pool.map(lambda v: asked(asker, v), vectors))
     asker.close()
     for result in results:
         assert states(result) == {"north": "answered"}
@@ -275,13 +281,13 @@ def test_an_own_index_process_that_hangs_is_late_then_not_waited_for_and_then_fo
 
     def ask():
         start = time.monotonic()
-        result = search_embedding(asker, np.ones(16, np.float32), encoder_version=ENCODER, budget_ms=900)
+        result = asked(asker, np.ones(16, np.float32), budget_ms=2000)
         assert states(result) | {"north": ""} == dict.fromkeys(federation, "answered") | {"north": ""}
         return states(result)["north"], next(r.code for r in result.silos if r.silo == "north"), time.monotonic() - start
 
     waited = [ask() for _ in range(3)]
     assert {one[:2] for one in waited} == {("late", "no-answer-in-time")}
-    assert all(took < 0.9 + 0.2 for _, _, took in waited)
+    assert all(took < 2.0 + 0.2 for _, _, took in waited)
     assert ask()[:2] == ("late", "left-alone")
     monkeypatch.undo()
     go_on.set()
@@ -314,14 +320,14 @@ def test_only_the_asker_says_that_nobody_was_heard(gateway):
 def test_a_silo_that_was_started_again_is_asked_once_more_with_its_new_keys(federation):
     """Its refusal brings them."""
     asker = Asker.of(federation["north"].home)
-    assert search_embedding(asker, unit_rows(np.random.default_rng(4), 1)[0], encoder_version=ENCODER).answered == 3
+    assert asked(asker, unit_rows(np.random.default_rng(4), 1)[0]).answered == 3
     federation.others[0].close()
     again = IndexProcess(federation["south"].home)
     again.start()
     try:
         federation.transport.asked.clear()
         for vector in unit_rows(np.random.default_rng(5), 2):
-            assert search_embedding(asker, vector, encoder_version=ENCODER).answered == 3
+            assert asked(asker, vector).answered == 3
         assert sorted(federation.transport.asked) == ["south", "south", "south", "westward", "westward"]
     finally:
         again.close()
@@ -337,7 +343,7 @@ def test_without_the_silos_keys_all_are_asked_twice_once(federation):
     federation.broker._vouchers.clear()
     asker = Asker.of(federation["north"].home)
     for vector in unit_rows(np.random.default_rng(6), 2):
-        assert search_embedding(asker, vector, encoder_version=ENCODER).answered == 3
+        assert asked(asker, vector).answered == 3
     asker.close()
     assert sorted(federation.transport.asked) == ["south"] * 3 + ["westward"] * 3
 
@@ -347,7 +353,7 @@ def test_a_voucher_in_anothers_name_is_nobodys(federation):
     vouchers = federation.broker._vouchers
     vouchers["south"], vouchers["westward"] = vouchers["westward"], b"noise"
     asker = Asker.of(federation["north"].home)
-    result = search_embedding(asker, unit_rows(np.random.default_rng(7), 1)[0], encoder_version=ENCODER)
+    result = asked(asker, unit_rows(np.random.default_rng(7), 1)[0])
     asker.close()
     assert result.answered == 3
     assert {silo: peer.who.name for silo, peer in asker.identity.peers.items()} == {name: name for name in federation}

@@ -256,7 +256,7 @@ def federation(stocked):
         processes.append(IndexProcess(silo.home))
         processes[-1].start()
     transport = SocketTransport(silos)
-    broker = Broker(transport, tuple(silos))
+    broker = Broker(transport, tuple(silos), budget_ms=20_000)  # however busy the machine is
     gateway = local.FrameServer(silos["north"].home.gateway_socket, broker.search)
     gateway.start()
     yield silos, transport

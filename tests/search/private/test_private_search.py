@@ -52,7 +52,7 @@ def federation(stocked):
             processes[name] = IndexProcess(silo.home)
             processes[name].start()
         transport = SocketTransport(silos)
-        broker = Broker(transport, tuple(silos))
+        broker = Broker(transport, tuple(silos), budget_ms=20_000)  # however busy the machine is
         gateway = local.FrameServer(silos["north"].home.gateway_socket, broker.search)
         gateway.start()
         opened.extend([gateway, broker, *processes.values()])
@@ -86,7 +86,7 @@ def test_it_finds_what_a_plain_search_finds(federation, session):
     for seed in range(3):
         vector = any_vector(silos, seed)
         blind = private.search(vector, k=7)
-        plain = search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=7)
+        plain = search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=7, budget_ms=20_000)
         assert [(hit.silo, hit.case) for hit in blind.hits] == [(hit.silo, hit.case) for hit in plain.hits]
         assert [hit.card for hit in blind.hits] == [hit.card for hit in plain.hits]
         assert np.allclose([hit.score for hit in blind.hits], [hit.score for hit in plain.hits], atol=1e-3)
@@ -105,7 +105,9 @@ def test_nobody_on_the_way_sees_the_query(federation, session):
     for secret in (vector.astype("<f4").tobytes(), vector.astype("<f8").tobytes(), vector.astype("<f2").tobytes()):
         assert secret not in passed
     transport.seen.clear()
-    search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=5)  # silos read a plain one
+    search_embedding(
+        Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=5, budget_ms=20_000
+    )  # silos read a plain one
     passed = b"".join(transport.seen)
     assert transport.seen
     assert (vector / np.linalg.norm(vector.astype(np.float64))).astype("<f4").tobytes() not in passed
