@@ -68,6 +68,8 @@ _Hex = r"^[0-9a-f]{8,128}$"
 QueryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Version = Annotated[str, Field(pattern=_Hex)]
+MaybeVersion = Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")]
+"""Empty where none is named."""
 Case = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
@@ -208,7 +210,7 @@ class Refusal(Message):
     silo: SiloName
     code: Annotated[RefusalCode, Field(strict=False)]
     public: Public
-    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")] = ""
+    encoder_version: MaybeVersion = ""
     """Of the silo's index, with the code `other-encoder`."""
 
     @classmethod
@@ -258,7 +260,7 @@ class SiloReport(BaseModel):
     withheld: Count = 0
     """As the silo tells it (`SiloAnswer.withheld`)."""
     generation: Annotated[str, Field(max_length=64)] = ""
-    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")] = ""
+    encoder_version: MaybeVersion = ""
 
 
 class ResultHit(BaseModel):

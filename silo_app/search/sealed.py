@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, Message, QueryId, SiloName
+from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, MaybeVersion, Message, QueryId, SiloName
 
 __all__ = ["Broadcast", "SealedRequest"]
 
@@ -25,7 +25,7 @@ class SealedRequest(Message):
     query_id: QueryId
     budget_ms: Annotated[int, Field(ge=1, le=60_000)]
     asker: SiloName
-    encoder_version: Annotated[str, Field(pattern=r"^([0-9a-f]{16,64})?$")]
+    encoder_version: MaybeVersion
     """Empty where the question names none: which cards are wanted of a private search."""
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     queries: Annotated[int, Field(ge=1, le=MAX_BUNDLED)]
