@@ -12,8 +12,7 @@ seeds, each with other held-out patients; "+-" is half of its 95 % interval over
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -21,10 +20,17 @@ from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import spec_of, unlike_hospitals
 from benchmarks.learning import alone, federated
-from benchmarks.unlike import QUICK_EPOCHS, QUICK_IMAGES, QUICK_ROUNDS, encoder_of, with_interval
+from benchmarks.unlike import (
+    QUICK_EPOCHS,
+    QUICK_IMAGES,
+    QUICK_ROUNDS,
+    common_options,
+    encoder_of,
+    held_out_figures,
+    with_interval,
+)
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
-from silo_app.encoder.metrics import findings_figures
 from silo_app.encoder.model import Encoder, build
 
 TARGETS = (Target("mean_gain", 0.0, at_least=True),)
@@ -59,34 +65,22 @@ def _one(arguments: argparse.Namespace, seed: int) -> tuple[Aucs, Aucs]:
     )
     shared = encoder_of(spec, federated(build(spec, seed), silos, plan))
     own = encoder_of(spec, alone(build(spec, seed), silos[ADULTS], plan))
-    names = _told(hospitals[ADULTS], [str(finding) for finding in spec.findings], arguments.least)
-    return tuple(_aucs(model, hospitals[ADULTS], [str(f) for f in spec.findings], names) for model in (shared, own))  # type: ignore[return-value]
+    names = [str(finding) for finding in spec.findings]
+    return (
+        _aucs(shared, names, hospitals[ADULTS], arguments.least),
+        _aucs(own, names, hospitals[ADULTS], arguments.least),
+    )
 
 
-def _told(adults: SiloImages, findings: list[str], least: int) -> list[str]:
-    """Return the findings that enough held-out images have, and enough have not."""
-    images = adults.images.where(adults.images.held_out)
-    present = (images.known & (images.targets > 0.5)).sum(axis=0)
-    absent = (images.known & (images.targets <= 0.5)).sum(axis=0)
-    return [name for name, has, has_not in zip(findings, present, absent, strict=True) if min(has, has_not) >= least]
-
-
-def _aucs(model: Encoder, adults: SiloImages, findings: list[str], names: list[str]) -> Aucs:
-    rows, images = adults.images.held_out, adults.images
-    logits = embed(model, images.pixels)[1]
-    found = findings_figures(findings, logits[rows], images.targets[rows], images.known[rows], images.patients[rows])
-    return {name: found[name].auc.value for name in names}
+def _aucs(model: Encoder, names: Sequence[str], adults: SiloImages, least: int) -> Aucs:
+    """Return the AUC of each finding that enough held-out images have, and enough have not."""
+    found = held_out_figures(names, adults, embed(model, adults.images.pixels)[1])
+    return {name: one.auc.value for name, one in found.items() if min(one.present, one.absent) >= least}
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sets; the first is divided in two")
-    parser.add_argument("--limit", type=int, default=700, help="images a hospital, at most")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds are averaged")
-    parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in both ways of training")
+    common_options(parser)
     parser.add_argument("--least", type=int, default=5, help="held-out images with a finding, at least")
-    parser.add_argument("--backbone", default="densenet-small")
-    parser.add_argument("--input-size", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
 
 
 if __name__ == "__main__":

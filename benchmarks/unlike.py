@@ -45,7 +45,7 @@ TARGETS = (
     Target("recipe_least_gain_over_own_encoder", 0.0, at_least=True),
 )
 Vectors = NDArray[np.float32]
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for 95 %, by the number of seeds."""
 
 
@@ -54,7 +54,7 @@ def with_interval(name: str, values: Sequence[float], unit: str = "") -> Iterato
     yield Figure(name, statistics.mean(values), unit)
     if len(values) > 1:
         spread = statistics.stdev(values)
-        yield Figure(f"{name} +-", T95.get(len(values), 2.5) * spread / math.sqrt(len(values)), unit)
+        yield Figure(f"{name} +-", _T95.get(len(values), 2.5) * spread / math.sqrt(len(values)), unit)
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
@@ -150,14 +150,15 @@ def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Itera
 
 
 def _judged(way: str, one: SiloImages, logits: Vectors) -> Iterator[tuple[str, float]]:
-    found = _findings(one, logits)
+    found = held_out_figures([NAME], one, logits)[NAME]
     yield f"{way}: {one.silo} AUC", found.auc.value
     yield f"{way}: {one.silo} balanced accuracy", found.balanced_accuracy.value
 
 
-def _findings(one: SiloImages, logits: Vectors) -> FindingFigures:
+def held_out_figures(names: Sequence[str], one: SiloImages, logits: Vectors) -> Mapping[str, FindingFigures]:
+    """Return the figures of each finding on a hospital's held-out patients; `logits` (N, F) are of all its images."""
     rows, images = one.images.held_out, one.images
-    return findings_figures([NAME], logits[rows], images.targets[rows], images.known[rows], images.patients[rows])[NAME]
+    return findings_figures(names, logits[rows], images.targets[rows], images.known[rows], images.patients[rows])
 
 
 def _figures(way: str, hospitals: Sequence[SiloImages], vectors: Vectors) -> Iterator[tuple[str, float]]:
@@ -176,16 +177,21 @@ def _figures(way: str, hospitals: Sequence[SiloImages], vectors: Vectors) -> Ite
     yield f"{way}: worst own share", max(shares)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every benchmark of these hospitals asks for."""
     parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sets; the first is divided in two")
     parser.add_argument("--limit", type=int, default=700, help="images a hospital, at most")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds are averaged")
-    parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
     parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in every way of training")
-    parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled", "own"])
     parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    common_options(parser)
+    parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
+    parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled", "own"])
 
 
 if __name__ == "__main__":

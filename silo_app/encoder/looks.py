@@ -94,7 +94,7 @@ class Look:
         exact = vectors.astype(np.float64)
         along = exact @ self.axes.T  # (N, F)
         plain = self._levels(along) @ self.frame
-        kinds = (along > 0).any(axis=1)
+        kinds = _kinds(along)
         for kind in (0, 1):
             plain[kinds == kind] += (exact[kinds == kind] - self.means[kind]) @ self.matrices[kind]
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
@@ -107,7 +107,7 @@ class Look:
         whole = places.reshape(-1, places.shape[-1]).mean(axis=0)
         along = whole @ self.axes.T  # (F,)
         gains = self._levels(along[None])[0] / np.where(np.abs(along) < _TINY, _TINY, along)
-        kind = int((along > 0).any())
+        kind = int(_kinds(along))
         plain: Array = (places @ self.axes.T * gains) @ self.frame + (places - self.means[kind]) @ self.matrices[kind]
         return plain
 
@@ -151,7 +151,7 @@ def look_of(
     exact = vectors.astype(np.float64)
     along = exact @ axes.T  # (N, F)
     span, others = _parted(axes)
-    kinds = (along > 0).any(axis=1)
+    kinds = _kinds(along)
     found = [
         _whitening(exact[kinds == kind] if (kinds == kind).sum() >= _OF_A_KIND else exact, others) for kind in (False, True)
     ]
@@ -175,6 +175,11 @@ def without_look(
 ) -> NDArray[np.float32]:
     """Return embeddings, float32 (N, D), as the silo would index them: less the look of those that `training` (N,) names."""
     return look_of(vectors[training], targets[training], known[training], head).removed(vectors)
+
+
+def _kinds(along: Array) -> NDArray[np.bool_]:
+    """Return of which kind images are, (...,), by how far they lie along the findings, (..., F): whether any is present."""
+    return np.asarray((along > 0).any(axis=-1), np.bool_)
 
 
 def _usable(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> list[int]:

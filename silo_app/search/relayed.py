@@ -7,13 +7,21 @@ from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.envelope import AnyQuestion, conceal, keyed, keys_for, open_reply
-from silo_app.search.messages import Message, Refusal, Relay, Relayed, SiloReport, SiloState
+from silo_app.search.meeting import meet
+from silo_app.search.messages import Message, Refusal, Relay, Relayed, SiloReport, Silos, SiloState, Who
 from silo_app.search.replies import STATE_OF_CODE
 from silo_app.search.verified import BROKERS_WORD, invalid
 
-__all__ = ["ask_silo"]
+__all__ = ["ask_silo", "known_silos"]
 
 _M = TypeVar("_M", bound=Message)
+
+
+def known_silos(asker: Asker, budget_ms: int) -> tuple[str, ...]:
+    """Return the silos' names, and take note of their keys: so none has to be asked twice. Raises as `Asker.exchange`."""
+    told = asker.exchange(Who(), Silos, budget_ms)
+    meet(asker.identity, told.vouchers)
+    return told.silos
 
 
 def ask_silo(

@@ -12,10 +12,9 @@ from silo_app.policy.filters import Filters
 from silo_app.search.ask import Asker
 from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
 from silo_app.search.counts.result import CountResult, SiloCount
-from silo_app.search.meeting import meet
-from silo_app.search.messages import Silos, Who, unit_embedding
+from silo_app.search.messages import unit_embedding
 from silo_app.search.own_encoder import own_encoder
-from silo_app.search.relayed import ask_silo
+from silo_app.search.relayed import ask_silo, known_silos
 
 __all__ = ["DEFAULT_ALIKE", "DEFAULT_COUNT_BUDGET_MS", "count_embedding", "count_file"]
 
@@ -57,9 +56,7 @@ def count_embedding(
         asker=asker.identity.name,
         user=user,
     )
-    told = asker.exchange(Who(), Silos, budget_ms)
-    silos = told.silos
-    meet(asker.identity, told.vouchers)
+    silos = known_silos(asker, budget_ms)
     with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="count") as pool:
         parts = tuple(pool.map(lambda silo: _part(asker, silo, request), silos))
     result = CountResult(

@@ -18,20 +18,17 @@ from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
-from silo_app.search.meeting import meet
 from silo_app.search.messages import (
     MAX_HITS,
     ResultHit,
     SearchResult,
     SiloReport,
-    Silos,
     SiloState,
-    Who,
     new_query_id,
 )
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
-from silo_app.search.relayed import ask_silo
+from silo_app.search.relayed import ask_silo, known_silos
 from silo_app.search.verified import invalid
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
@@ -78,9 +75,7 @@ class PrivateSession:
         start = time.monotonic()
         query = self._asking.ask(vector)
         common = {"purpose": purpose, "user": user, "budget_ms": budget_ms, "asker": self._asker.identity.name}
-        known = self._asker.exchange(Who(), Silos, budget_ms)
-        meet(self._asker.identity, known.vouchers)
-        silos = known.silos
+        silos = known_silos(self._asker, budget_ms)
         with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
             parts = list(pool.map(lambda silo: self._part(silo, query, k, common), silos))
             chosen = _chosen(parts, k)
