@@ -23,12 +23,14 @@ from silo_app.encoder.spec import EncoderSpec
 
 __all__ = ["FEWEST", "METHOD", "FindingsHead", "Look", "look_of", "without_look"]
 
-METHOD = "by-side/1"
+METHOD = "by-side/2"
 """How looks are removed has a name too, which is part of the version of every encoder that they are removed for."""
 FEWEST = 20
-"""A silo with fewer training views has no look that could be told from chance, nor a finding with fewer on either side."""
+"""Of fewer training views, or of fewer on either side of a finding, what they have in common could not be told from chance."""
 _EMPHASIS = 9.0
 """What the findings' directions weigh in a similarity, together, against all others together, at most."""
+_SUREST = 0.5
+"""Where the surest of a silo that has too few views to say are taken to lie, in unit vectors."""
 _LEAST = 0.2
 """Where the least sure lie between the threshold and the surest: near it, and on their own side."""
 _TRUST = 4.0
@@ -57,10 +59,18 @@ class Look:
     """(2, D, D): what whitens both kinds there, and leaves nothing of the findings' directions."""
 
     @classmethod
-    def none(cls, dimension: int) -> Self:
-        """Return the look that takes nothing away."""
-        nothing = np.zeros((0, dimension))
-        return cls(nothing, nothing, np.zeros((0, 2, _STEPS)), np.zeros((2, dimension)), np.stack([np.eye(dimension)] * 2))
+    def by_head(cls, head: NDArray[np.float32]) -> Self:
+        """Return the look of a silo of which too little is known: what the head (F, D) reads is told apart, and no more.
+
+        Levels rise evenly with the distance from the threshold; other directions are as wide as those of unit vectors that
+        lie everywhere alike. So its vectors meet those of silos whose looks were learned.
+        """
+        axes = _unit(head)
+        span, others = _parted(axes)
+        side = head.shape[1]
+        frame = _frame(axes, span, np.eye(len(axes))) * np.sqrt(_EMPHASIS * max(len(others), 1))
+        sizes = np.tile(np.linspace(0, _SUREST, _STEPS), (len(axes), 2, 1))
+        return cls(axes, frame, sizes, np.zeros((2, side)), np.stack([np.sqrt(side) * others.T @ others] * 2))
 
     @classmethod
     def read(cls, content: bytes) -> Self:
@@ -141,11 +151,11 @@ def look_of(
 ) -> Look:
     """Return the look of a silo's training views: unit vectors (N, D) with labels (N, F); `head` (F, D) reads findings.
 
-    Findings of which the silo knows too little do not count; without any, all count that the head reads.
+    Findings of which the silo knows too little do not count; without any, all count that the head reads. With fewer than
+    `FEWEST` views it is the head's alone (`Look.by_head`).
     """
-    count, side = vectors.shape
-    if count < FEWEST:
-        return Look.none(side)
+    if len(vectors) < FEWEST:
+        return Look.by_head(head)
     chosen = _usable(targets, known) or list(range(len(head)))
     axes = _unit(head[chosen])  # (F, D)
     exact = vectors.astype(np.float64)
