@@ -3,8 +3,8 @@
 What the findings head reads stays, as an order: how far an image lies on its side of the head's threshold, among the silo's
 own training views on that side, from the least sure to the surest. Scores of one hospital's images may all lie further from
 the threshold than another's, and the sure would meet the sure. All other directions are centered and whitened by what
-the silo's own training views on that side of the threshold have in common. Nothing is shared for it: silos that use the
-same encoder meet in the same space. What was measured, and what it does not do: docs/explanation-encoder.md.
+the silo's own training views on that side of the threshold have in common, and what is far out there is drawn in. Nothing
+is shared for it: silos that use the same encoder meet in the same space. What was measured, and what it does not do: docs/explanation-encoder.md.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,15 @@ from silo_app.encoder.spec import EncoderSpec
 
 __all__ = ["FEWEST", "METHOD", "FindingsHead", "Look", "look_of", "without_look"]
 
-METHOD = "by-side/2"
+METHOD = "by-side/3"
 """How looks are removed has a name too, which is part of the version of every encoder that they are removed for."""
 FEWEST = 20
 """Of fewer training views, or of fewer on either side of a finding, what they have in common could not be told from chance."""
-_EMPHASIS = 9.0
+_EMPHASIS = 36.0
 """What the findings' directions weigh in a similarity, together, against all others together, at most."""
+_DRAWN_IN = 0.5
+"""The power of its length by which what an image has in the other directions is shortened. In a silo whose images differ much
+from each other many lie far out, and would be nobody's neighbors, not even each other's: its queries would meet others'."""
 _SUREST = 0.5
 """Where the surest of a silo that has too few views to say are taken to lie, in unit vectors."""
 _LEAST = 0.2
@@ -106,7 +109,8 @@ class Look:
         plain = self._levels(along) @ self.frame
         kinds = _kinds(along)
         for kind in (0, 1):
-            plain[kinds == kind] += (exact[kinds == kind] - self.means[kind]) @ self.matrices[kind]
+            rest = (exact[kinds == kind] - self.means[kind]) @ self.matrices[kind]
+            plain[kinds == kind] += rest * _drawn_in(rest)
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
 
     def transformed(self, places: Array) -> Array:
@@ -118,8 +122,9 @@ class Look:
         along = whole @ self.axes.T  # (F,)
         gains = self._levels(along[None])[0] / np.where(np.abs(along) < _TINY, _TINY, along)
         kind = int(_kinds(along))
-        plain: Array = (places @ self.axes.T * gains) @ self.frame + (places - self.means[kind]) @ self.matrices[kind]
-        return plain
+        rest = (places - self.means[kind]) @ self.matrices[kind]
+        plain: Array = (places @ self.axes.T * gains) @ self.frame
+        return plain + rest * _drawn_in((whole - self.means[kind]) @ self.matrices[kind])
 
     def _levels(self, along: Array) -> Array:
         """Return how sure the findings are, (N, F), from -1, surely absent, to 1; of what lies on the threshold, 0."""
@@ -190,6 +195,12 @@ def without_look(
 def _kinds(along: Array) -> NDArray[np.bool_]:
     """Return of which kind images are, (...,), by how far they lie along the findings, (..., F): whether any is present."""
     return np.asarray((along > 0).any(axis=-1), np.bool_)
+
+
+def _drawn_in(rest: Array) -> Array:
+    """Return what the other directions of images, (..., D), are multiplied by, (..., 1); lengths are sqrt(D) as a rule."""
+    lengths = np.linalg.norm(rest, axis=-1, keepdims=True) / np.sqrt(rest.shape[-1])
+    return np.asarray(np.maximum(lengths, _TINY) ** -_DRAWN_IN, np.float64)
 
 
 def _usable(targets: NDArray[np.float32], known: NDArray[np.bool_]) -> list[int]:
