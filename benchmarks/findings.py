@@ -1,8 +1,8 @@
 """What the federation gives a hospital for findings that only it knows: adults' findings, beside children's pneumonia.
 
 The hospitals of `benchmarks.unlike`: two with children and one with adults, who alone have labels for more than pneumonia,
-and few images with each. One encoder for all findings is trained by `jobs/train` as it stands ("shared") and, as often over
-each image, on the adults' images alone ("own"), with that job's settings too. AUC is of the adults' held-out patients;
+and few images with each. One encoder for all findings is trained by `jobs/train` as it stands ("shared", and the adults'
+own copy of it, "tuned") and, as often over each image, on the adults' images alone ("own"), with that job's settings too. AUC is of the adults' held-out patients;
 findings of fewer than --least images there are left out, since nothing can be said of them. A figure is a mean over the
 seeds, each with other held-out patients; "+-" is half of its 95 % interval over them (Student's t).
 
@@ -19,7 +19,7 @@ import torch
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import spec_of, unlike_hospitals
-from benchmarks.learning import alone, federated
+from benchmarks.learning import alone, federated_and_own
 from benchmarks.unlike import (
     QUICK_EPOCHS,
     QUICK_IMAGES,
@@ -35,6 +35,7 @@ from silo_app.encoder.model import Encoder, build
 
 TARGETS = (Target("mean_gain", 0.0, at_least=True),)
 ADULTS = 2
+WAYS = ("shared", "tuned", "own")
 Aucs = Mapping[str, float]
 
 
@@ -42,18 +43,21 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return AUC by finding under both encoders, the gain, and the mean gain over all findings."""
     torch.set_num_threads(arguments.threads)
     runs = [_one(arguments, seed) for seed in range(1, 2 if arguments.quick else arguments.seeds + 1)]
-    everywhere = sorted(set.intersection(*(set(shared) for shared, _ in runs)))
+    everywhere = sorted(set.intersection(*(set(run["own"]) for run in runs)))
     figures: list[Figure] = []
     for name in everywhere:
-        figures += with_interval(f"{name}: shared AUC", [shared[name] for shared, _ in runs])
-        figures += with_interval(f"{name}: own AUC", [own[name] for _, own in runs])
-        figures += with_interval(f"{name}: gain", [shared[name] - own[name] for shared, own in runs])
-    gains = [statistics.mean(shared[name] - own[name] for name in everywhere) for shared, own in runs]
-    return [*figures, Figure("findings", len(everywhere), ""), *with_interval("mean_gain", gains, "AUC")]
+        for way in WAYS:
+            figures += with_interval(f"{name}: {way} AUC", [run[way][name] for run in runs])
+        figures += with_interval(f"{name}: gain", [run["tuned"][name] - run["own"][name] for run in runs])
+    figures.append(Figure("findings", len(everywhere), ""))
+    for figure, way in (("mean_gain", "tuned"), ("mean_gain_of_shared", "shared")):
+        gains = [statistics.mean(run[way][name] - run["own"][name] for name in everywhere) for run in runs]
+        figures += with_interval(figure, gains, "AUC")
+    return figures
 
 
-def _one(arguments: argparse.Namespace, seed: int) -> tuple[Aucs, Aucs]:
-    """Return the adults' AUC by finding under the shared encoder and under their own."""
+def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
+    """Return the adults' AUC by finding under the shared encoder, their copy of it, and their own."""
     spec = spec_of(arguments.data, backbone=arguments.backbone, input_size=arguments.input_size, embedding_dim=128)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit, all_findings=True)
@@ -63,13 +67,13 @@ def _one(arguments: argparse.Namespace, seed: int) -> tuple[Aucs, Aucs]:
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
     )
-    shared = encoder_of(spec, federated(build(spec, seed), silos, plan))
-    own = encoder_of(spec, alone(build(spec, seed), silos[ADULTS], plan))
+    shared, tuned = federated_and_own(build(spec, seed), silos, plan)
+    weights = (shared, tuned[ADULTS], alone(build(spec, seed), silos[ADULTS], plan))
     names = [str(finding) for finding in spec.findings]
-    return (
-        _aucs(shared, names, hospitals[ADULTS], arguments.least),
-        _aucs(own, names, hospitals[ADULTS], arguments.least),
-    )
+    return {
+        way: _aucs(encoder_of(spec, one), names, hospitals[ADULTS], arguments.least)
+        for way, one in zip(WAYS, weights, strict=True)
+    }
 
 
 def _aucs(model: Encoder, names: Sequence[str], adults: SiloImages, least: int) -> Aucs:

@@ -28,6 +28,7 @@ from silo_app.encoder.model import Encoder, build, load_vector, to_vector
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import train_round
+from silo_app.encoder.tuning import tune_round, tuning_round
 
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 400, 2.0, 4
 SKEWED = 0.1
@@ -84,18 +85,31 @@ def _means(arguments: argparse.Namespace, hospitals: int, alpha: float) -> Itera
 
 def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> NDArray[np.float32]:
     """Return the weights after all rounds of federated averaging (McMahan et al., AISTATS 2017), averaging as planned."""
+    return federated_and_own(model, silos, plan.model_copy(update={"personal": "none"}))[0]
+
+
+def federated_and_own(
+    model: Encoder, silos: Sequence[Images], plan: TrainingPlan
+) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """Return the shared weights after all rounds, and the copies that the silos tuned beside, if the plan has them do so."""
+    own: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in silos]
     shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
     for number in range(plan.rounds):
         update = np.zeros(len(weights), np.float64)
-        for images, share in zip(silos, shares, strict=True):
+        tuning = tuning_round(number, plan.rounds, plan.tuned_rounds)
+        for silo, (images, share) in enumerate(zip(silos, shares, strict=True)):
             load_vector(model, weights)
             _round(model, images, plan, number)
             update += share * (to_vector(model) - weights)
+            if tuning is not None:
+                load_vector(model, own[silo] if tuning else weights)
+                tune_round(model, images, plan.training, number=tuning, tuned=plan.tuned_rounds, seed=plan.seed)
+                own[silo] = to_vector(model)
         step, moments = step_of(plan.averaging, moments, update.astype(np.float32))
         weights = weights + step
-    return weights
+    return weights, own
 
 
 def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.float32]:

@@ -3,7 +3,8 @@
 Hospitals 1 and 2 share the first set's patients, hospital 3 has the second set. One hospital takes no more than --limit
 images, so that none outnumbers the others. Hospitals 1 and 2 look alike: the worst hospital's figure says more than
 the mean. Every way of training passes each image equally often. "recipe" is `jobs/train` as it stands, with looks
-removed; pooled training and plain FedAvg have the settings that a plan has without any. A figure is a mean over the seeds;
+removed; "recipe tuned" are the copies that its silos tune for their own findings, and the shared encoder of it is the
+recipe's. Pooled training and plain FedAvg have the settings that a plan has without any. A figure is a mean over the seeds;
 "+-" is half of its 95 % interval over them (Student's t), and seeds share images.
 
     python -m benchmarks.unlike --data pediatric-chest-xray.zip nih-chest-xray-700.zip
@@ -24,12 +25,12 @@ from numpy.typing import NDArray
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import unlike_hospitals
-from benchmarks.learning import alone, federated, pooled_images
+from benchmarks.learning import alone, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
-from silo_app.encoder.looks import without_look
+from silo_app.encoder.looks import Look, without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.plan import TrainingPlan
@@ -81,16 +82,19 @@ def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
         yield Figure(
             "recipe_map_over_pooled_without_looks", means["recipe+removed: map"] / means["pooled+removed: map"], "x"
         )
-    accuracies = [value for name, value in means.items() if name.startswith("recipe: hospital") and "accuracy" in name]
-    yield Figure("recipe_worst_balanced_accuracy", min(accuracies), "")
+    for figure, way in (("recipe_worst_balanced_accuracy", "recipe tuned"), ("shared_worst_balanced_accuracy", "recipe")):
+        accuracies = [value for name, value in means.items() if name.startswith(f"{way}: hospital") and "accuracy" in name]
+        yield Figure(figure, min(accuracies), "")
     yield Figure("recipe_worst_own_share_over_chance", means["recipe+removed: worst own share"], "x")
-    gains = [
-        means[f"recipe: {name.removeprefix('own: ')}"] - value
-        for name, value in means.items()
-        if name.startswith("own: hospital") and name.endswith("AUC")
-    ]
-    if gains:
-        yield Figure("recipe_least_gain_over_own_encoder", min(gains), "AUC")
+    alone = {
+        name.removeprefix("own: "): value for name, value in means.items() if name.startswith("own: ") and "AUC" in name
+    }
+    for figure, way in (
+        ("recipe_least_gain_over_own_encoder", "recipe"),
+        ("tuned_least_gain_over_own_encoder", "recipe tuned"),
+    ):
+        if alone:
+            yield Figure(figure, min(means[f"{way}: {name}"] - value for name, value in alone.items()), "AUC")
 
 
 def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
@@ -111,17 +115,19 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
         found = floors.statistics_auc([NAME], images.pixels, images.targets, images.known, images.held_out)
         yield f"image statistics: {one.silo} AUC", found[NAME]
     yield from _encoded("random", build(spec, seed), hospitals)
-    ways: Mapping[str, Callable[[Encoder], Vectors]] = {
-        "fedavg": lambda model: federated(model, silos, plain),
-        "recipe": lambda model: federated(model, silos, recipe),
-        "pooled": lambda model: alone(model, pooled_images(silos), plain),
+    ways: Mapping[str, Callable[[Encoder], tuple[Vectors, Sequence[Vectors]]]] = {
+        "fedavg": lambda model: federated_and_own(model, silos, plain),
+        "recipe": lambda model: federated_and_own(model, silos, recipe),
+        "pooled": lambda model: (alone(model, pooled_images(silos), plain), ()),
     }
     for way, trained in ways.items():
         if way in arguments.ways:
             start = time.process_time()
-            model = encoder_of(spec, trained(build(spec, seed)))
+            weights, tuned = trained(build(spec, seed))
             yield f"{way}: CPU seconds", time.process_time() - start
-            yield from _encoded(way, model, hospitals)
+            yield from _encoded(way, encoder_of(spec, weights), hospitals)
+            for one, copy in zip(hospitals, tuned if way == "recipe" else (), strict=way == "recipe"):
+                yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy), one.images.pixels)[1])
     if "own" in arguments.ways:
         for one, images in zip(hospitals, silos, strict=True):
             model = encoder_of(spec, alone(build(spec, seed), images, plain))
@@ -140,6 +146,8 @@ def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Itera
     parts = [embed(model, one.images.pixels) for one in hospitals]
     yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
     head = model.findings.weight.detach().numpy()
+    by_head = [Look.by_head(head).removed(vectors) for vectors, _ in parts]
+    yield from _figures(f"{way}+removed by head", hospitals, np.concatenate(by_head))
     plain = [
         without_look(vectors, ~one.images.held_out, one.images.targets, one.images.known, head)
         for (vectors, _), one in zip(parts, hospitals, strict=True)

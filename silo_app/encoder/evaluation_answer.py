@@ -175,6 +175,8 @@ class SiloAnswer(_Told):
     """The floor: gradient boosting on eleven image statistics."""
     local: Mapping[_FindingName, GapTold] = {}
     """Empty where the silo has no local-only encoder."""
+    own: Mapping[_FindingName, FindingFiguresTold] = {}
+    """Of the silo's own network beside the shared one, on the same views; empty where it has none of this encoder."""
     groups: Annotated[tuple[GroupTold, ...], Field(max_length=200, strict=False)] = ()
 
     @model_validator(mode="after")
@@ -182,8 +184,8 @@ class SiloAnswer(_Told):
         few = [name for name, patients in self._counts() if patients < self.min_patients]
         if few:
             raise ValueError(f"figures over fewer than {self.min_patients} patients: {', '.join(sorted(set(few)))}")
-        if not set(self.statistics_auc) | set(self.local) <= set(self.findings):
-            raise ValueError("a floor or a gap of a finding that is not told")
+        if not set(self.statistics_auc) | set(self.local) | set(self.own) <= set(self.findings):
+            raise ValueError("a floor, a gap or an own network's figure of a finding that is not told")
         return self
 
     def _counts(self) -> Iterator[tuple[str, int]]:
@@ -191,6 +193,8 @@ class SiloAnswer(_Told):
         yield "all", self.held_out_patients
         for finding, one in self.findings.items():
             yield f"all: {finding}", min(one.present_patients, one.absent_patients)
+        for finding, own in self.own.items():
+            yield f"own network: {finding}", min(own.present_patients, own.absent_patients)
         for group in self.groups:
             for finding, figures in group.findings.items():
                 yield f"{group.by} {group.value}: {finding}", min(figures.present_patients, figures.absent_patients)

@@ -1,7 +1,7 @@
 """What a silo finds out about an encoder on its own held-out patients, as far as it may leave (`jobs/evaluate`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluation_answer import (
     NEIGHBOURS,
     ClassFigures,
+    FindingFiguresTold,
     FindingTold,
     GapTold,
     GroupTold,
@@ -88,6 +89,7 @@ def examine(
         retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
         statistics_auc=_statistics(images, held, columns) if with_floors else {},
         local={} if local is None else _gaps(held, columns, local[0], local[2][held_out]),
+        own=_own_network(kept, held, columns),
         groups=tuple(group for by in policy.groups for group in _groups(by, held, columns, *ranked["encoder"], images)),
     )
 
@@ -204,6 +206,17 @@ def _local_only(
             vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True))
             return local.spec, vectors, logits
     return None
+
+
+def _own_network(kept: checkpoint.Checkpoint, held: HeldOut, columns: Sequence[int]) -> dict[Finding, FindingFiguresTold]:
+    """Return the figures of the silo's own network, where the job of this encoder had it train one."""
+    if kept.personal is None or len(kept.personal) != len(kept.vector):
+        return {}
+    model = build(kept.spec, seed=0)
+    load_vector(model, kept.personal)
+    own = replace(held, logits=embed(model, held.images.pixels)[1])
+    everything = np.ones(len(held.images), np.bool_)
+    return {held.names[column]: own.figures(column, everything) for column in columns}
 
 
 def _gaps(held: HeldOut, columns: Sequence[int], spec: EncoderSpec, logits: NDArray[np.float32]) -> dict[Finding, GapTold]:

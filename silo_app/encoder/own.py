@@ -5,6 +5,7 @@ Personal weights never leave: they are not in the layout of what is encrypted. `
 - "head": the findings head. Hospitals label differently; what they share is the embedding (Collins et al., "Exploiting
   shared representations for personalized federated learning", ICML 2021).
 - "ditto": a whole network beside the shared one, held near it (Li et al., "Ditto", ICML 2021).
+- "tuned": a copy of the shared network, trained on by the silo alone in the job's last rounds (`tuning`).
 
 SCAFFOLD (Karimireddy et al., ICML 2020) corrects the drift of unlike silos: to every gradient a silo adds what all silos'
 gradients are on average (c) less what its own are (c_i). c_i stays; its change travels as the second half of the encrypted
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Own", "Personal", "shared_size"]
 
-Personal = Literal["none", "head", "ditto"]
+Personal = Literal["none", "head", "ditto", "tuned"]
 _NOTHING = np.zeros(0, np.float32)
 _HEAD = ("findings.weight", "findings.bias")
 

@@ -226,7 +226,7 @@ class Participation:
             raise PrivacyRefused(
                 "the job promises no differential privacy, and this silo takes part in none without",
                 where="silo.yaml: training.privacy.required",
-                remedy="Submit it with privacy, for example --set privacy.epsilon=8 --set training.contrast=0.",
+                remedy="Submit it with privacy, for example --set privacy.epsilon=8 --set training.contrast=0 --set personal=none.",
             )
         self._plan = plan
         opened = self._opened(plan, state.trained if state else 0)
@@ -297,6 +297,7 @@ class Participation:
             job=self._job,
             personal=self._personal(),
             pull=self._plan.pull,
+            tuned=self._plan.tuned_rounds,
             correction=str(self._written("correction", self._own.correction)) if self._plan.scaffold else None,
         )
         kept = (read_vector(Path(trained[name])) if name in trained else np.empty(0, np.float32) for name in _OWN)

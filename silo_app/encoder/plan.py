@@ -44,9 +44,12 @@ class TrainingPlan(BaseModel):
     """The encoder version to start from, which every silo must hold; null for weights drawn from the seed."""
     training: TrainSettings = TrainSettings()
     personal: Personal = "none"
-    """What every silo has for itself: nothing, its findings head, or a whole network beside the shared one (Ditto)."""
+    """What every silo has for itself: nothing, its findings head, or a whole network beside the shared one, trained with
+    it all along ("ditto") or from it in the last rounds ("tuned")."""
     pull: float = Field(default=0.1, ge=0, le=100.0)
     """Ditto's lambda: how strongly a silo's own network is held near the shared one."""
+    tuning: float = Field(default=0.125, gt=0, le=1)
+    """With `personal` "tuned": the share of the rounds, the last ones, in which a silo also trains its own copy."""
     scaffold: bool = False
     """Correct the drift of unlike silos (SCAFFOLD: Karimireddy et al., ICML 2020); an update is twice as large."""
     averaging: AveragingPlan = AveragingPlan()
@@ -84,8 +87,10 @@ class TrainingPlan(BaseModel):
     def _fits_together(self) -> Self:
         if self.privacy and self.scaffold:
             raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
-        if self.privacy and self.personal == "ditto":
-            raise ValueError('with privacy, personal must not be "ditto": the silo\'s own network would be trained without')
+        if self.privacy and self.personal in ("ditto", "tuned"):
+            raise ValueError(
+                f'with privacy, personal must not be "{self.personal}": the silo\'s own network would be trained without'
+            )
         if self.privacy and self.training.round_seconds:
             raise ValueError(
                 "with privacy, training.round_seconds must be null: the steps of a round are paid for before it"
@@ -95,6 +100,11 @@ class TrainingPlan(BaseModel):
         if self.personal == "head" and self.encoder.looks == "removed":
             raise ValueError('with personal "head", encoder.looks must be "kept": no shared head tells findings from looks')
         return self
+
+    @property
+    def tuned_rounds(self) -> int:
+        """In how many of the last rounds a silo also trains a copy of its own; 0 without."""
+        return max(1, round(self.tuning * self.rounds)) if self.personal == "tuned" else 0
 
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":

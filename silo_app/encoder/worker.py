@@ -35,6 +35,7 @@ from silo_app.encoder.private import train_round_privately
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import Beginning, Means, RoundOutcome, train_round
+from silo_app.encoder.tuning import tune_round, tuning_round
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import EncoderMismatch, NotReady, SiloscopeError
 
@@ -98,21 +99,23 @@ class Worker:
         job: str = "",
         personal: str | None = None,
         pull: float = 0.0,
+        tuned: int = 0,
         correction: str | None = None,
     ) -> dict[str, Any]:
         """Train one round from `weights` and return where the new weights are; `job` pays for a private one.
 
         `personal` is where the silo's own weights are (None before its first round), `pull` what holds a whole network of
-        its own near the shared one, `correction` where SCAFFOLD's correction is.
+        its own near the shared one, `tuned` in how many of the last rounds it trains a copy, `correction` where SCAFFOLD's
+        correction is.
         """
         model, images = self._with(weights, personal), self._opened(self._train)
         chosen, answer = TrainSettings.model_validate(settings), {}
+        tuning = tuning_round(round, rounds, tuned)
+        means = self._means(chosen, twice=self._personal == "ditto" or tuning is not None)
         if (charging := self._charging) is None:
             began = Beginning.of(model)
             controls = Controls(model, read_vector(Path(correction))) if correction else None
-            plain = partial(
-                train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=self._means(chosen)
-            )
+            plain = partial(train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=means)
             outcome = plain(chosen, controls=controls, progress=progress)
             trained = to_vector(model)
             if controls is not None:
@@ -120,6 +123,10 @@ class Worker:
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
                 plain(chosen.model_copy(update={"proximal": pull}), anchor=began)
+                answer["personal"] = self._written("personal", to_vector(model))
+            elif tuning is not None:
+                load_vector(model, read_vector(Path(personal or weights)))
+                tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means)
                 answer["personal"] = self._written("personal", to_vector(model))
         else:
             charging.pay(job, round)
@@ -141,13 +148,14 @@ class Worker:
     def evaluate(self, progress: Progress, *, weights: str, personal: str | None = None) -> dict[str, Any]:
         """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are.
 
-        With a whole network of the silo's own (`personal`), its AUC and loss are added as "personal".
+        With a whole network of the silo's own (`personal`; Ditto's is there from the begin), its AUC and loss are added as
+        "personal".
         """
         images = self._opened(self._held_out)
         if not len(images):
             return {"auc": {}, "loss": None, "views": 0}
         added = {}
-        if self._personal == "ditto":
+        if self._personal == "ditto" or (self._personal == "tuned" and personal):
             load_vector(self._model, self._own(personal))
             _, own = embed(self._model, images.pixels)
             own_loss = known_loss(own, images.targets, images.known)
@@ -183,7 +191,7 @@ class Worker:
             card = card | {"privacy": self._charging.spent(jobs)}
         shared = read_vector(Path(weights))
         vector = np.concatenate([shared, np.zeros(len(self._begin) if self._personal == "head" else 0, np.float32)])
-        own = self._own(personal) if self._personal != "none" else None
+        own = self._own(personal) if personal or self._personal in ("head", "ditto") else None
         version = checkpoint.save(self._home.models, self._spec_of(), vector, card, own)
         if current:
             checkpoint.set_current(self._home.models, version)
@@ -235,11 +243,11 @@ class Worker:
         """Return the silo's own weights: as they were trained, or as all silos' begin."""
         return read_vector(Path(personal)) if personal else self._begin
 
-    def _means(self, settings: TrainSettings) -> Means:
-        """Return what this silo trains with; a network of its own takes half of its time."""
+    def _means(self, settings: TrainSettings, *, twice: bool) -> Means:
+        """Return what this silo trains with; a network of its own, trained in the same round, takes half of its time."""
         ours = self._home.config.training
         limits = [limit for limit in (settings.round_seconds, ours.round_seconds) if limit is not None]
-        seconds = min(limits) / (2 if self._personal == "ditto" else 1) if limits else None
+        seconds = min(limits) / (2 if twice else 1) if limits else None
         return Means(at_once=ours.views_at_once, seconds=seconds)
 
     def _written(self, name: str, vector: Any) -> str:

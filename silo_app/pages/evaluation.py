@@ -26,6 +26,7 @@ def evaluation_page(data: Mapping[str, Any]) -> str:
         "left_out": [name for name in names if name not in data["pooled"]["silos"]],
         "areas": _areas(data, findings, names) if findings else None,
         "rows": [_row(data, finding, name) for finding in findings for name in names if _told(data, finding, name)],
+        "has_own": any(silo["own"] for silo in data["silos"].values()),
         "reliable": _reliable(data, findings, names),
         "near": [_near(name, way, one) for name in names for way, one in data["silos"][name]["retrieval"].items()],
         "groups": [row for name in names for group in data["silos"][name]["groups"] for row in _group(name, group)],
@@ -55,6 +56,7 @@ def _row(data: Mapping[str, Any], finding: str, name: str) -> dict[str, Any]:
         "silo": name,
         "floor": silo["statistics_auc"].get(finding),
         "local": silo["local"].get(finding),
+        "own": silo["own"].get(finding),
         **silo["findings"][finding],
     }
 

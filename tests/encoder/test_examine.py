@@ -19,9 +19,9 @@ def with_policy(home, **settings):
     return home.model_copy(update={"config": config})
 
 
-def keep(home, spec, seed=1, *, kind="federated", silos=("alpha",), current=True):
+def keep(home, spec, seed=1, *, kind="federated", silos=("alpha",), current=True, own=None):
     card = {"kind": kind, "silos": dict.fromkeys(silos, 1)}
-    version = checkpoint.save(home.models, spec, to_vector(build(spec, seed)), card)
+    version = checkpoint.save(home.models, spec, to_vector(build(spec, seed)), card, own)
     if current:
         checkpoint.set_current(home.models, version)
     return version
@@ -86,6 +86,25 @@ def test_the_gap_to_the_silos_own_local_only_encoder(home, spec):
     assert gap.low <= gap.value <= gap.high
     assert answer.retrieval["local-only encoder"] == other.retrieval["encoder"]
     assert other.local == {}, "it is not compared with itself"
+
+
+def test_a_silos_own_network_is_told_of_beside_the_shared_one(home, spec):
+    plain = examine(home, None, with_floors=False)
+    assert plain.own == {}
+    own = to_vector(build(spec, 5))
+    keep(home, spec, seed=2, own=own)
+    shared = examine(home, None, with_floors=False)
+    alone = keep(home, spec, seed=5)
+    there = examine(home, alone, with_floors=False)
+    assert shared.own["Pneumonia"].auc == there.findings["Pneumonia"].auc
+    assert shared.own["Pneumonia"].balanced_accuracy == there.findings["Pneumonia"].balanced_accuracy
+    assert shared.findings["Pneumonia"].auc != shared.own["Pneumonia"].auc
+    assert shared.retrieval != there.retrieval, "neighbours are the shared encoder's"
+
+
+def test_a_head_of_its_own_is_no_network(home, spec):
+    keep(home, spec, seed=2, own=to_vector(build(spec, 5))[-3:])
+    assert examine(home, None, with_floors=False).own == {}
 
 
 def test_too_few_held_out_patients_tell_nothing(home):

@@ -68,7 +68,10 @@ def test_heads_of_their_own_never_leave_and_are_no_part_of_the_version(begin, ho
     assert not np.array_equal(heads[0], begun[-HEAD:])
 
 
-@pytest.mark.parametrize("means", [{"personal": "head"}, {"personal": "ditto"}, {"scaffold": True}])
+@pytest.mark.parametrize(
+    "means",
+    [{"personal": "head"}, {"personal": "ditto"}, {"personal": "tuned", "tuning": 1.0}, {"scaffold": True}],
+)
 def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes, means):  # noqa: F811
     """Gamma is away in the first round; the server is killed in the second, of which one update was made."""
     plan = plan_with(**means)
@@ -97,6 +100,34 @@ def test_a_network_of_its_own_is_judged_in_the_silo(begin, homes):  # noqa: F811
         assert not np.array_equal(one.personal, one.vector)
     last = lines_of(homes["alpha"], "held-out.jsonl")[-1]
     assert last["personal"]["loss"] != last["loss"]
+
+
+def test_a_copy_of_the_shared_network_is_tuned_in_the_last_rounds_and_changes_nothing_for_others(begin, homes):  # noqa: F811
+    plain = kept(homes, finished(begin("job-0", plan=plan_with(rounds=3)), 3))
+    for home in homes.values():
+        home.models.rename(home.models.with_name("models-before"))
+    found = kept(homes, finished(begin(plan=plan_with(personal="tuned", rounds=3, tuning=0.4)), 3))
+    for name, one in found.items():
+        assert len(one.personal) == len(one.vector)
+        assert not np.array_equal(one.personal, one.vector)
+        assert np.abs(one.personal - one.vector).max() < np.abs(one.vector - to_vector(build(PLAN.encoder, PLAN.seed))).max()
+        np.testing.assert_array_equal(plain[name].vector, one.vector)
+    assert not np.array_equal(found["alpha"].personal, found["beta"].personal)
+    told = [line.get("personal") for line in lines_of(homes["alpha"], "held-out.jsonl")]
+    assert [one is not None for one in told] == [False, False, False, True]
+
+
+def test_who_missed_the_last_rounds_has_no_copy(begin, homes):  # noqa: F811
+    job = begin(plan=plan_with(personal="tuned"))
+    job.round()
+    job.round(participants=["alpha", "beta"])
+    job.catch_up("gamma")
+    (version,) = set(job.finish().values())
+    assert {name: one.personal is None for name, one in kept(homes, version).items()} == {
+        "alpha": False,
+        "beta": False,
+        "gamma": True,
+    }
 
 
 def test_scaffold_doubles_the_update_and_changes_what_is_learned(begin):  # noqa: F811
@@ -140,6 +171,7 @@ def test_all_silos_start_from_an_encoder_that_all_of_them_hold(begin, homes):  #
     [
         ({"scaffold": True, "privacy": {"noise": 1.0}}, "scaffold must be false"),
         ({"personal": "ditto", "privacy": {"noise": 1.0}}, 'must not be "ditto"'),
+        ({"personal": "tuned", "privacy": {"noise": 1.0}}, 'must not be "tuned"'),
         ({"personal": "norm"}, "personal"),
         ({"personal": "head", "training": {"prototypes": 0.5}}, "rows are not shared"),
         ({"privacy": {"noise": 1.0}, "training": {"contrast": 0, "round_seconds": 5}}, "round_seconds must be null"),

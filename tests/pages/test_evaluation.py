@@ -9,7 +9,7 @@ from silo_app.encoder.evaluation_record import EvaluationRecord
 from silo_app.pages.diagonal import Points, diagonal
 from silo_app.pages.evaluation import evaluation_page
 from silo_app.pages.intervals import Mark, Row, intervals
-from tests.encoder.evaluation_answers import answer, finding
+from tests.encoder.evaluation_answers import answer, figures, finding
 
 
 def page(**silos):
@@ -38,6 +38,13 @@ def test_the_page_shows_figures_beside_floors_and_who_is_missing():
         assert words in text
     assert "<td>sex F</td>" in text
     assert not re.search(r"https?://|<script", text)
+
+
+def test_an_own_network_has_columns_where_a_silo_has_one():
+    assert "own network" not in page(a=answer(), b=answer())
+    text = page(a=answer(own={"Pneumonia": figures(8, 9)}), b=answer())
+    assert text.count("own network: ") == 2
+    assert "An own network is what the silo trained for itself" in text
 
 
 def test_a_reliability_diagram_needs_more_than_one_bin():
