@@ -2,9 +2,10 @@
 
 The hospitals of `benchmarks.unlike`: two with children and one with adults, who alone have labels for more than pneumonia,
 and few images with each. One encoder for all findings is trained by `jobs/train` as it stands ("shared", and the adults'
-own copy of it, "tuned") and, as often over each image, on the adults' images alone ("own"), with that job's settings too. AUC is of the adults' held-out patients;
-findings of fewer than --least images there are left out, since nothing can be said of them. A figure is a mean over the
-seeds, each with other held-out patients; "+-" is half of its 95 % interval over them (Student's t).
+own copy of it, "tuned") and, as often over each image, on the adults' images alone ("own"), with that job's settings too.
+AUC is of the adults' held-out patients; findings of fewer than --least images there are left out, since nothing can be said
+of them. A figure is a mean over the seeds, each with other held-out patients; "+-" is half of its 95 % interval over them
+(Student's t).
 
     python -m benchmarks.findings --data pediatric-chest-xray.zip nih-chest-xray-700.zip
 """

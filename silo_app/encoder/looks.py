@@ -4,7 +4,8 @@ What the findings head reads stays, as an order: how far an image lies on its si
 own training views on that side, from the least sure to the surest. Scores of one hospital's images may all lie further from
 the threshold than another's, and the sure would meet the sure. All other directions are centered and whitened by what
 the silo's own training views on that side of the threshold have in common, and what is far out there is drawn in. Nothing
-is shared for it: silos that use the same encoder meet in the same space. What was measured, and what it does not do: docs/explanation-encoder.md.
+is shared for it: silos that use the same encoder meet in the same space. What was measured, and what it does not do:
+docs/explanation-encoder.md.
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,12 @@ __all__ = ["FEWEST", "METHOD", "FindingsHead", "Look", "look_of", "without_look"
 METHOD = "by-side/3"
 """How looks are removed has a name too, which is part of the version of every encoder that they are removed for."""
 FEWEST = 20
-"""Of fewer training views, or of fewer on either side of a finding, what they have in common could not be told from chance."""
+"""What fewer training views have in common, or fewer on either side of a finding, could not be told from chance."""
 _EMPHASIS = 36.0
 """What the findings' directions weigh in a similarity, together, against all others together, at most."""
 _DRAWN_IN = 0.5
-"""The power of its length by which what an image has in the other directions is shortened. In a silo whose images differ much
-from each other many lie far out, and would be nobody's neighbors, not even each other's: its queries would meet others'."""
+"""The power of its length by which what an image has in the other directions is shortened. What lies far out is hardly
+anybody's neighbor; where a silo's images differ much, many do, and the other silos' queries found the more of their own."""
 _SUREST = 0.5
 """Where the surest of a silo that has too few views to say are taken to lie, in unit vectors."""
 _LEAST = 0.2
@@ -124,7 +125,8 @@ class Look:
         kind = int(_kinds(along))
         rest = (places - self.means[kind]) @ self.matrices[kind]
         plain: Array = (places @ self.axes.T * gains) @ self.frame
-        return plain + rest * _drawn_in((whole - self.means[kind]) @ self.matrices[kind])
+        plain += rest * _drawn_in((whole - self.means[kind]) @ self.matrices[kind])
+        return plain
 
     def _levels(self, along: Array) -> Array:
         """Return how sure the findings are, (N, F), from -1, surely absent, to 1; of what lies on the threshold, 0."""

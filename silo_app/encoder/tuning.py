@@ -1,4 +1,4 @@
-"""A silo's own copy of the shared encoder, trained on the silo's images alone in a job's last rounds: findings as they are there.
+"""A silo's own copy of the shared encoder, trained on its images alone in a job's last rounds: findings as they are there.
 
 Hospitals' patients, devices and labels differ, and what tells a finding in all of them tells it best in none. Tuning what
 was averaged is the simplest way to a network of one's own, and hard to beat (Cheng, Chadha and Duchi, "Fine-tuning is fine
