@@ -213,7 +213,7 @@ def _federation(root: Path) -> Federation:
 
 
 def _job(backbone: str, rounds: int, settings: dict[str, Any]) -> dict[str, Any]:
-    small: dict[str, Any] = {"encoder.backbone": backbone, "training.steps": 1, "training.batch_size": 2}
+    small: dict[str, Any] = {"encoder.backbone": backbone, "training.steps": 1, "training.batch_size": 2, "personal": "none"}
     return {"rounds": rounds, "min_silos": SITES} | small | settings
 
 
