@@ -105,16 +105,15 @@ class Trust:
         """Return whose session's keys a voucher (`SessionKeys.voucher`) is for. Raises as `verify` does."""
         return self._vouchers.vouched(voucher)
 
-    def writer_of(self, message: bytes, *, limit: int = PAYLOAD_LIMIT) -> Vouched[Signer]:
-        """Return whose session's keys come with a sealed message, whether or not it is theirs. Raises as `verify` does."""
-        return self._vouchers.writer_of(message, limit=limit)
-
     def unseal(
         self, message: bytes, session: SessionKeys, *, context: bytes, question: bytes, limit: int = PAYLOAD_LIMIT
-    ) -> Verified:
-        """Read what was sealed for one's own `session`, as the reply to its signed `question`. Raises as `verify` does."""
-        signer, payload = self._vouchers.unseal(message, session, context=context, question=question, limit=limit)
-        return Verified(signer, payload)
+    ) -> tuple[Verified, Vouched[Signer]]:
+        """Read what was sealed for one's own `session`, as the reply to its signed `question`, and with whose keys.
+
+        Raises as `verify` does.
+        """
+        writer, payload = self._vouchers.unseal(message, session, context=context, question=question, limit=limit)
+        return Verified(writer.who, payload), writer
 
     @functools.cached_property
     def _vouchers(self) -> Vouchers[Signer]:

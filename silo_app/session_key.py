@@ -203,15 +203,15 @@ class Vouchers(Generic[_W]):
             raise _distrusted("the signature of a message is not of this content") from None
         return vouched.who, payload
 
-    def unseal(self, message: bytes, mine: SessionKeys, *, context: bytes, question: bytes, limit: int) -> tuple[_W, bytes]:
-        """Return who sealed `message` as the reply to the signed `question` of `mine`, and what it says.
+    def unseal(self, message: bytes, mine: SessionKeys, *, context: bytes, question: bytes, limit: int) -> tuple[Vouched[_W], bytes]:
+        """Return whose keys sealed `message` as the reply to the signed `question` of `mine`, and what it says.
 
         Raises `MessageInvalid` for what is no sealed message, `SignatureInvalid` for what cannot be believed.
         """
         voucher, sealed = _unpack_sealed(message, limit)
         vouched = self._of_today(voucher)
         asked_with = _unpack(question, len(question))[0]
-        return vouched.who, mine.unseal(sealed, vouched, context=context, asked_with=asked_with)
+        return vouched, mine.unseal(sealed, vouched, context=context, asked_with=asked_with)
 
     def signer_of(self, signed: bytes, *, limit: int) -> Vouched[_W]:
         """Return whose keys come with a signed message, whether or not it is theirs. Raises as `verify` does."""
@@ -222,10 +222,6 @@ class Vouchers(Generic[_W]):
         if len(voucher) > VOUCHER_LIMIT:
             raise MessageInvalid("a voucher is larger than any may be", remedy=_REMEDY)
         return self._of_today(voucher)
-
-    def writer_of(self, message: bytes, *, limit: int) -> Vouched[_W]:
-        """Return whose keys come with a sealed message, whether or not it is theirs. Raises as `verify` does."""
-        return self._of_today(_unpack_sealed(message, limit)[0])
 
     def _of_today(self, voucher: bytes) -> Vouched[_W]:
         vouched = self._vouched(voucher)

@@ -148,7 +148,8 @@ class TestSealed:
         question, reply = exchange
         assert is_sealed(reply)
         assert not is_sealed(question)
-        assert vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=LIMIT) == ("south", b"a secret")
+        writer, said = vouchers.unseal(reply, north, context=CONTEXT, question=question, limit=LIMIT)
+        assert (writer.who, said) == ("south", b"a secret")
 
     def test_it_says_nothing_to_others_and_never_the_same(self, north, south, vouchers, exchange):
         question, reply = exchange

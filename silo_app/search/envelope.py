@@ -153,9 +153,9 @@ def open_reply(identity: Identity, silo: str, frame: bytes, reply: bytes, /, *ex
     """Return what `silo` replied to one's own signed request `frame`. Raises `MessageInvalid` or `SignatureInvalid`."""
     context = _REPLY_CONTEXT + sha256(frame).digest()
     limit = max(kind.max_bytes for kind in expected)
-    sealed = is_sealed(reply)
-    if sealed:
-        verified = identity.trust.unseal(reply, identity.session, context=context, question=frame, limit=limit)
+    writer = None
+    if is_sealed(reply):
+        verified, writer = identity.trust.unseal(reply, identity.session, context=context, question=frame, limit=limit)
     else:
         verified = identity.trust.verify_session(reply, context=context, limit=limit)
         expected = (Refusal,)
@@ -164,8 +164,8 @@ def open_reply(identity: Identity, silo: str, frame: bytes, reply: bytes, /, *ex
             f"a reply in the name of {silo} was signed by {verified.name[:64]!r}",
             remedy="Nothing of the message was used. Ask the consortium's operator about this participant.",
         )
-    if sealed:
-        identity.peers[silo] = identity.trust.writer_of(reply, limit=limit)
+    if writer is not None:
+        identity.peers[silo] = writer
     return decode(verified.payload, *expected)
 
 
