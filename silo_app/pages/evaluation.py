@@ -20,13 +20,14 @@ def evaluation_page(data: Mapping[str, Any]) -> str:
     """Return the page of what `silo evaluate --job` prints as JSON."""
     names = list(data["silos"])
     findings = list(data["pooled"]["findings"])
+    rows = [_row(data, finding, name) for finding in findings for name in names if _told(data, finding, name)]
     facts = {
         "names": names,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "left_out": [name for name in names if name not in data["pooled"]["silos"]],
         "areas": _areas(data, findings, names) if findings else None,
-        "rows": [_row(data, finding, name) for finding in findings for name in names if _told(data, finding, name)],
-        "has_own": any(silo["own"] for silo in data["silos"].values()),
+        "rows": rows,
+        "own": [row for row in rows if row["own"]],
         "reliable": _reliable(data, findings, names),
         "near": [_near(name, way, one) for name in names for way, one in data["silos"][name]["retrieval"].items()],
         "groups": [row for name in names for group in data["silos"][name]["groups"] for row in _group(name, group)],

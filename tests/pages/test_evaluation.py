@@ -40,11 +40,12 @@ def test_the_page_shows_figures_beside_floors_and_who_is_missing():
     assert not re.search(r"https?://|<script", text)
 
 
-def test_an_own_network_has_columns_where_a_silo_has_one():
-    assert "own network" not in page(a=answer(), b=answer())
+def test_own_networks_have_a_table_where_a_silo_has_one():
+    assert "Own networks" not in page(a=answer(), b=answer())
     text = page(a=answer(own={"Pneumonia": figures(8, 9)}), b=answer())
-    assert text.count("own network: ") == 2
-    assert "An own network is what the silo trained for itself" in text
+    table = text[text.index("<h2>Own networks</h2>") :].split("</section>")[0]
+    assert table.count("<td>a</td>") == 1
+    assert "<td>b</td>" not in table
 
 
 def test_a_reliability_diagram_needs_more_than_one_bin():
