@@ -26,6 +26,7 @@ from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
 from silo_app.encoder.model import Encoder, build, load_vector, to_vector
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import train_round
 from silo_app.encoder.tuning import tune_round, tuning_round
@@ -93,7 +94,8 @@ def federated_and_own(
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
     """Return the shared weights after all rounds, and the copies that the silos tuned beside, if the plan has them do so."""
     own: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in silos]
-    shares = np.array([len(images) for images in silos]) / sum(len(images) for images in silos)
+    shares = np.array([_weight(images, plan) for images in silos], np.float64)
+    shares /= shares.sum()
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
     for number in range(plan.rounds):
@@ -110,6 +112,12 @@ def federated_and_own(
         step, moments = step_of(plan.averaging, moments, update.astype(np.float32))
         weights = weights + step
     return weights, own
+
+
+def _weight(images: Images, plan: TrainingPlan) -> int:
+    if plan.weigh == "images":
+        return len(images)
+    return Weighable.of(images.targets, images.known).weight(plan.training.self_supervised)
 
 
 def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.float32]:
@@ -133,7 +141,7 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
-    )
+    ).model_copy(update={"weigh": arguments.weigh})
     fields = {"backbone": arguments.backbone, "input_size": arguments.input_size, "looks": chosen.encoder.looks}
     spec = spec_of(arguments.data, **fields)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
@@ -186,6 +194,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hospitals", type=int, nargs="+", default=[3])
     parser.add_argument("--alpha", type=_alpha, nargs="+", default=[0.5], help="label skew (Dirichlet), or iid")
     parser.add_argument("--epochs", type=float, default=8.0, help="passes over the images in all, in every way of training")
+    parser.add_argument("--weigh", choices=["images", "labels"], default="images", help="what a silo's update weighs")
     parser.add_argument("--limit", type=int, help="images in all, at most")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
     parser.add_argument("--backbone", default=EncoderSpec().backbone)

@@ -203,7 +203,9 @@ class Vouchers(Generic[_W]):
             raise _distrusted("the signature of a message is not of this content") from None
         return vouched.who, payload
 
-    def unseal(self, message: bytes, mine: SessionKeys, *, context: bytes, question: bytes, limit: int) -> tuple[Vouched[_W], bytes]:
+    def unseal(
+        self, message: bytes, mine: SessionKeys, *, context: bytes, question: bytes, limit: int
+    ) -> tuple[Vouched[_W], bytes]:
         """Return whose keys sealed `message` as the reply to the signed `question` of `mine`, and what it says.
 
         Raises `MessageInvalid` for what is no sealed message, `SignatureInvalid` for what cannot be believed.

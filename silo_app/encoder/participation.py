@@ -30,6 +30,7 @@ from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.order import RoundOrder
 from silo_app.encoder.own import Own
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.selection import Best, Selection
 from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.telling import card_of, own_of, settings_of
@@ -233,7 +234,7 @@ class Participation:
         opened = self._opened(plan, state.trained if state else 0)
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
-        self._samples = int(opened["train_views"])
+        self._samples = self._weight(opened)
         names, shapes = zip(*opened["layout"], strict=True)
         if plan.scaffold:  # the control variates' change travels behind the update, with scales of its own
             names, shapes = (*names, *(f"control of {name}" for name in names)), (*shapes, *shapes)
@@ -247,6 +248,12 @@ class Participation:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments, self._own, self._total = state.moments, state.own, state.total
             self._best = Best(Selection(**state.selection), state.best)
+
+    def _weight(self, opened: Mapping[str, Any]) -> int:
+        """Return how many images the silo's updates weigh; of a private job their plain number: no label was paid for."""
+        if self._plan.weigh == "images" or self._plan.privacy is not None:
+            return int(opened["train_views"])
+        return Weighable(*opened["weighable"]).weight(self._plan.training.self_supervised)
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(

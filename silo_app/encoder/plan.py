@@ -50,6 +50,9 @@ class TrainingPlan(BaseModel):
     """Ditto's lambda: how strongly a silo's own network is held near the shared one."""
     tuning: float = Field(default=0.125, gt=0, le=1)
     """With `personal` "tuned": the share of the rounds, the last ones, in which a silo also trains its own copy."""
+    weigh: Literal["images", "labels"] = "images"
+    """What a silo's update weighs: its training images (FedAvg), or as many as tell findings apart (`sampling.Weighable`);
+    views that are learned from by themselves count `training.self_supervised` each then. A private job goes by images."""
     scaffold: bool = False
     """Correct the drift of unlike silos (SCAFFOLD: Karimireddy et al., ICML 2020); an update is twice as large."""
     averaging: AveragingPlan = AveragingPlan()

@@ -1,11 +1,13 @@
 """Which views make a batch: rare kinds of cases are drawn more often than they occur; a skewed silo learns both sides."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["batches", "positive_weights", "shares"]
+__all__ = ["Weighable", "batches", "positive_weights", "shares"]
 
 _HEAVIEST = 20.0
 
@@ -35,6 +37,35 @@ def positive_weights(
     both = (present > 0) & (absent > 0)
     ratio = np.divide(absent, present, out=np.ones_like(present), where=both)
     return np.asarray(np.clip(ratio, 1 / _HEAVIEST, _HEAVIEST), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighable:
+    """What a silo's training views teach, in views: what its update weighs where that is not simply their number."""
+
+    telling: float
+    """As many views, half with and half without a finding, would tell the findings apart as well; at most all that do."""
+    silent: int
+    """Views of which nothing is known that the silo's others have otherwise: they teach only by themselves."""
+
+    @classmethod
+    def of(cls, targets: NDArray[np.float32], known: NDArray[np.bool_]) -> Self:
+        """Return it for views with labels (N, F).
+
+        What n views with and m without a finding say of the difference has the variance of 1/n + 1/m: so they say as much
+        as 4 n m / (n + m) views of which half have it. A silo with 500 ill patients and one well would else outweigh those
+        that know both sides, and teach that one image.
+        """
+        present, absent = known & (targets > 0.5), known & (targets <= 0.5)
+        have, lack = present.sum(axis=0).astype(np.float64), absent.sum(axis=0).astype(np.float64)  # (F,)
+        both = (have > 0) & (lack > 0)
+        worth = np.divide(4 * have * lack, have + lack, out=np.zeros_like(have), where=both)
+        telling = int((known & both).any(axis=1).sum())
+        return cls(min(float(telling), float(worth.sum())), len(known) - telling)
+
+    def weight(self, silent: float) -> int:
+        """Return what the silo weighs, at least 1, if a silent view counts `silent` views."""
+        return max(1, round(self.telling + silent * self.silent))
 
 
 def batches(share: NDArray[np.float64], size: int, steps: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

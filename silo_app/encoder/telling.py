@@ -42,6 +42,7 @@ def card_of(plan: TrainingPlan, *, job: str, trained: int, silos: tuple[str, ...
         "start": plan.start,
         "training": plan.training.model_dump(mode="json"),
         "averaging": plan.averaging.model_dump(mode="json"),
+        "weigh": plan.weigh,
         "personal": plan.personal,
         "scaffold": plan.scaffold,
     }

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +33,7 @@ from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.own import Personal, shared_size
 from silo_app.encoder.private import train_round_privately
+from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import Beginning, Means, RoundOutcome, train_round
@@ -82,6 +84,7 @@ class Worker:
             "layout": [one for one in layout if personal != "head" or not one[0].startswith("findings.")],
             "weights": self._written("start", begin[: self._shared]),
             "train_views": len(self._train),
+            "weighable": astuple(Weighable.of(self._train.targets, self._train.known)),
             "held_out_views": len(self._held_out),
             "train_patients": patients,
             "positives": self._positives(),

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from silo_app.encoder.sampling import batches, positive_weights, shares
+from silo_app.encoder.sampling import Weighable, batches, positive_weights, shares
 
 
 def labels(*columns):
@@ -58,3 +60,33 @@ def test_unknown_views_weigh_nothing():
     targets, known = labels([1, 0, 0, 0])
     known[2:] = False
     assert positive_weights(targets, known, np.full(4, 0.25)).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "telling"),
+    [(50, 50, 100), (1, 499, 4 * 499 / 500), (499, 1, 4 * 499 / 500), (73, 27, 4 * 73 * 27 / 100)],
+)
+def test_a_silo_weighs_what_tells_a_finding_apart(present, absent, telling):
+    found = Weighable.of(*labels([1] * present + [0] * absent))
+    assert found.telling == pytest.approx(telling)
+    assert found.silent == 0
+    assert found.weight(0.1) == round(telling)
+
+
+def test_views_of_which_one_side_is_known_or_none_are_silent():
+    targets, known = labels([1] * 8 + [0] * 2, [1] * 10)
+    known[8:, 0] = False
+    assert Weighable.of(targets, known) == Weighable(0.0, 10)
+    assert Weighable.of(targets, known).weight(0.5) == 5
+    assert Weighable.of(targets, known).weight(0.0) == 1
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([None, 0, 1])] * 3), min_size=1, max_size=40))
+def test_a_silo_weighs_no_more_than_its_views_and_the_same_in_any_order(rows):
+    known = np.array([[one is not None for one in row] for row in rows], np.bool_)
+    targets = np.array([[one or 0 for one in row] for row in rows], np.float32)
+    found = Weighable.of(targets, known)
+    assert 0 <= found.telling <= len(rows) - found.silent
+    assert 1 <= found.weight(1.0) <= len(rows)
+    assert Weighable.of(targets[::-1], known[::-1]) == found
+    assert Weighable.of(known * (1 - targets), known) == found

@@ -154,6 +154,26 @@ def test_a_silo_with_little_time_trains_less_and_weighs_less(begin, homes):  # n
     assert (sums[1]["steps"], sums[1]["steps_planned"]) == (9, 12)
 
 
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({"weigh": "labels"}, 0.75), ({"weigh": "images"}, 1.0), ({"weigh": "labels", "privacy": {"noise": 1.5}}, 1.0)],
+)
+def test_silos_weigh_what_their_labels_tell_apart_if_the_job_says_so_and_promises_no_privacy(begin, homes, changes, share):  # noqa: F811
+    """About a quarter of every silo's views has the finding then, and 4 x 1/4 x 3/4 is 3/4."""
+    from silo_app.catalogue import Catalogue
+    from silo_app.catalogue.records import Label
+
+    for home in homes.values():
+        with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+            views = sorted(catalogue.views(), key=lambda view: view.patient)
+            train = [view for view in views if view.split.value == "train"]
+            for place, view in enumerate(train):
+                known = Label(finding=PLAN.encoder.findings[0], present=place % 4 == 0, source="test")
+                writer.relabel({view.digest: [known]})
+    job = begin(plan=plan_with(**changes, training=PLAN.training.model_dump() | {"contrast": 0.0}))
+    assert {part._samples for part in job.parts.values()} == {round(share * 20)}
+
+
 def test_all_silos_start_from_an_encoder_that_all_of_them_hold(begin, homes):  # noqa: F811
     first = finished(begin())
     started = begin("job-2", plan=plan_with(start=first))
