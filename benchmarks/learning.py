@@ -141,7 +141,9 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
-    ).model_copy(update={"weigh": arguments.weigh})
+    )
+    if arguments.weigh:
+        chosen = chosen.model_copy(update={"weigh": arguments.weigh})
     fields = {"backbone": arguments.backbone, "input_size": arguments.input_size, "looks": chosen.encoder.looks}
     spec = spec_of(arguments.data, **fields)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
@@ -194,7 +196,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hospitals", type=int, nargs="+", default=[3])
     parser.add_argument("--alpha", type=_alpha, nargs="+", default=[0.5], help="label skew (Dirichlet), or iid")
     parser.add_argument("--epochs", type=float, default=8.0, help="passes over the images in all, in every way of training")
-    parser.add_argument("--weigh", choices=["images", "labels"], default="images", help="what a silo's update weighs")
+    parser.add_argument("--weigh", choices=["images", "labels"], help="what a silo's update weighs, other than in the job")
     parser.add_argument("--limit", type=int, help="images in all, at most")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
     parser.add_argument("--backbone", default=EncoderSpec().backbone)
