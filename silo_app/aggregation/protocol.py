@@ -76,7 +76,7 @@ class SiloSession:
         """Begin a job, or go on with one.
 
         `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
-        silo trains on (nobody but the silos learns more than sums of it), `min_silos` the smallest number of updates in a
+        silo weighs (nobody but the silos learns more than sums of it), `min_silos` the smallest number of updates in a
         sum that this silo will open, `random` rounds (by default from a secret seed). `state` is what `export_state` gave
         in the job that this one resumes.
         """
@@ -119,7 +119,7 @@ class SiloSession:
 
     @property
     def samples(self) -> int:
-        """How many images this silo trains on: its weight."""
+        """How many images this silo weighs."""
         return self._progress.samples
 
     @property
