@@ -36,6 +36,21 @@ def test_training_leaves_one_encoder_in_every_silo(trained):
     assert [one["accepted"] for one in record["rounds"]] == [sorted(lab.federation.silos)] * 2
 
 
+def test_every_silo_keeps_a_copy_for_itself_that_no_other_place_has(trained):
+    lab, _, _ = trained
+    copies = {}
+    for silo in lab.federation.silos:
+        models = config.load(lab.federation.kit(silo)).models
+        kept = checkpoint.load(models, checkpoint.current_version(models))
+        copies[silo] = kept.personal
+        files = list(lab.federation.kit(silo).rglob("personal.safetensors"))
+        assert files
+        assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+        assert len(kept.personal) == len(kept.vector)
+    assert len({copy.tobytes() for copy in copies.values()}) == len(copies)
+    assert not list(lab.federation.kit(lab.federation.server).rglob("personal*"))
+
+
 def test_the_later_round_is_smaller_than_the_first(trained):
     """Even of this small network, whose few blocks are not full; benchmarks/aggregation.py measures real ones."""
     _, _, record = trained
