@@ -16,10 +16,12 @@ WHO = {"user": "u", "reason": "consent"}
 
 @pytest.fixture
 def home(make_silo, tmp_path, make_dicom, make_picture):
-    """Two patients: P1 with studies 1.1 (two images) and 1.2, P2 with study 2.1."""
+    """Two patients: PATIENT-1 with studies 1.1 (two images) and 1.2, PATIENT-2 with study 2.1."""
     source = tmp_path / "source"
     source.mkdir(exist_ok=True)
-    for number, (patient, study) in enumerate([("P1", "1.1"), ("P1", "1.1"), ("P1", "1.2"), ("P2", "2.1")]):
+    for number, (patient, study) in enumerate(
+        [("PATIENT-1", "1.1"), ("PATIENT-1", "1.1"), ("PATIENT-1", "1.2"), ("PATIENT-2", "2.1")]
+    ):
         picture = make_picture(24, 20, seed=number)
         (source / f"{number}.dcm").write_bytes(make_dicom(picture, PatientID=patient, StudyInstanceUID=study))
     home = make_silo()
@@ -51,27 +53,27 @@ def test_a_study_leaves_catalogue_and_cache_and_does_not_come_back(home):
 def test_a_study_that_is_sent_again_under_another_name_stays_out(home, tmp_path, make_dicom, make_picture):
     recall(home, Subject(study_uid="2.1"), **WHO)
     picture = make_picture(24, 20, seed=99)
-    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="P2", StudyInstanceUID="2.1"))
+    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="PATIENT-2", StudyInstanceUID="2.1"))
     report = ingest(home, workers=1)
     assert (report.added, report.views) == (0, 3)
     assert len(list(RadiographCache(home.cache).digests())) == 3
 
 
 def test_a_patient_is_out_with_studies_that_come_later(home, tmp_path, make_dicom, make_picture):
-    done = recall(home, Subject(patient_id="P1"), **WHO)
+    done = recall(home, Subject(patient_id="PATIENT-1"), **WHO)
     assert (done.kind, done.views) == ("patient", 3)
     picture = make_picture(24, 20, seed=99)
-    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="P1", StudyInstanceUID="1.3"))
+    (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="PATIENT-1", StudyInstanceUID="1.3"))
     report = ingest(home, workers=1)
     assert (report.added, report.views) == (0, 1)
 
 
 def test_what_is_let_in_again_has_its_case_id_after_the_next_ingest(home):
     before = views(home)
-    recall(home, Subject(patient_id="P1"), **WHO)
+    recall(home, Subject(patient_id="PATIENT-1"), **WHO)
     recall(home, Subject(study_uid="2.1"), **WHO)
     assert views(home) == []
-    restore(home, Subject(patient_id="P1"), **WHO)
+    restore(home, Subject(patient_id="PATIENT-1"), **WHO)
     report = ingest(home, workers=1)
     assert (report.added, report.views) == (3, 3)
     restore(home, Subject(study_uid="2.1"), **WHO)
@@ -80,12 +82,12 @@ def test_what_is_let_in_again_has_its_case_id_after_the_next_ingest(home):
 
 
 def test_who_took_what_out_is_in_the_audit_log_without_an_identifier(home):
-    recall(home, Subject(patient_id="P1"), **WHO)
-    restore(home, Subject(patient_id="P1"), **WHO)
+    recall(home, Subject(patient_id="PATIENT-1"), **WHO)
+    restore(home, Subject(patient_id="PATIENT-1"), **WHO)
     lines = [json.loads(line) for line in home.audit.read_text().splitlines()]
     assert [one["event"] for one in lines[-2:]] == ["case-recalled", "case-restored"]
-    assert "P1" not in home.audit.read_text()
-    assert b"P1" not in home.catalogue.read_bytes()
+    assert "PATIENT-1" not in home.audit.read_text()
+    assert b"PATIENT-1" not in home.catalogue.read_bytes()
 
 
 @pytest.mark.parametrize("subject", [Subject(), Subject(case="0" * 8, study_uid="1.1")])
