@@ -281,7 +281,6 @@ _OPTIONS = {
     " pediatric": " --data pediatric-chest-xray.zip",
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
-    " unlike-500": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --limit 500 --epochs 16 --threads 1",
 }
 
 
