@@ -92,9 +92,9 @@ def federated(model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> ND
 def federated_and_own(
     model: Encoder, silos: Sequence[Images], plan: TrainingPlan
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """Return the shared weights after all rounds, and the copies that the silos tuned beside, if the plan has them do so."""
-    own: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in silos]
-    shares = np.array([_weight(images, plan) for images in silos], np.float64)
+    """Return the shared weights after all rounds, and the copies that the silos tuned beside, none if the plan has none."""
+    own: dict[int, NDArray[np.float32]] = {}
+    shares = np.array([plan.weight(len(one), Weighable.of(one.targets, one.known)) for one in silos], np.float64)
     shares /= shares.sum()
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
@@ -106,18 +106,12 @@ def federated_and_own(
             _round(model, images, plan, number)
             update += share * (to_vector(model) - weights)
             if tuning is not None:
-                load_vector(model, own[silo] if tuning else weights)
+                load_vector(model, own.get(silo, weights))
                 tune_round(model, images, plan.training, number=tuning, tuned=plan.tuned_rounds, seed=plan.seed)
                 own[silo] = to_vector(model)
         step, moments = step_of(plan.averaging, moments, update.astype(np.float32))
         weights = weights + step
-    return weights, own
-
-
-def _weight(images: Images, plan: TrainingPlan) -> int:
-    if plan.weigh == "images":
-        return len(images)
-    return Weighable.of(images.targets, images.known).weight(plan.training.self_supervised)
+    return weights, list(own.values())
 
 
 def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.float32]:

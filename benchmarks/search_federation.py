@@ -56,11 +56,9 @@ def _sized(lab: Lab, name: str, folder: Path, *, quick: bool) -> list[Figure]:
     lab.load(unit_vectors(11, 60), 8)  # warm
     figures = [*_alone(lab, name, 40 if small else 200)]
     for in_flight, count in ((8, 100 if small else 1000), (32, 500 if small else 3000)):
-        before = _all_cpu_seconds(lab)
-        load = lab.load(unit_vectors(in_flight, count), in_flight)
-        spent = (_all_cpu_seconds(lab) - before) / count
         called = f"federation_{name}_{in_flight}_in_flight"
-        figures += [*_of_load(called, load), _cpu(called, spent)]
+        load, cpu = _loaded(lab, called, unit_vectors(in_flight, count), in_flight)
+        figures += [*_of_load(called, load), cpu]
     figures.append(Figure(f"federation_{name}_answered", load.complete, "of the silos' replies, 32 in flight"))
     return figures + _beside(lab, name, folder, milvus=not (quick or name == "1m"))
 
@@ -69,29 +67,31 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
     """Measure one query in flight, the way without it, and the silos' indexes without the way, in turns."""
     galleries = [open_current(lab.home(silo).index).gallery for silo in lab.federation.silos]
     queries, whole, trips = unit_vectors(1, count), Load(0.0), []
-    before = _all_cpu_seconds(lab)  # looking costs more than a query: so once for all
-    lab.load(queries, 1)
-    spent = _all_cpu_seconds(lab) - before
+    _, cpu = _loaded(lab, f"federation_{name}_1_in_flight", queries, 1)  # looking costs more than a query: once for all
     searches: list[list[float]] = [[] for _ in galleries]
     for query in queries:
         one = lab.load(query[None, :], 1)
         whole.seconds += one.seconds
         whole.latencies += one.latencies
         trips.append(lab.trip())
-        for gallery, times in zip(galleries, searches, strict=True):
-            times.append(_timed(gallery, query))
+        for gallery, spent in zip(galleries, searches, strict=True):
+            spent.append(_timed(gallery, query))
     silo, trip = max(map(statistics.median, searches)) * 1e3, statistics.median(trips) * 1e3
     return [
         *_of_load(f"federation_{name}_1_in_flight", whole),
-        _cpu(f"federation_{name}_1_in_flight", spent / count),
+        cpu,
         Figure(f"silo_faiss_{name}_ms", silo, "ms, the slowest silo's index"),
         Figure("message_floor_ms" if name == "10k" else f"message_floor_{name}_ms", trip, "ms, an empty message"),
         Figure(f"federation_{name}_over_floor_ms", whole.percentile(50) - silo - trip, "ms more than both"),
     ]
 
 
-def _cpu(name: str, seconds: float) -> Figure:
-    return Figure(f"{name}_cpu_ms", seconds * 1e3, "CPU ms a query, all processes and the asker's")
+def _loaded(lab: Lab, name: str, queries: NDArray[np.float32], in_flight: int) -> tuple[Load, Figure]:
+    """Ask queries, so many at a time; return what they took, and the CPU time of one."""
+    before = _all_cpu_seconds(lab)
+    load = lab.load(queries, in_flight)
+    spent = (_all_cpu_seconds(lab) - before) / len(queries) * 1e3
+    return load, Figure(f"{name}_cpu_ms", spent, "CPU ms a query, all processes and the asker's")
 
 
 def _of_load(name: str, load: Load) -> list[Figure]:

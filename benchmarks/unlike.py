@@ -86,15 +86,11 @@ def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
         accuracies = [value for name, value in means.items() if name.startswith(f"{way}: hospital") and "accuracy" in name]
         yield Figure(figure, min(accuracies), "")
     yield Figure("recipe_worst_own_share_over_chance", means["recipe+removed: worst own share"], "x")
-    alone = {
-        name.removeprefix("own: "): value for name, value in means.items() if name.startswith("own: ") and "AUC" in name
-    }
-    for figure, way in (
-        ("recipe_least_gain_over_own_encoder", "recipe"),
-        ("tuned_least_gain_over_own_encoder", "recipe tuned"),
-    ):
-        if alone:
-            yield Figure(figure, min(means[f"{way}: {name}"] - value for name, value in alone.items()), "AUC")
+    own = {name.removeprefix("own: "): value for name, value in means.items() if name.startswith("own: ") and "AUC" in name}
+    if own:
+        for figure, way in (("recipe_least_gain", "recipe"), ("tuned_least_gain", "recipe tuned")):
+            gains = [means[f"{way}: {name}"] - value for name, value in own.items()]
+            yield Figure(f"{figure}_over_own_encoder", min(gains), "AUC")
 
 
 def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
@@ -126,7 +122,7 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
             weights, tuned = trained(build(spec, seed))
             yield f"{way}: CPU seconds", time.process_time() - start
             yield from _encoded(way, encoder_of(spec, weights), hospitals)
-            for one, copy in zip(hospitals, tuned if way == "recipe" else (), strict=way == "recipe"):
+            for one, copy in zip(hospitals, tuned, strict=bool(tuned)):
                 yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy), one.images.pixels)[1])
     if "own" in arguments.ways:
         for one, images in zip(hospitals, silos, strict=True):

@@ -106,7 +106,6 @@ def _embedded(kept: checkpoint.Checkpoint, images: Images) -> tuple[NDArray[np.f
 
 
 def _finding(held: HeldOut, column: int) -> FindingTold:
-    everything = np.ones(len(held.images), np.bool_)
     known, present = held.images.known[:, column], held.images.targets[:, column] > 0.5
     probability = probabilities(held.logits[:, column])
     sides = [known & present, known & ~present]
@@ -114,7 +113,7 @@ def _finding(held: HeldOut, column: int) -> FindingTold:
     told = [tuple(SegmentTold(start=start, stop=stop, views=views) for start, stop, views in side) for side in scores]
     bins = reliability(probability[known], present[known], held.patients[known], held.least)
     return FindingTold(
-        **dict(held.figures(column, everything)),
+        **dict(held.figures(column, held.everything)),
         present_scores=told[0],
         absent_scores=told[1],
         reliability=tuple(
@@ -215,8 +214,7 @@ def _own_network(kept: checkpoint.Checkpoint, held: HeldOut, columns: Sequence[i
     model = build(kept.spec, seed=0)
     load_vector(model, kept.personal)
     own = replace(held, logits=embed(model, held.images.pixels)[1])
-    everything = np.ones(len(held.images), np.bool_)
-    return {held.names[column]: own.figures(column, everything) for column in columns}
+    return {held.names[column]: own.figures(column, own.everything) for column in columns}
 
 
 def _gaps(held: HeldOut, columns: Sequence[int], spec: EncoderSpec, logits: NDArray[np.float32]) -> dict[Finding, GapTold]:

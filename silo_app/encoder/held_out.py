@@ -28,6 +28,11 @@ class HeldOut:
     names: Sequence[Finding]
     least: int
 
+    @property
+    def everything(self) -> _Rows:
+        """All rows, bool (N,)."""
+        return np.ones(len(self.images), np.bool_)
+
     def patients_of(self, column: int, rows: _Rows) -> tuple[set[str], set[str]]:
         """Return the patients with the finding, and without, in some rows, bool (N,)."""
         known, present = self.images.known[:, column] & rows, self.images.targets[:, column] > 0.5
@@ -53,5 +58,4 @@ class HeldOut:
 
     def tellable_columns(self) -> list[int]:
         """Return the findings with enough patients on either side."""
-        everything = np.ones(len(self.images), np.bool_)
-        return [c for c in range(len(self.names)) if min(map(len, self.patients_of(c, everything))) >= self.least]
+        return [c for c in range(len(self.names)) if min(map(len, self.patients_of(c, self.everything))) >= self.least]

@@ -72,7 +72,7 @@ class Look:
         axes = _unit(head)
         span, others = _parted(axes)
         side = head.shape[1]
-        frame = _frame(axes, span, np.eye(len(axes))) * np.sqrt(_EMPHASIS * max(len(others), 1))
+        frame = _frame(axes, span, np.eye(len(axes)))
         sizes = np.tile(np.linspace(0, _SUREST, _STEPS), (len(axes), 2, 1))
         return cls(axes, frame, sizes, np.zeros((2, side)), np.stack([np.sqrt(side) * others.T @ others] * 2))
 
@@ -110,7 +110,7 @@ class Look:
         plain = self._levels(along) @ self.frame
         kinds = _kinds(along)
         for kind in (0, 1):
-            rest = (exact[kinds == kind] - self.means[kind]) @ self.matrices[kind]
+            rest = self._rest(exact[kinds == kind], kind)
             plain[kinds == kind] += rest * _drawn_in(rest)
         return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
 
@@ -123,10 +123,13 @@ class Look:
         along = whole @ self.axes.T  # (F,)
         gains = self._levels(along[None])[0] / np.where(np.abs(along) < _TINY, _TINY, along)
         kind = int(_kinds(along))
-        rest = (places - self.means[kind]) @ self.matrices[kind]
         plain: Array = (places @ self.axes.T * gains) @ self.frame
-        plain += rest * _drawn_in((whole - self.means[kind]) @ self.matrices[kind])
+        plain += self._rest(places, kind) * _drawn_in(self._rest(whole, kind))
         return plain
+
+    def _rest(self, places: Array, kind: int) -> Array:
+        """Return what images of a kind, or their parts, (..., D), have in the other directions, whitened."""
+        return np.asarray((places - self.means[kind]) @ self.matrices[kind], np.float64)
 
     def _levels(self, along: Array) -> Array:
         """Return how sure the findings are, (N, F), from -1, surely absent, to 1; of what lies on the threshold, 0."""
@@ -174,7 +177,7 @@ def look_of(
     ]
     return Look(
         axes,
-        _frame(axes, span, along) * np.sqrt(_EMPHASIS * max(len(others), 1)),
+        _frame(axes, span, along),
         np.stack(
             [_sizes(column, *labels) for column, *labels in zip(along.T, targets.T[chosen], known.T[chosen], strict=True)]
         ),
@@ -227,12 +230,13 @@ def _frame(axes: Array, span: Array, along: Array) -> Array:
     """Return where the findings' levels are put, (F, D): orthogonal to each other as far as the axes are independent.
 
     It is the frame nearest to the axes (Löwdin 1950), the same in all silos that use the same findings. A finding weighs
-    by how far the silo's views lie from its threshold; all of them together weigh 1.
+    by how far the silo's views lie from its threshold; all of them together weigh `_EMPHASIS` times the other directions.
     """
     left, _, right = np.linalg.svd(axes @ span.T, full_matrices=False)
     weights = np.sqrt((along**2).mean(axis=0))
     weights /= max(float(np.linalg.norm(weights)), _TINY)
-    return np.asarray(weights[:, None] * (left @ right @ span), np.float64)
+    scale = np.sqrt(_EMPHASIS * max(axes.shape[1] - len(span), 1))
+    return np.asarray(scale * weights[:, None] * (left @ right @ span), np.float64)
 
 
 def _sizes(along: Array, target: NDArray[np.float32], known: NDArray[np.bool_]) -> Array:

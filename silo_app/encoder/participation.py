@@ -234,7 +234,7 @@ class Participation:
         opened = self._opened(plan, state.trained if state else 0)
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
-        self._samples = self._weight(opened)
+        self._samples = plan.weight(int(opened["train_views"]), Weighable(*opened["weighable"]))
         names, shapes = zip(*opened["layout"], strict=True)
         if plan.scaffold:  # the control variates' change travels behind the update, with scales of its own
             names, shapes = (*names, *(f"control of {name}" for name in names)), (*shapes, *shapes)
@@ -248,12 +248,6 @@ class Participation:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments, self._own, self._total = state.moments, state.own, state.total
             self._best = Best(Selection(**state.selection), state.best)
-
-    def _weight(self, opened: Mapping[str, Any]) -> int:
-        """Return how many images the silo's updates weigh; of a private job their plain number: no label was paid for."""
-        if self._plan.weigh == "images" or self._plan.privacy is not None:
-            return int(opened["train_views"])
-        return Weighable(*opened["weighable"]).weight(self._plan.training.self_supervised)
 
     def _new_session(self, state: bytes | None) -> SiloSession:
         return SiloSession(

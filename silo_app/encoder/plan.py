@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from silo_app.encoder.checked_plan import checked_plan
 from silo_app.encoder.own import Personal
+from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 
@@ -108,6 +109,12 @@ class TrainingPlan(BaseModel):
     def tuned_rounds(self) -> int:
         """In how many of the last rounds a silo also trains a copy of its own; 0 without."""
         return max(1, round(self.tuning * self.rounds)) if self.personal == "tuned" else 0
+
+    def weight(self, images: int, found: Weighable) -> int:
+        """Return what a silo with so many training images weighs; in a private job their number: no label was paid for."""
+        if self.weigh == "images" or self.privacy is not None:
+            return images
+        return found.weight(self.training.self_supervised)
 
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":

@@ -114,7 +114,8 @@ class Worker:
         model, images = self._with(weights, personal), self._opened(self._train)
         chosen, answer = TrainSettings.model_validate(settings), {}
         tuning = tuning_round(round, rounds, tuned)
-        means = self._means(chosen, twice=self._personal == "ditto" or tuning is not None)
+        beside = self._personal == "ditto" or tuning is not None
+        means = self._means(chosen, twice=beside)
         if (charging := self._charging) is None:
             began = Beginning.of(model)
             controls = Controls(model, read_vector(Path(correction))) if correction else None
@@ -126,10 +127,10 @@ class Worker:
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
                 plain(chosen.model_copy(update={"proximal": pull}), anchor=began)
-                answer["personal"] = self._written("personal", to_vector(model))
             elif tuning is not None:
                 load_vector(model, read_vector(Path(personal or weights)))
                 tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means)
+            if beside:
                 answer["personal"] = self._written("personal", to_vector(model))
         else:
             charging.pay(job, round)
@@ -238,7 +239,7 @@ class Worker:
     def _with(self, weights: str, personal: str | None) -> Encoder:
         """Return the network with the shared weights, and the silo's own head if it has one."""
         self._spec_of()
-        head = self._own(personal)[: len(self._begin) if self._personal == "head" else 0]
+        head = self._own(personal) if self._personal == "head" else np.empty(0, np.float32)
         load_vector(self._model, np.concatenate([read_vector(Path(weights)), head]))
         return self._model
 

@@ -30,7 +30,7 @@ def test_without_a_copy_no_round_tunes(personal):
 
 
 def test_a_copy_is_trained_at_half_the_rate_and_held_by_nothing(fill_silo, spec):
-    images, vectors = load(fill_silo(), spec), []
+    images = load(fill_silo(), spec)
     tuned, plain = build(spec, 1), build(spec, 1)
     tune_round(tuned, images, QUICK, number=1, tuned=2, seed=3)
     free = QUICK.model_copy(update={"learning_rate": QUICK.learning_rate / 2, "proximal": 0.0})
