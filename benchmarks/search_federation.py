@@ -67,7 +67,7 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
     """Measure one query in flight, the way without it, and the silos' indexes without the way, in turns."""
     galleries = [open_current(lab.home(silo).index).gallery for silo in lab.federation.silos]
     queries, whole, trips = unit_vectors(1, count), Load(0.0), []
-    _, cpu = _loaded(lab, f"federation_{name}_1_in_flight", queries, 1)  # looking costs more than a query: once for all
+    _, cpu = _loaded(lab, f"federation_{name}_1_in_flight", queries, 1)
     searches: list[list[float]] = [[] for _ in galleries]
     for query in queries:
         one = lab.load(query[None, :], 1)
@@ -88,9 +88,10 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
 
 def _loaded(lab: Lab, name: str, queries: NDArray[np.float32], in_flight: int) -> tuple[Load, Figure]:
     """Ask queries, so many at a time; return what they took, and the CPU time of one."""
-    before = _all_cpu_seconds(lab)
+    pids = [*lab.pids(), os.getpid()]  # what two cores have to bear; to find them costs more than a query
+    before = cpu_seconds(pids)
     load = lab.load(queries, in_flight)
-    spent = (_all_cpu_seconds(lab) - before) / len(queries) * 1e3
+    spent = (cpu_seconds(pids) - before) / len(queries) * 1e3
     return load, Figure(f"{name}_cpu_ms", spent, "CPU ms a query, all processes and the asker's")
 
 
@@ -111,11 +112,6 @@ def _lasting(lab: Lab, count: int) -> list[Figure]:
         Figure("federation_memory_growth", 100 * (memory_mb(pids) / memory - 1), f"% of {memory:.0f} MB, {count} queries"),
         Figure("federation_cpu_ms", spent / len(load.latencies) * 1e3, "CPU ms a query; not of the anchor and the asker"),
     ]
-
-
-def _all_cpu_seconds(lab: Lab) -> float:
-    """Return the CPU seconds of the federation and of this process, which asks: what two cores have to bear."""
-    return cpu_seconds([*lab.pids(), os.getpid()])
 
 
 def _beside(lab: Lab, name: str, folder: Path, *, milvus: bool) -> list[Figure]:
