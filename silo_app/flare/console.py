@@ -19,6 +19,8 @@ __all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _POLL_S = 1.0
+_PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
+"""NVFlare's words in a server's log before the reason for which a controller ended its job."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Console:
                 return state
             if state.over:
                 raise JobFailed(
-                    f"job {state.name} ({job}) ended as {state.status}",
+                    f"job {state.name} ({job}) ended as {state.status}{self._reason(job)}",
                     remedy=f"Read why: `silo job log {job}`, and the silos' own logs (`consortium logs NAME`).",
                 )
             if time.monotonic() > end:
@@ -155,6 +157,13 @@ class Console:
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(f"cannot abort job {job}: {error}", remedy="See `silo job list`.") from None
 
+    def _reason(self, job: str) -> str:
+        """Return ": " and why the job failed, if its log says so."""
+        with contextlib.suppress(JobFailed):  # a job that never ran has no log
+            reason = told_of_failure(self.log(job))
+            return f": {reason}" if reason else ""
+        return ""
+
     def download(self, job: str) -> Path:
         """Fetch the server's record of an ended job and return the folder."""
         try:
@@ -172,6 +181,12 @@ class Console:
             raise JobFailed(f"no log of job {job}: {error}", remedy="See `silo job list`.") from None
         logs = result.get("logs", result) if isinstance(result, dict) else {"server": str(result)}
         return "\n".join(str(text) for text in logs.values()) if isinstance(logs, dict) else str(logs)
+
+
+def told_of_failure(log: str) -> str:
+    """Return the reason for which a job ended itself, as the server's log has it; nothing if it has none."""
+    _, _, told = log.partition(_PANIC)
+    return told.partition("\n")[0].strip()
 
 
 def told_of_rounds(log: str) -> list[str]:

@@ -226,7 +226,7 @@ def test_a_job_with_a_class_that_no_site_allows_is_refused(searching, tmp_path):
 
 def test_a_wrong_setting_ends_the_job_and_is_named(searching):
     job = searching.submit("train", {"rounds": 0, "no_such_setting": 1})
-    with pytest.raises(JobFailed, match="FINISHED"):
+    with pytest.raises(JobFailed, match=r"FINISHED.*plan: rounds: Input should"):
         searching.wait(job)
     texts = [path.read_text(errors="replace") for path in searching.federation.logs(searching.federation.server)]
     assert any("no_such_setting" in text for text in texts)

@@ -8,7 +8,7 @@ import pytest
 
 from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady
-from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_rounds
+from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -55,6 +55,19 @@ def test_what_a_log_says_of_the_rounds():
     other = "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - sum of nothing"
     wanted = ["joined: a, b", "round 1: sum of a; without b: late (update)", "round 2: void: too few"]
     assert told_of_rounds("\n".join([other, *(prefix + line for line in wanted), prefix + "Workflow started"])) == wanted
+
+
+def test_what_a_log_says_of_why_a_job_ended():
+    log = "\n".join(
+        [
+            "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - started",
+            "2026-11-23 18:13:29,161 - ServerRunner - ERROR - [identity=four, run=1] - Aborting current RUN due to "
+            "FATAL_SYSTEM_ERROR received: 3 rounds in a row ended without a sum",
+            "Look at the silos named in rounds.json.",
+        ]
+    )
+    assert told_of_failure(log) == "3 rounds in a row ended without a sum"
+    assert told_of_failure("nothing of it") == ""
 
 
 def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
