@@ -58,13 +58,11 @@ def test_what_a_log_says_of_the_rounds():
 
 
 def test_what_a_log_says_of_why_a_job_ended():
-    log = "\n".join(
-        [
-            "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - started",
-            "2026-11-23 18:13:29,161 - ServerRunner - ERROR - [identity=four, run=1] - Aborting current RUN due to "
-            "FATAL_SYSTEM_ERROR received: 3 rounds in a row ended without a sum",
-            "Look at the silos named in rounds.json.",
-        ]
+    log = (
+        "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - started\n"
+        "2026-11-23 18:13:29,161 - ServerRunner - ERROR - [identity=four, run=1] - Aborting current RUN due to "
+        "FATAL_SYSTEM_ERROR received: 3 rounds in a row ended without a sum\n"
+        "Look at the silos named in rounds.json.\n"
     )
     assert told_of_failure(log) == "3 rounds in a row ended without a sum"
     assert told_of_failure("nothing of it") == ""
