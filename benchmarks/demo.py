@@ -28,7 +28,6 @@ STEPS = (
     "Ingest",
     "Start the server",
     "Train one encoder together",
-    "For comparison",
     "Index",
     "Search",
     "Evaluate",

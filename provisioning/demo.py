@@ -81,11 +81,12 @@ def run(settings: DemoSettings, screen: Console) -> Path:
     federation = _provision(settings, archives, steps)
     facts["silos"] = _ingest(federation, steps)
     try:
-        with steps.phase("Start the server and the hospitals over mutual TLS"):
+        with steps.phase("Start the server and the hospitals over mutual TLS, and the search between them"):
             federation.up(lambda text: screen.print(f"  {text}"))
+            broker = _submit(federation, steps, "search")
         facts["training"] = _train(federation, settings, steps)
-        facts["local"] = _train_alone(federation, settings, steps)
-        facts["index"] = _index(federation, steps)
+        facts["index"], facts["local"] = _index_and_train_alone(federation, settings, steps)
+        _wait_running(federation, broker)
         facts["search"] = _search(federation, settings, steps)
         facts["evaluation"] = _evaluate(federation, settings, steps)
         facts["search_without"] = _search_without(federation, steps, facts["search"])
@@ -139,9 +140,10 @@ def _provision(settings: DemoSettings, archives: Sequence[Archive], steps: Steps
 def _ingest(federation: Federation, steps: Steps) -> list[dict[str, Any]]:
     result = []
     with steps.phase("Ingest: each hospital reads its own DICOM into its catalogue"):
-        for silo in federation.silos:
-            report = steps.silo("ingest", "--silo", str(federation.kit(silo)))
-            catalogue = steps.silo("catalogue", "show", "--silo", str(federation.kit(silo)), quiet=True)
+        homes = [["--silo", str(federation.kit(silo))] for silo in federation.silos]
+        reports = steps.silos([["ingest", *home] for home in homes])
+        catalogues = steps.silos([["catalogue", "show", *home] for home in homes], quiet=True)
+        for silo, report, catalogue in zip(federation.silos, reports, catalogues, strict=True):
             refused = len(report.get("refused", []))
             steps.screen.print(
                 f"    {silo}: {report['views']} images usable, {refused} refused, {report['unlabelled']} unlabelled"
@@ -178,32 +180,32 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
     return {"job": job, "record": record, "scores": _scores_by_round(federation, job, settings.rounds), "own": own}
 
 
-def _train_alone(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
-    with steps.phase("For comparison, each hospital trains alone, as many steps"):
+def _index_and_train_alone(
+    federation: Federation, settings: DemoSettings, steps: Steps
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the index job's record and, by hospital, what training alone came to: much of a job's time is waiting."""
+    from silo_app.flare.indexing import RECORD_NAME
+
+    with steps.phase("Index: each hospital embeds its own cases; for comparison, each trains alone meanwhile"):
+        job = _submit(federation, steps, "index")
         everybody = [part for silo in federation.silos for part in ("--also-evaluate", str(federation.kit(silo)))]
         commands = [
             ["model", "train-local", "--silo", str(federation.kit(silo)), *settings.training, "--curve", *everybody]
             for silo in federation.silos
         ]
         trained = steps.silos(commands)
-        return dict(zip(federation.silos, trained, strict=True))
+        return _finished(federation, job, RECORD_NAME), dict(zip(federation.silos, trained, strict=True))
 
 
-def _index(federation: Federation, steps: Steps) -> dict[str, Any]:
-    from silo_app.flare.indexing import RECORD_NAME
+def _wait_running(federation: Federation, job: str) -> None:
+    from silo_app.flare.console import Console as Session
 
-    with steps.phase("Index: each hospital embeds its own cases"):
-        job = _submit(federation, steps, "index")
-        return _finished(federation, job, RECORD_NAME)
+    with Session.open(federation.admin_kit) as session:
+        session.wait_running(job, timeout_s=60)
 
 
 def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
-    from silo_app.flare.console import Console as Session
-
     with steps.phase("Search: one X-ray, all hospitals"):
-        job = _submit(federation, steps, "search")
-        with Session.open(federation.admin_kit) as session:
-            session.wait_running(job, timeout_s=60)
         asker = federation.silos[0]
         query, case = _query(federation, settings, asker)
         result = _first_answer(federation, steps, asker, query)

@@ -54,8 +54,11 @@ class Console:
         """
         from nvflare.fuel.flare_api.api_spec import AuthenticationError, NoConnection
         from nvflare.fuel.flare_api.flare_api import new_secure_session
+        from nvflare.fuel.utils.config_service import ConfigService
 
         user = _user_of(kit)
+        # without a place of its own NVFlare looks for settings in all folders below the one it was started in
+        ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
             # the login is retried: a server that has just come up refuses connections for some seconds
             with contextlib.redirect_stdout(sys.stderr):  # NVFlare prints "Connecting ..." where our data go

@@ -63,10 +63,10 @@ class Lab:
             folder = console.download(job)
         return json.loads(next(folder.rglob(record)).read_text())
 
-    def silo(self, *arguments):
-        """Run a `silo` command as a person would, and return status, envelope and text for people."""
+    def silo(self, *arguments, folder=None):
+        """Run a `silo` command as a person would, in `folder`, and return status, envelope and text for people."""
         command = [sys.executable, "-m", "silo_app.cli.main", *map(str, arguments), "--format", "json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, cwd=folder)
         return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
     def query(self, silo):

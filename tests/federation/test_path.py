@@ -206,6 +206,16 @@ def test_the_console_of_nvflare_submits_a_job(searching):
     assert searching.wait(job).status == "FINISHED:COMPLETED"
 
 
+def test_what_lies_in_the_folder_of_the_command_is_no_setting_of_the_connection(searching, tmp_path):
+    """NVFlare reads `comm_config.json` from anywhere below the working folder, unless it is told where settings are."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "comm_config.json").write_text("{ nothing that could be read")
+    admin = searching.federation.admin_kit
+    status, envelope, text = searching.silo("job", "list", "--admin", admin, folder=tmp_path)
+    assert status == 0, text
+    assert envelope["data"]
+
+
 def test_a_job_that_brings_code_is_refused(searching, tmp_path):
     folder = tmp_path / "train"
     shutil.copytree(JOBS / "train", folder)
