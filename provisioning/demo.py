@@ -21,6 +21,9 @@ from provisioning.federation import Federation
 from provisioning.steps import Steps
 from silo_app import config, durable
 from silo_app.errors import JobFailed, ProcessFailed
+from silo_app.flare.console import Console as Session
+from silo_app.flare.indexing import RECORD_NAME as INDEX_RECORD
+from silo_app.flare.training import RECORD_NAME as TRAINING_RECORD
 from silo_app.imaging.samples.archive import Archive, read_archives
 
 __all__ = ["DemoSettings", "run"]
@@ -31,6 +34,8 @@ FACTS = "figures.json"
 REPORT = "report.html"
 _RESEARCHER = "lead@siloscope.example"
 _JOB_LIMIT_S = 3600.0
+_POLL_S = 0.5
+_FINISHED = "finished"
 _FOR_PHANTOMS = {"encoder.backbone": "densenet-small", "training.batch_size": 8}
 """A few hundred phantoms: in a minute, many steps of a small network learn more than a few of DenseNet121."""
 
@@ -84,9 +89,11 @@ def run(settings: DemoSettings, screen: Console) -> Path:
         with steps.phase("Start the server and the hospitals over mutual TLS, and the search between them"):
             federation.up(lambda text: screen.print(f"  {text}"))
             broker = _submit(federation, steps, "search")
-        facts["training"] = _train(federation, settings, steps)
-        facts["index"], facts["local"] = _index_and_train_alone(federation, settings, steps)
-        _wait_running(federation, broker)
+        with Session.open(federation.admin_kit) as session:
+            facts["training"] = _train(session, federation, settings, steps)
+            facts["index"], facts["local"] = _index_and_train_alone(session, federation, settings, steps)
+            facts["training"]["record"] = _downloaded(session, facts["training"]["job"], TRAINING_RECORD)
+            session.wait_running(broker, timeout_s=60)
         facts["search"] = _search(federation, settings, steps)
         facts["evaluation"] = _evaluate(federation, settings, steps)
         facts["search_without"] = _search_without(federation, steps, facts["search"])
@@ -152,12 +159,10 @@ def _ingest(federation: Federation, steps: Steps) -> list[dict[str, Any]]:
     return result
 
 
-def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
-    from silo_app.flare.training import RECORD_NAME
-
+def _train(session: Session, federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
     with steps.phase("Train one encoder together, with encrypted updates"):
         job = _submit(federation, steps, "train", *settings.training)
-        file = federation.kit(federation.server) / job / RECORD_NAME
+        file = federation.kit(federation.server) / job / TRAINING_RECORD
         with _bars(steps.screen) as bars:
             rounds = bars.add_task("rounds", total=settings.rounds)
             lines = {silo: bars.add_task(silo, total=settings.rounds) for silo in federation.silos}
@@ -172,7 +177,7 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
                         note = f"held-out AUC {mean:.3f}" if mean is not None else "no held-out case of both kinds"
                         bars.update(task, completed=done[-1]["round"], description=f"{silo}: {note}")
 
-            record = _finished(federation, job, RECORD_NAME, tell)
+            record = _written(session, file, job, tell)
             bars.update(rounds, completed=len(record["rounds"]))
         for silo, version in record["finish"]["encoder_versions"].items():
             steps.screen.print(f"  {silo} keeps encoder {version}")
@@ -181,11 +186,9 @@ def _train(federation: Federation, settings: DemoSettings, steps: Steps) -> dict
 
 
 def _index_and_train_alone(
-    federation: Federation, settings: DemoSettings, steps: Steps
+    session: Session, federation: Federation, settings: DemoSettings, steps: Steps
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the index job's record and, by hospital, what training alone came to: much of a job's time is waiting."""
-    from silo_app.flare.indexing import RECORD_NAME
-
     with steps.phase("Index: each hospital embeds its own cases; for comparison, each trains alone meanwhile"):
         job = _submit(federation, steps, "index")
         everybody = [part for silo in federation.silos for part in ("--also-evaluate", str(federation.kit(silo)))]
@@ -194,14 +197,8 @@ def _index_and_train_alone(
             for silo in federation.silos
         ]
         trained = steps.silos(commands)
-        return _finished(federation, job, RECORD_NAME), dict(zip(federation.silos, trained, strict=True))
-
-
-def _wait_running(federation: Federation, job: str) -> None:
-    from silo_app.flare.console import Console as Session
-
-    with Session.open(federation.admin_kit) as session:
-        session.wait_running(job, timeout_s=60)
+        file = federation.kit(federation.server) / job / INDEX_RECORD
+        return _written(session, file, job), dict(zip(federation.silos, trained, strict=True))
 
 
 def _search(federation: Federation, settings: DemoSettings, steps: Steps) -> dict[str, Any]:
@@ -243,16 +240,22 @@ def _submit(federation: Federation, steps: Steps, name: str, *settings: str) -> 
     return str(steps.silo("job", "submit", str(folder), "--admin", str(federation.admin_kit), *settings)["job"])
 
 
-def _finished(federation: Federation, job: str, record: str, tell: Any = lambda: None) -> dict[str, Any]:
-    """Wait for a job and return the record that its server part wrote."""
-    from silo_app.flare.console import Console as Session
+def _written(session: Session, file: Path, job: str, tell: Any = lambda: None) -> dict[str, Any]:
+    """Return what a job's server part wrote into `file` once it had its result: the job's processes end meanwhile."""
+    while not session.state(job).over:
+        tell()
+        if (found := _record(file)) and found.get("state", _FINISHED) == _FINISHED:
+            return found
+        time.sleep(_POLL_S)
+    return _downloaded(session, job, file.name)
 
-    with Session.open(federation.admin_kit) as session:
-        session.wait(job, timeout_s=_JOB_LIMIT_S, tell=lambda _: tell())
-        folder = session.download(job)
-    files = sorted(folder.rglob(record))
+
+def _downloaded(session: Session, job: str, record: str) -> dict[str, Any]:
+    """Wait for a job's end, fetch what the server keeps of it, and return its record. Raises `JobFailed` if it failed."""
+    session.wait(job, timeout_s=_JOB_LIMIT_S)
+    files = sorted(session.download(job).rglob(record))
     if not files:
-        raise JobFailed(f"job {job} left no {record}", where=str(folder), remedy="This is a bug; report it.")
+        raise JobFailed(f"job {job} left no {record}", where=job, remedy="This is a bug; report it.")
     return dict(json.loads(files[0].read_text(encoding="utf-8")))
 
 

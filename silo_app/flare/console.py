@@ -19,6 +19,7 @@ __all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _POLL_S = 1.0
+_ASK_AGAIN_S = 0.1
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
 
@@ -61,7 +62,10 @@ class Console:
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
             # the login is retried: a server that has just come up refuses connections for some seconds
-            with contextlib.redirect_stdout(sys.stderr):  # NVFlare prints "Connecting ..." where our data go
+            with (
+                contextlib.redirect_stdout(sys.stderr),
+                _asking_again_soon(),
+            ):  # NVFlare prints "Connecting ..." where our data go
                 session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
         except (NoConnection, AuthenticationError) as error:
             raise ServerUnreachable(
@@ -239,6 +243,22 @@ def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
                 raise ConfigInvalid(f"{dotted}: {name} holds no settings", where="--set", remedy="See jobs/README.md.")
         place[last] = value
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+@contextmanager
+def _asking_again_soon() -> Iterator[None]:
+    """Let a login repeat its first question after a tenth of a second.
+
+    NVFlare 2.9 asks before its connection is up, and then waits for a whole second: every command would begin with it.
+    """
+    from nvflare.fuel.hci.client import api
+
+    patient = api.Authenticator
+    api.Authenticator = lambda **given: patient(**(given | {"retry_interval": _ASK_AGAIN_S}))
+    try:
+        yield
+    finally:
+        api.Authenticator = patient
 
 
 def _user_of(kit: Path) -> str:
