@@ -23,15 +23,17 @@ _TINY = 1e-6
 
 
 def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-    """Return the mean binary cross-entropy over what is known; (B, F) each; 0 if nothing is known.
+    """Return the binary cross-entropy of each finding, its mean over the views of which it is known, summed over findings.
 
-    `positive_weight` (F,) says how much a present finding counts; the mean is over the weights, so that the scale stays.
+    (B, F) each; 0 if nothing is known. `positive_weight` (F,) says how much a present finding counts; the mean is over the
+    weights, so that the scale stays. A sum, because a mean over findings would let a silo that knows fourteen teach each
+    of them a fourteenth as hard as one that knows only that one, and less than its contrast.
     """
     each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     weight = known.float()
     if positive_weight is not None:
         weight = weight * torch.where(targets > 0.5, positive_weight, 1.0)
-    return (each * weight).sum() / weight.sum().clamp(min=_TINY)
+    return ((each * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=_TINY)).sum()
 
 
 def each_findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
@@ -42,10 +44,11 @@ def each_findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor
 
 
 def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known: NDArray[np.bool_]) -> float | None:
-    """Return `findings_loss` of arrays (N, F), or None if nothing is known."""
+    """Return the mean binary cross-entropy over all that is known, of arrays (N, F); None if nothing is."""
     if not known.any():
         return None
-    return float(findings_loss(*(torch.from_numpy(part) for part in (logits, targets, known))))
+    each = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(targets), reduction="none")
+    return float(each[torch.from_numpy(known)].mean())
 
 
 def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:

@@ -29,6 +29,25 @@ def test_nothing_known_costs_nothing():
     assert known_loss(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32), known.numpy()) is None
 
 
+def test_a_finding_is_taught_as_hard_beside_others_as_alone_and_in_few_views_as_in_many():
+    logits = torch.zeros(4, 3, requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0, 1.0]] * 4)
+    known = torch.tensor([[True, True, True], [True, True, False], [True, True, False], [True, False, False]])
+    findings_loss(logits, targets, known).backward()
+    together = logits.grad.clone()
+    for finding in range(3):
+        logits.grad = None
+        findings_loss(logits[:, [finding]], targets[:, [finding]], known[:, [finding]]).backward()
+        torch.testing.assert_close(logits.grad[:, finding], together[:, finding])
+    torch.testing.assert_close(together.sum(dim=0), torch.tensor([-0.5, 0.5, -0.5]))
+
+
+def test_the_loss_that_is_told_is_a_mean_over_all_that_is_known():
+    logits = np.array([[0.0, 9.0], [0.0, 0.0]], np.float32)
+    known = np.array([[True, True], [True, False]])
+    assert known_loss(logits, np.zeros((2, 2), np.float32), known) == pytest.approx((2 * np.log(2) + 9.0001) / 3, abs=1e-3)
+
+
 def contrast(embedding, targets, known=None):
     targets = torch.tensor(targets, dtype=torch.float32)
     known = torch.ones_like(targets, dtype=torch.bool) if known is None else torch.tensor(known)
