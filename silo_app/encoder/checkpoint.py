@@ -52,6 +52,16 @@ class Checkpoint:
     """This silo's own weights, float32 (H,): its findings head, or a whole network; None if it has none."""
 
     @property
+    def has_own_network(self) -> bool:
+        """Whether the silo has a whole network of its own beside the shared one."""
+        return self.personal is not None and len(self.personal) == len(self.vector)
+
+    @property
+    def has_own_head(self) -> bool:
+        """Whether the silo tells findings by a head of its own on the shared network."""
+        return self.personal is not None and not self.has_own_network
+
+    @property
     def own_vector(self) -> NDArray[np.float32]:
         """The weights that tell findings in this silo, float32 (P,): personal ones stand for the last of the shared."""
         if self.personal is None:

@@ -87,7 +87,7 @@ def evaluate(
     """Load the encoder and all views of the silos, and evaluate. Raises as `find_encoder` and `dataset.load` do."""
     kept = find_encoder(homes, version)
     model = build(kept.spec, seed=0)
-    own_head = len(homes) == 1 and kept.card.get("personal") == "head"  # of several silos' heads none speaks for all
+    own_head = len(homes) == 1 and kept.has_own_head  # of several silos' heads none speaks for all
     load_vector(model, kept.own_vector if own_head else kept.vector)
     everything = [SiloImages(home.config.name, load(home, kept.spec, _named(progress, "reading"))) for home in homes]
     return kept, evaluate_model(model, kept.spec, everything, k=k, with_floors=with_floors, progress=progress)

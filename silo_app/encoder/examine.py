@@ -97,7 +97,7 @@ def examine(
 def _embedded(kept: checkpoint.Checkpoint, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return embeddings as the silo would index them, and the logits of the head that tells findings here."""
     model = build(kept.spec, seed=0)
-    load_vector(model, kept.own_vector if kept.card.get("personal") == "head" else kept.vector)
+    load_vector(model, kept.own_vector if kept.has_own_head else kept.vector)
     vectors, logits = embed(model, images.pixels)
     if kept.spec.looks == "removed":
         head = model.findings.weight.detach().numpy()
@@ -209,10 +209,10 @@ def _local_only(
 
 def _own_network(kept: checkpoint.Checkpoint, held: HeldOut, columns: Sequence[int]) -> dict[Finding, FindingFiguresTold]:
     """Return the figures of the silo's own network, where the job of this encoder had it train one."""
-    if kept.personal is None or len(kept.personal) != len(kept.vector):
+    if not kept.has_own_network:
         return {}
     model = build(kept.spec, seed=0)
-    load_vector(model, kept.personal)
+    load_vector(model, kept.own_vector)
     own = replace(held, logits=embed(model, held.images.pixels)[1])
     return {held.names[column]: own.figures(column, own.everything) for column in columns}
 

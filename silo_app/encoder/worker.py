@@ -158,12 +158,12 @@ class Worker:
         images = self._opened(self._held_out)
         if not len(images):
             return {"auc": {}, "loss": None, "views": 0}
-        added = {}
-        if self._personal == "ditto" or (self._personal == "tuned" and personal):
-            load_vector(self._model, self._own(personal))
-            _, own = embed(self._model, images.pixels)
-            own_loss = known_loss(own, images.targets, images.known)
-            added["personal"] = {"auc": findings_auc(self._spec_of(), own, images), "loss": own_loss}
+        added, own = {}, self._own(personal)
+        if len(own) and self._personal != "head":
+            load_vector(self._model, own)
+            _, scores = embed(self._model, images.pixels)
+            own_loss = known_loss(scores, images.targets, images.known)
+            added["personal"] = {"auc": findings_auc(self._spec_of(), scores, images), "loss": own_loss}
         _, logits = embed(self._with(weights, personal), images.pixels, progress)
         file = self._folder / "scores.npz"
         names = np.array([str(finding) for finding in self._spec_of().findings])
@@ -195,8 +195,8 @@ class Worker:
             card = card | {"privacy": self._charging.spent(jobs)}
         shared = read_vector(Path(weights))
         vector = np.concatenate([shared, np.zeros(len(self._begin) if self._personal == "head" else 0, np.float32)])
-        own = self._own(personal) if personal or self._personal in ("head", "ditto") else None
-        version = checkpoint.save(self._home.models, self._spec_of(), vector, card, own)
+        own = self._own(personal)
+        version = checkpoint.save(self._home.models, self._spec_of(), vector, card, own if len(own) else None)
         if current:
             checkpoint.set_current(self._home.models, version)
         return {"version": version}
@@ -244,7 +244,7 @@ class Worker:
         return self._model
 
     def _own(self, personal: str | None) -> NDArray[np.float32]:
-        """Return the silo's own weights: as they were trained, or as all silos' begin."""
+        """Return the silo's own weights: as they were trained, or as all silos' begin; none where it has none (yet)."""
         return read_vector(Path(personal)) if personal else self._begin
 
     def _means(self, settings: TrainSettings, *, twice: bool) -> Means:
