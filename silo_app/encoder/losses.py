@@ -52,23 +52,32 @@ def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known:
 
 
 def contrastive_loss(embedding: Tensor, targets: Tensor, known: Tensor, temperature: float) -> Tensor:
-    """Pull together views that share what is known of them, and push apart the others.
+    """Pull together views that share what is known of them, by how much they share, and push apart the others.
 
-    Supervised contrast (Khosla et al. 2020, L_out) where two views (B) are alike when no finding known of both differs
-    and at least one is known of both; `embedding` (B, D), `targets` and `known` (B, F). 0 if no two views are alike.
+    Supervised contrast (Khosla et al. 2020, L_out), with views (B) alike by their Jaccard index: the findings that both
+    have as a share of those that either has, of the findings known of both; 1 if neither has any. Only views with exactly
+    the same findings would leave most with several findings without any like them. `embedding` (B, D), `targets` and
+    `known` (B, F). 0 if no two views are alike.
     """
     unit = functional.normalize(embedding)  # (B, D)
     others = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)  # (B, B)
     similarity = (unit @ unit.T / temperature).masked_fill(~others, _NEVER)
     log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
-    both = known[:, None, :] & known[None, :, :]  # (B, B, F)
-    differ = (both & (targets[:, None, :] != targets[None, :, :])).any(dim=2)
-    alike = both.any(dim=2) & ~differ & others
-    count = alike.sum(dim=1)  # (B,)
-    has = count > 0
+    alike = _alike(targets > 0.5, known) * others
+    total = alike.sum(dim=1)  # (B,)
+    has = total > 0
     if not has.any():
         return embedding.sum() * 0
-    return -((log_share * alike).sum(dim=1)[has] / count[has]).mean()
+    return -((log_share * alike).sum(dim=1)[has] / total[has]).mean()
+
+
+def _alike(present: Tensor, known: Tensor) -> Tensor:
+    """Return how alike views (B, F) are, float32 (B, B), in [0, 1]; 0 where no finding is known of both."""
+    there, told = (present & known).float(), known.float()
+    shared = there @ there.T
+    either = there @ told.T + told @ there.T - shared  # of what is known of both: one has it, the other has it, less both
+    jaccard = torch.where(either > 0, shared / either.clamp(min=1), 1.0)
+    return jaccard * (told @ told.T > 0)
 
 
 def twins_loss(embedding: Tensor, twins: Tensor, rows: Tensor, temperature: float) -> Tensor:
