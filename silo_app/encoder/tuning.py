@@ -1,4 +1,4 @@
-"""A silo's own copy of the shared encoder, trained on its images alone in a job's last rounds: findings as they are there.
+"""A silo's own copy of the shared encoder, trained on its images alone in a job's later rounds: findings as they are there.
 
 Hospitals' patients, devices and labels differ, and what tells a finding in all of them tells it best in none. Tuning what
 was averaged is the simplest way to a network of one's own, and hard to beat (Cheng, Chadha and Duchi, "Fine-tuning is fine
@@ -13,9 +13,6 @@ from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.train import Means, RoundOutcome, train_round
 
 __all__ = ["tune_round", "tuning_round"]
-
-_RATE = 0.5
-"""Of the job's learning rate: the copy begins near where it shall end."""
 
 
 def tuning_round(number: int, rounds: int, tuned: int) -> int | None:
@@ -38,5 +35,5 @@ def tune_round(
 
     Raises as `train_round` does.
     """
-    chosen = settings.model_copy(update={"learning_rate": _RATE * settings.learning_rate, "proximal": 0.0})
+    chosen = settings.model_copy(update={"proximal": 0.0})
     return train_round(model, images, chosen, round_number=number, rounds=tuned, seed=seed, means=means, progress=progress)

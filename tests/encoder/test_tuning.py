@@ -29,11 +29,11 @@ def test_without_a_copy_no_round_tunes(personal):
     assert [tuning_round(number, 3, plan.tuned_rounds) for number in range(3)] == [None] * 3
 
 
-def test_a_copy_is_trained_at_half_the_rate_and_held_by_nothing(fill_silo, spec):
+def test_a_copy_has_a_course_of_rates_of_its_own_and_is_held_by_nothing(fill_silo, spec):
     images = load(fill_silo(), spec)
     tuned, plain = build(spec, 1), build(spec, 1)
-    tune_round(tuned, images, QUICK, number=1, tuned=2, seed=3)
-    free = QUICK.model_copy(update={"learning_rate": QUICK.learning_rate / 2, "proximal": 0.0})
+    tune_round(tuned, images, QUICK.model_copy(update={"proximal": 1.0}), number=1, tuned=2, seed=3)
+    free = QUICK.model_copy(update={"proximal": 0.0})
     train_round(plain, images, free, round_number=1, rounds=2, seed=3)
     vectors = [to_vector(one) for one in (tuned, plain)]
     assert vectors[0].tobytes() == vectors[1].tobytes()
