@@ -49,7 +49,7 @@ class TrainingPlan(BaseModel):
     it all along ("ditto") or from it in the last rounds ("tuned")."""
     pull: float = Field(default=0.1, ge=0, le=100.0)
     """Ditto's lambda: how strongly a silo's own network is held near the shared one."""
-    tuning: float = Field(default=0.5, gt=0, le=1)
+    tuning: float = Field(default=0.25, gt=0, le=1)
     """With `personal` "tuned": the share of the rounds, the last ones, in which a silo also trains its own copy."""
     weigh: Literal["images", "labels"] = "images"
     """What a silo's update weighs: its training images (FedAvg), or as many as tell findings apart (`sampling.Weighable`);
