@@ -15,7 +15,7 @@ from typing import Any
 from silo_app.encoder.job_record import RECORD_MARK
 from silo_app.errors import CertificateMissing, ConfigInvalid, InputError, JobFailed, NotReady, ServerUnreachable
 
-__all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_rounds"]
+__all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_failure", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _POLL_S = 1.0
@@ -61,11 +61,9 @@ class Console:
         # without a place of its own NVFlare looks for settings in all folders below the one it was started in
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
-            # the login is retried: a server that has just come up refuses connections for some seconds
-            with (
-                contextlib.redirect_stdout(sys.stderr),
-                _asking_again_soon(),
-            ):  # NVFlare prints "Connecting ..." where our data go
+            # NVFlare prints "Connecting ..." where our data go; the login is retried, because a server that has just come up
+            # refuses connections for some seconds
+            with contextlib.redirect_stdout(sys.stderr), _asking_again_soon():
                 session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
         except (NoConnection, AuthenticationError) as error:
             raise ServerUnreachable(

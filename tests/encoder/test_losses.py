@@ -93,13 +93,18 @@ def test_without_two_alike_there_is_nothing_to_pull(targets, known):
     assert contrast([[1.0, 0.0], [0.0, 1.0]], targets, known) == 0
 
 
+def log_shares(unit, temperature):
+    """Return the log of each other view's share in what a view is near to, (B, B), as the contrast's paper has it."""
+    near = (unit @ unit.T / temperature).masked_fill(torch.eye(len(unit), dtype=torch.bool), -1e9)
+    return near - near.logsumexp(dim=1, keepdim=True)
+
+
 def test_a_view_is_pulled_by_how_much_of_what_either_has_both_have():
     """A view with one finding, and three others: with the same, with that and one more, with another."""
     embedding = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
     targets = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     known = torch.ones(4, 3, dtype=torch.bool)
-    near = embedding @ embedding.T / 0.5
-    share = near - near.masked_fill(torch.eye(4, dtype=torch.bool), -1e9).logsumexp(dim=1, keepdim=True)
+    share = log_shares(embedding, 0.5)
     first = -(share[0, 1] + share[0, 2] / 2) / 1.5
     second = -(share[1, 0] + share[1, 2] / 2) / 1.5
     third = -(share[2, 0] + share[2, 1]) / 2
@@ -114,8 +119,7 @@ def test_of_one_finding_views_are_alike_or_not(targets, known):
     """Then it is supervised contrast as it was published: the mean over the views with the same label."""
     unit = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(1)))
     given_targets, given_known = torch.from_numpy(targets), torch.from_numpy(known)
-    near = (unit @ unit.T / 0.1).masked_fill(torch.eye(5, dtype=torch.bool), -1e9)
-    share = near - near.logsumexp(dim=1, keepdim=True)
+    share = log_shares(unit, 0.1)
     same = (targets == targets.T) & known & known.T & ~np.eye(5, dtype=bool)
     each = [-share[i][torch.from_numpy(same[i])].mean() for i in range(5) if same[i].any()]
     wanted = torch.stack(each).mean() if each else torch.tensor(0.0)
