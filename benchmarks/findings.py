@@ -15,8 +15,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import spec_of, unlike_hospitals
@@ -25,6 +23,7 @@ from benchmarks.unlike import (
     QUICK_EPOCHS,
     QUICK_IMAGES,
     QUICK_ROUNDS,
+    by_seed,
     common_options,
     encoder_of,
     held_out_figures,
@@ -42,8 +41,7 @@ Aucs = Mapping[str, float]
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return AUC by finding under both encoders, the gain, and the mean gain over all findings."""
-    torch.set_num_threads(arguments.threads)
-    runs = [_one(arguments, seed) for seed in range(1, 2 if arguments.quick else arguments.seeds + 1)]
+    runs = by_seed(_one, arguments)
     everywhere = sorted(set.intersection(*(set(run["own"]) for run in runs)))
     figures: list[Figure] = []
     for name in everywhere:

@@ -12,11 +12,15 @@ recipe's. Pooled training and plain FedAvg have the settings that a plan has wit
 
 import argparse
 import math
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +49,7 @@ TARGETS = (
     Target("recipe_worst_own_share_over_chance", 1.3),
     Target("recipe_least_gain_over_own_encoder", 0.0, at_least=True),
 )
+Run = TypeVar("Run")
 Vectors = NDArray[np.float32]
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for 95 %, by the number of seeds."""
@@ -60,8 +65,7 @@ def with_interval(name: str, values: Sequence[float], unit: str = "") -> Iterato
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return means over the seeds with their intervals, of every way to train, with looks kept and removed."""
-    torch.set_num_threads(arguments.threads)
-    runs = [dict(_one(arguments, seed)) for seed in _seeds(arguments)]
+    runs = by_seed(_run, arguments)
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
     figures = [Figure(name, value, "s") for name, value in means.items() if "seconds" in name]
     for name in means:
@@ -70,8 +74,20 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     return [*figures, *_held_to(means)]
 
 
-def _seeds(arguments: argparse.Namespace) -> range:
-    return range(arguments.first_seed, arguments.first_seed + (1 if arguments.quick else arguments.seeds))
+def by_seed(one: Callable[[argparse.Namespace, int], Run], arguments: argparse.Namespace) -> list[Run]:
+    """Return what `one`, a function of a module, gives for each seed; `--at-once` of them in processes of their own."""
+    seeds = range(arguments.first_seed, arguments.first_seed + (1 if arguments.quick else arguments.seeds))
+    with ProcessPoolExecutor(arguments.at_once, multiprocessing.get_context("spawn")) as processes:
+        return list(processes.map(partial(_with_threads, one, arguments), seeds))
+
+
+def _with_threads(one: Callable[[argparse.Namespace, int], Run], arguments: argparse.Namespace, seed: int) -> Run:
+    torch.set_num_threads(arguments.threads)
+    return one(arguments, seed)
+
+
+def _run(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
+    return dict(_one(arguments, seed))
 
 
 def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
@@ -186,6 +202,8 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sets; the first is divided in two")
     parser.add_argument("--limit", type=int, default=700, help="images a hospital, at most")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds are averaged")
+    parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
+    parser.add_argument("--at-once", type=int, default=1, help="seeds that are run at once, with --threads each")
     parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in every way of training")
     parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
@@ -194,7 +212,6 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     common_options(parser)
-    parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
     parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled", "own"])
 
 

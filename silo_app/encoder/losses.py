@@ -29,7 +29,7 @@ def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weigh
     weights, so that the scale stays. A sum, because a mean over findings would let a silo that knows fourteen teach each
     of them a fourteenth as hard as one that knows only that one, and less than its contrast.
     """
-    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    each = _cross_entropy(logits, targets)
     weight = known.float()
     if positive_weight is not None:
         weight = weight * torch.where(targets > 0.5, positive_weight, 1.0)
@@ -38,7 +38,7 @@ def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weigh
 
 def each_findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     """Return every view's own mean over what is known of it, (B,); `logits`, `targets`, `known` (B, F). 0 if nothing is."""
-    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    each = _cross_entropy(logits, targets)
     weight = known.float()
     return (each * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
@@ -47,7 +47,7 @@ def known_loss(logits: NDArray[np.float32], targets: NDArray[np.float32], known:
     """Return the mean binary cross-entropy over all that is known, of arrays (N, F); None if nothing is."""
     if not known.any():
         return None
-    each = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(targets), reduction="none")
+    each = _cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))
     return float(each[torch.from_numpy(known)].mean())
 
 
@@ -102,7 +102,7 @@ def prototype_loss(embedding: Tensor, prototypes: Tensor, targets: Tensor, known
     each other by kind: present and absent ones weigh the same over the batch. 0 if nothing is known.
     """
     cosine = functional.normalize(embedding) @ functional.normalize(prototypes).T  # (B, F)
-    each = functional.binary_cross_entropy_with_logits(cosine / temperature, targets, reduction="none")
+    each = _cross_entropy(cosine / temperature, targets)
     sides = [known & (targets > 0.5), known & (targets <= 0.5)]
     means = [each[side].mean() for side in sides if side.any()]
     return torch.stack(means).mean() if means else embedding.sum() * 0
@@ -111,3 +111,8 @@ def prototype_loss(embedding: Tensor, prototypes: Tensor, targets: Tensor, known
 def proximal_loss(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
     """Return half the squared distance from the round's start (FedProx: Li et al., MLSys 2020)."""
     return 0.5 * torch.stack([((now - then) ** 2).sum() for now, then in zip(weights, start, strict=True)]).sum()
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross-entropy of every logit by itself."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")

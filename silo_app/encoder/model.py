@@ -22,6 +22,7 @@ __all__ = ["Encoder", "build", "layout_of", "load_vector", "to_vector"]
 
 _DENSENETS: dict[str, dict[str, Any]] = {
     "densenet121": {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)},
+    "densenet-medium": {"init_features": 32, "growth_rate": 16, "block_config": (2, 4, 8, 8)},
     "densenet-small": {"init_features": 16, "growth_rate": 8, "block_config": (2, 4, 4)},
 }
 _MEDNEXTS: dict[str, tuple[tuple[int, int], ...]] = {

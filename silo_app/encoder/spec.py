@@ -16,7 +16,7 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: Literal["densenet121", "densenet-small", "mednext-small"] = "densenet121"
+    backbone: Literal["densenet121", "densenet-medium", "densenet-small", "mednext-small"] = "densenet121"
     input_size: int = Field(default=64, ge=32, le=512, multiple_of=32)
     """Side of the square that a radiograph is padded and reduced to, pixels."""
     embedding_dim: int = Field(default=256, ge=8, le=2048)

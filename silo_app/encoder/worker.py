@@ -158,8 +158,8 @@ class Worker:
         images = self._opened(self._held_out)
         if not len(images):
             return {"auc": {}, "loss": None, "views": 0}
-        added, own = {}, self._own(personal)
-        if len(own) and self._personal != "head":
+        added = {}
+        if self._personal in ("ditto", "tuned") and len(own := self._own(personal)):
             load_vector(self._model, own)
             _, scores = embed(self._model, images.pixels)
             own_loss = known_loss(scores, images.targets, images.known)

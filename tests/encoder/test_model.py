@@ -27,6 +27,13 @@ def test_the_default_network_is_densenet121_with_group_norm_and_no_state_beside_
     assert 7_000_000 < len(to_vector(model)) < 7_400_000
 
 
+@pytest.mark.parametrize(("backbone", "millions"), [("densenet-small", 0.056), ("densenet-medium", 0.44)])
+def test_smaller_densenets_are_of_the_size_that_the_docs_say(backbone, millions):
+    model = build(EncoderSpec(backbone=backbone), 1)
+    assert len(to_vector(model)) / 1e6 == pytest.approx(millions, rel=0.01)
+    assert not list(model.buffers())
+
+
 def test_mednext_is_as_stateless_and_learns_of_whole_images(spec):
     model = build(spec.model_copy(update={"backbone": "mednext-small"}), 1)
     assert not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in model.modules())
@@ -86,7 +93,7 @@ def test_a_vector_of_another_network_is_refused(spec, change):
         load_vector(model, np.zeros(len(to_vector(model)) + change, np.float32))
 
 
-@pytest.mark.parametrize("backbone", ["densenet-small", "mednext-small"])
+@pytest.mark.parametrize("backbone", ["densenet-small", "densenet-medium", "mednext-small"])
 def test_an_inner_product_of_embeddings_is_a_mean_over_image_positions(spec, backbone):
     model = build(spec.model_copy(update={"backbone": backbone}), 1).eval()
     nn.init.zeros_(model.embedding.bias)
