@@ -65,6 +65,7 @@ def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
+        fairness=arguments.fairness,
     )
     shared, tuned = federated_and_own(build(spec, seed), silos, plan)
     weights = (shared, tuned[ADULTS], alone(build(spec, seed), silos[ADULTS], plan))

@@ -28,7 +28,7 @@ from silo_app.encoder.model import Encoder, build, load_vector, to_vector
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.encoder.train import train_round
+from silo_app.encoder.train import RoundOutcome, train_round
 from silo_app.encoder.tuning import tune_round, tuning_round
 
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 400, 2.0, 4
@@ -95,21 +95,21 @@ def federated_and_own(
     """Return the shared weights after all rounds, and the copies that the silos tuned beside, none if the plan has none."""
     own: dict[int, NDArray[np.float32]] = {}
     shares = np.array([plan.weight(len(one), Weighable.of(one.targets, one.known)) for one in silos], np.float64)
-    shares /= shares.sum()
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
     for number in range(plan.rounds):
-        update = np.zeros(len(weights), np.float64)
+        update, weight = np.zeros(len(weights), np.float64), 0.0
         tuning = tuning_round(number, plan.rounds, plan.tuned_rounds)
         for silo, (images, share) in enumerate(zip(silos, shares, strict=True)):
             load_vector(model, weights)
-            _round(model, images, plan, number)
-            update += share * (to_vector(model) - weights)
+            counted = share * plan.counted(_round(model, images, plan, number).unsure)
+            update += counted * (to_vector(model) - weights)
+            weight += counted
             if tuning is not None:
                 load_vector(model, own.get(silo, weights))
                 tune_round(model, images, plan.training, number=tuning, tuned=plan.tuned_rounds, seed=plan.seed)
                 own[silo] = to_vector(model)
-        step, moments = step_of(plan.averaging, moments, update.astype(np.float32))
+        step, moments = step_of(plan.averaging, moments, (update / weight).astype(np.float32))
         weights = weights + step
     return weights, list(own.values())
 
@@ -135,9 +135,9 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
+        weigh=arguments.weigh,
+        fairness=arguments.fairness,
     )
-    if arguments.weigh:
-        chosen = chosen.model_copy(update={"weigh": arguments.weigh})
     fields = {"backbone": arguments.backbone, "input_size": arguments.input_size, "looks": chosen.encoder.looks}
     spec = spec_of(arguments.data, **fields)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
@@ -159,8 +159,8 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         yield name, statistics.mean(dict(_figures("local", one))[name] for one in locals_)
 
 
-def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> None:
-    train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
+def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> RoundOutcome:
+    return train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
 
 
 def _evaluated(
@@ -191,6 +191,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=_alpha, nargs="+", default=[0.5], help="label skew (Dirichlet), or iid")
     parser.add_argument("--epochs", type=float, default=8.0, help="passes over the images in all, in every way of training")
     parser.add_argument("--weigh", choices=["images", "labels"], help="what a silo's update weighs, other than in the job")
+    parser.add_argument(
+        "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
+    )
     parser.add_argument("--limit", type=int, help="images in all, at most")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
     parser.add_argument("--backbone", default=EncoderSpec().backbone)

@@ -119,7 +119,9 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
     rounds = TrainingPlan().rounds
     plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
-    recipe = default_plan(seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None)
+    recipe = default_plan(
+        seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None, fairness=arguments.fairness
+    )
     everything = pooled_images([one.images for one in hospitals])
     yield from _figures("raw pixels", hospitals, floors.raw_pixel_vectors(everything.pixels))
     for one in hospitals:
@@ -208,6 +210,9 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="densenet-medium")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
+    )
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -139,13 +139,13 @@ class Participation:
             trained = self._train(order.training_round or 0)
             start = time.monotonic()
             self._reseed(order.training_round or 0)
-            done = trained["steps"] / trained["planned"]
+            done = trained["steps"] / trained["planned"] * self._plan.counted(trained["unsure"])
             update = self._own.sent(trained.pop("vector") - self._weights, done)
             private = self._plan.privacy is not None
             numbers = numbers_beside(trained, {} if private else self._before, private=private)
             numbers |= consent(self._home.config.training.share_metrics)
             message = session.encrypt_update(order.number, update, numbers, done=done)
-            own = own_of(trained, encrypt_s=time.monotonic() - start, open_s=opened_s)
+            own = own_of(trained, done, encrypt_s=time.monotonic() - start, open_s=opened_s)
             self._journal.trained(self._trained, own)
         self._answered = order.number, message
         self._keep()

@@ -4,6 +4,7 @@ The researcher writes the plan in the job's server configuration; the server pas
 because the server is not trusted with more than relaying.
 """
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,10 @@ from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
 
 __all__ = ["TrainingPlan"]
+
+
+_SUREST = 0.01
+"""Of a loss, as a share of ln 2: a silo without any error still counts."""
 
 
 class TrainingPlan(BaseModel):
@@ -54,6 +59,9 @@ class TrainingPlan(BaseModel):
     weigh: Literal["images", "labels"] = "images"
     """What a silo's update weighs: its training images (FedAvg), or as many as tell findings apart (`sampling.Weighable`);
     views that are learned from by themselves count `training.self_supervised` each then. A private job goes by images."""
+    fairness: float = Field(default=0.0, ge=0, le=10)
+    """q of q-FFL (Li et al., "Fair resource allocation in federated learning", ICLR 2020): silos whose findings are still
+    hard to tell count more (`counted`). 0 leaves every silo its weight."""
     scaffold: bool = False
     """Correct the drift of unlike silos (SCAFFOLD: Karimireddy et al., ICML 2020); an update is twice as large."""
     averaging: AveragingPlan = AveragingPlan()
@@ -89,6 +97,8 @@ class TrainingPlan(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.privacy and self.fairness:
+            raise ValueError("with privacy, fairness must be 0: how hard a silo's findings are is not paid for")
         if self.privacy and self.scaffold:
             raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
         if self.privacy and self.personal in ("ditto", "tuned"):
@@ -115,6 +125,16 @@ class TrainingPlan(BaseModel):
         if self.weigh == "images" or self.privacy is not None:
             return images
         return found.weight(self.training.self_supervised)
+
+    def counted(self, unsure: float | None) -> float:
+        """Return the share of a silo's weight for which its update counts, in (0, 1].
+
+        `unsure` is its round's findings loss (`RoundOutcome.unsure`): as large as that of a coin's toss, ln 2, or larger,
+        it counts whole. So does a silo that knows no findings.
+        """
+        if not self.fairness or unsure is None:
+            return 1.0
+        return math.pow(min(1.0, max(unsure / math.log(2), _SUREST)), self.fairness)
 
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":

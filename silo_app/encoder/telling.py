@@ -13,8 +13,8 @@ def settings_of(plan: TrainingPlan) -> dict[str, Any]:
     return plan.model_dump(mode="json", exclude={"resume"})
 
 
-def own_of(trained: Mapping[str, Any], *, encrypt_s: float, open_s: float) -> dict[str, Any]:
-    """Return what a silo notes of its own round; with fewer steps than planned it weighed less."""
+def own_of(trained: Mapping[str, Any], weighed: float, *, encrypt_s: float, open_s: float) -> dict[str, Any]:
+    """Return what a silo notes of its own round; its update counted for the share `weighed` of the silo's weight."""
     return {
         "train_seconds": trained["seconds"],
         "encrypt_seconds": round(encrypt_s, 3),
@@ -22,6 +22,7 @@ def own_of(trained: Mapping[str, Any], *, encrypt_s: float, open_s: float) -> di
         "steps": trained["steps"],
         "steps_planned": trained["planned"],
         "samples": trained["samples"],
+        "weighed": round(weighed, 3),
     }
 
 
@@ -43,6 +44,7 @@ def card_of(plan: TrainingPlan, *, job: str, trained: int, silos: tuple[str, ...
         "training": plan.training.model_dump(mode="json"),
         "averaging": plan.averaging.model_dump(mode="json"),
         "weigh": plan.weigh,
+        "fairness": plan.fairness,
         "personal": plan.personal,
         "scaffold": plan.scaffold,
     }

@@ -52,6 +52,8 @@ class RoundOutcome:
     seconds: float
     planned: int
     """How many steps it would have made with time enough."""
+    unsure: float | None = None
+    """The findings' own loss, a mean over the findings known in a step and then over the steps; None where none is."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def train_round(
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
     passes = Passes.on(device, settings.precision, means.at_once)
     planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
+    unsure = torch.zeros(2, dtype=torch.float64, device=device)
     share = shares(data.targets, data.known)
     positive = torch.from_numpy(positive_weights(data.targets, data.known, share)).to(device)
     model.train()
@@ -135,7 +138,7 @@ def train_round(
         with passes.precision():
             batch = _Batch.drawn(data, chosen, settings, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss = passes.backward(model, batch.views, _loss_of(model, batch, positive, settings, began))
+        loss = passes.backward(model, batch.views, _loss_of(model, batch, positive, settings, began, unsure))
         if not torch.isfinite(loss):
             raise UpdateRefused(
                 f"the loss is not finite at step {steps + 1} of round {round_number + 1}",
@@ -152,8 +155,9 @@ def train_round(
             progress(steps, planned)
         if means.seconds is not None and time.monotonic() - start >= means.seconds:
             break
-    mean = float(total) / steps
-    return RoundOutcome(steps, steps * settings.batch_size, mean, time.monotonic() - start, planned)
+    mean, (lost, over) = float(total) / steps, unsure.tolist()
+    seconds = time.monotonic() - start
+    return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, lost / over if over else None)
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:
@@ -171,14 +175,19 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _loss_of(
-    model: Encoder, batch: _Batch, positive: Tensor, settings: TrainSettings, began: Beginning
+    model: Encoder, batch: _Batch, positive: Tensor, settings: TrainSettings, began: Beginning, unsure: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return what a step minimises, of the embeddings (B + U, D) and logits (B + U, F) of its batch."""
+    """Return what a step minimises, of the embeddings (B + U, D) and logits (B + U, F) of its batch.
+
+    To `unsure` (2,) it adds the findings' loss, the mean over those known, and 1; nothing where none is.
+    """
     targets, known, count = batch.targets, batch.known, len(batch.targets)
 
     def loss_of(embeddings: Tensor, logits: Tensor) -> Tensor:
         embedding = embeddings[:count]
         loss = findings_loss(logits[:count], targets, known, positive)
+        findings = known.any(dim=0).sum()
+        unsure.add_(torch.stack([loss.detach() / findings.clamp(min=1), (findings > 0).to(loss.dtype)]))
         if settings.contrast:
             loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
         if len(batch.unlabelled):

@@ -276,6 +276,7 @@ def _told(outcome: RoundOutcome) -> dict[str, Any]:
         "samples": outcome.samples,
         "loss": outcome.loss,
         "seconds": round_seconds(outcome.seconds),
+        "unsure": outcome.unsure,
     }
 
 

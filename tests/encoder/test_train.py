@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from silo_app.encoder.dataset import Images, load
 from silo_app.encoder.embed import embed
@@ -60,6 +63,7 @@ def test_without_labels_and_self_supervision_weights_only_decay(spec, fill_silo)
     images = load(fill_silo(labelled=False), spec)
     vector, outcome = trained(spec, images, QUICK.model_copy(update={"self_supervised": 0.0}))
     assert outcome.loss == 0
+    assert outcome.unsure is None
     assert np.allclose(vector, to_vector(build(spec, 1)), atol=1e-4)
 
 
@@ -129,6 +133,16 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole_batch(spec, images, at_o
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, other in zip(whole.parameters(), parted.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_round_tells_how_unsure_of_its_findings_it_was_apart_from_contrast(spec, images):
+    model = build(spec, 1)
+    for one in model.findings.parameters():
+        nn.init.zeros_(one)
+    one_step = QUICK.model_copy(update={"steps": 1, "contrast": 1.0})
+    outcome = train_round(model, images, one_step, round_number=0, rounds=1, seed=1)
+    assert outcome.unsure == pytest.approx(math.log(2), abs=1e-5)
+    assert outcome.loss > outcome.unsure + 0.1
 
 
 def test_a_round_ends_when_its_time_is_over_but_not_without_a_step(spec, images):

@@ -1,6 +1,7 @@
 """Jobs of silos that differ: no labels, little time, heads or networks of their own, corrected drift, a common start."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -152,6 +153,31 @@ def test_a_silo_with_little_time_trains_less_and_weighs_less(begin, homes):  # n
     assert sums[0]["samples"] == sum(images.values())
     assert sums[1]["samples"] == images["alpha"] + images["gamma"] + round(images["beta"] / 4)
     assert (sums[1]["steps"], sums[1]["steps_planned"]) == (9, 12)
+
+
+def test_with_fairness_a_silo_counts_for_as_much_of_its_images_as_its_findings_are_hard(begin, homes):  # noqa: F811
+    job = begin(plan=plan_with(fairness=2.0))
+    images = {name: part._samples for name, part in job.parts.items()}
+    hard = {"alpha": math.log(2) / 2, "beta": 5.0, "gamma": None}
+    for name, part in job.parts.items():
+        part._trainer = _Unsure(part._trainer, hard[name])
+    job.round()
+    job.round()
+    sums = [line["sums"] for line in lines_of(homes["alpha"], "rounds.jsonl") if "sums" in line]
+    assert sums[-1]["samples"] == round(images["alpha"] / 4) + images["beta"] + images["gamma"]
+    own = {name: [line["own"] for line in lines_of(home, "rounds.jsonl") if "own" in line] for name, home in homes.items()}
+    assert {name: lines[-1]["weighed"] for name, lines in own.items()} == {"alpha": 0.25, "beta": 1.0, "gamma": 1.0}
+
+
+class _Unsure:
+    """A trainer that says of every round how hard the silo's findings were."""
+
+    def __init__(self, trainer, unsure):
+        self._trainer, self._unsure = trainer, unsure
+
+    def request(self, op, **parameters):
+        answer = self._trainer.request(op, **parameters)
+        return answer | {"unsure": self._unsure} if op == "train" else answer
 
 
 @pytest.mark.parametrize(
