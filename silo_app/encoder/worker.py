@@ -112,7 +112,7 @@ class Worker:
         correction is.
         """
         model, images = self._with(weights, personal), self._opened(self._train)
-        chosen, answer = TrainSettings.model_validate(settings), {}
+        chosen, answer, beside_s = TrainSettings.model_validate(settings), {}, 0.0
         tuning = tuning_round(round, rounds, tuned)
         beside = self._personal == "ditto" or tuning is not None
         means = self._means(chosen, twice=beside)
@@ -126,10 +126,10 @@ class Worker:
                 answer["control"] = self._written("control", controls.mean())
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
-                plain(chosen.model_copy(update={"proximal": pull}), anchor=began)
+                beside_s = plain(chosen.model_copy(update={"proximal": pull}), anchor=began).seconds
             elif tuning is not None:
                 load_vector(model, read_vector(Path(personal or weights)))
-                tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means)
+                beside_s = tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means).seconds
             if beside:
                 answer["personal"] = self._written("personal", to_vector(model))
         else:
@@ -147,7 +147,7 @@ class Worker:
             trained = to_vector(model)
         if self._personal == "head":
             answer["personal"] = self._written("personal", trained[self._shared :])
-        return answer | {"weights": self._written("trained", trained[: self._shared])} | _told(outcome)
+        return answer | {"weights": self._written("trained", trained[: self._shared])} | _told(outcome, beside_s)
 
     def evaluate(self, progress: Progress, *, weights: str, personal: str | None = None) -> dict[str, Any]:
         """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are.
@@ -269,13 +269,14 @@ def round_seconds(seconds: float) -> float:
     return round(seconds, 3)
 
 
-def _told(outcome: RoundOutcome) -> dict[str, Any]:
+def _told(outcome: RoundOutcome, beside_s: float) -> dict[str, Any]:
+    """Return what a round's training was; its seconds are also those of the network that the silo trained for itself."""
     return {
         "steps": outcome.steps,
         "planned": outcome.planned,
         "samples": outcome.samples,
         "loss": outcome.loss,
-        "seconds": round_seconds(outcome.seconds),
+        "seconds": round_seconds(outcome.seconds + beside_s),
         "unsure": outcome.unsure,
     }
 

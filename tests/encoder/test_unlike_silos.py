@@ -10,6 +10,7 @@ from silo_app.aggregation.layout import Layout
 from silo_app.encoder import checkpoint
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.encoder.train import RoundOutcome
 from silo_app.errors import CheckpointInvalid, ConfigInvalid, EncoderMismatch
 from tests.encoder.test_participation import PLAN, begin, homes  # noqa: F401  (fixtures)
 
@@ -116,6 +117,14 @@ def test_a_copy_of_the_shared_network_is_tuned_in_the_last_rounds_and_changes_no
     assert not np.array_equal(found["alpha"].personal, found["beta"].personal)
     told = [line.get("personal") for line in lines_of(homes["alpha"], "held-out.jsonl")]
     assert [one is not None for one in told] == [False, False, False, True]
+
+
+def test_a_round_lasts_as_long_as_both_of_a_silo_s_networks_train(begin, homes, monkeypatch):  # noqa: F811
+    long = RoundOutcome(steps=1, samples=1, loss=0.0, seconds=1000.0, planned=1)
+    monkeypatch.setattr("silo_app.encoder.worker.tune_round", lambda *_, **__: long)
+    finished(begin(plan=plan_with(personal="tuned", rounds=2, tuning=0.5)))
+    lasted = [line["own"]["train_seconds"] for line in lines_of(homes["alpha"], "rounds.jsonl") if "own" in line]
+    assert [seconds > 1000 for seconds in lasted] == [False, True]
 
 
 def test_who_missed_the_last_rounds_has_no_copy(begin, homes):  # noqa: F811
