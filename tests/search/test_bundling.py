@@ -15,11 +15,12 @@ class Way:
     """Answers each request with its own query id, after a while."""
 
     def __init__(self, seconds=0.03):
-        self.seconds, self.sent, self.within = seconds, [], []
+        self.seconds, self.sent, self.within, self.threads = seconds, [], [], []
 
     def __call__(self, requests, within_ms):
         self.sent.append(list(requests))
         self.within.append(within_ms)
+        self.threads.append(threading.current_thread())
         time.sleep(self.seconds)
         return [
             SearchResult(query_id=one.query_id, encoder_version=one.encoder_version, k=one.k, hits=(), silos=())
@@ -47,13 +48,14 @@ def at_once(bundler, requests):
 
 def test_one_alone_goes_alone_on_its_callers_thread(bundler, request_of):
     way = Way(0)
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     one = bundler(way)
     for _ in range(3):
         request = request_of()
         assert one.ask(request).query_id == request.query_id
     assert [len(sent) for sent in way.sent] == [1, 1, 1]
-    assert threading.active_count() == threads
+    assert set(way.threads) == {threading.current_thread()}
+    assert set(threading.enumerate()) <= before  # other tests' threads may end meanwhile
 
 
 def test_many_at_once_share_messages_and_each_gets_its_own_result(bundler, request_of):
