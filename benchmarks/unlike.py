@@ -207,7 +207,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
     parser.add_argument("--at-once", type=int, default=1, help="seeds that are run at once, with --threads each")
     parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in every way of training")
-    parser.add_argument("--backbone", default="densenet-medium")
+    parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(

@@ -281,6 +281,7 @@ _OPTIONS = {
     " pediatric": " --data pediatric-chest-xray.zip",
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
+    " unlike-medium": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1",
 }
 
 
