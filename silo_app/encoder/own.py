@@ -19,9 +19,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Own", "Personal", "shared_size"]
+__all__ = ["WHOLE_NETWORKS", "Own", "Personal", "shared_size"]
 
 Personal = Literal["none", "head", "ditto", "tuned"]
+WHOLE_NETWORKS: tuple[Personal, ...] = ("ditto", "tuned")
+"""The kinds of personal weights that are a network beside the shared one."""
 _NOTHING = np.zeros(0, np.float32)
 _HEAD = ("findings.weight", "findings.bias")
 

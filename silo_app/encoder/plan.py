@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from silo_app.encoder.checked_plan import checked_plan
-from silo_app.encoder.own import Personal
+from silo_app.encoder.own import WHOLE_NETWORKS, Personal
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan, TrainSettings
 from silo_app.encoder.spec import EncoderSpec
@@ -101,7 +101,7 @@ class TrainingPlan(BaseModel):
             raise ValueError("with privacy, fairness must be 0: how hard a silo's findings are is not paid for")
         if self.privacy and self.scaffold:
             raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
-        if self.privacy and self.personal in ("ditto", "tuned"):
+        if self.privacy and self.personal in WHOLE_NETWORKS:
             raise ValueError(
                 f'with privacy, personal must not be "{self.personal}": the silo\'s own network would be trained without'
             )

@@ -31,7 +31,7 @@ from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.examine import examine
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
-from silo_app.encoder.own import Personal, shared_size
+from silo_app.encoder.own import WHOLE_NETWORKS, Personal, shared_size
 from silo_app.encoder.private import train_round_privately
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
@@ -159,7 +159,7 @@ class Worker:
         if not len(images):
             return {"auc": {}, "loss": None, "views": 0}
         added = {}
-        if self._personal in ("ditto", "tuned") and len(own := self._own(personal)):
+        if self._personal in WHOLE_NETWORKS and len(own := self._own(personal)):
             load_vector(self._model, own)
             _, scores = embed(self._model, images.pixels)
             own_loss = known_loss(scores, images.targets, images.known)
