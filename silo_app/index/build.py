@@ -110,9 +110,11 @@ def move_generation(home: SiloHome) -> GenerationInfo:
 
 
 def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:
-    """Return the look that the generation in use lacks, if it still fits."""
+    """Return the look that the generation in use lacks, if it still fits, without views that have left the silo."""
     kept = read_look(home.index / old.info.generation, old.info)
-    return kept if kept and kept.still_fits(_train_views(views)) else None
+    if not kept or not kept.still_fits(_train_views(views)):
+        return None
+    return KeptLook(kept.look.only_near({view.digest for view in views}), kept.views)
 
 
 def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:

@@ -1,5 +1,7 @@
 """Taking looks out: what two hospitals' detectors make different becomes alike, and what findings make different stays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from silo_app.cases import CaseId, Finding, PatientKey, Split, View
-from silo_app.encoder.looks import FEWEST, FindingsHead, Look, look_of
+from silo_app.encoder.looks import FEWEST, FindingsHead, Look, _levels, look_of
 from silo_app.encoder.spec import EncoderSpec
 
 SIDE = 12
@@ -45,6 +47,47 @@ def test_neighbors_come_from_both_hospitals_once_looks_are_removed():
     assert own_share(*plain) < 0.6
 
 
+def test_what_follows_from_how_sure_a_finding_is_does_not_choose_neighbors():
+    """In the one hospital the sure lean one way, in the other the other way: centering does not take that out."""
+    silos = []
+    for seed, lean in ((1, 0.5), (2, -0.5)):
+        vectors, *labels = silo(seed, sure=0.7)
+        vectors[:, 1] += lean * np.abs(vectors[:, 0])
+        silos.append((vectors / np.linalg.norm(vectors, axis=1, keepdims=True), *labels))
+    plain = [look_of(*one, HEAD).removed(one[0]) for one in silos]
+    assert own_share(*plain) < 0.55
+    assert own_share(*plain[::-1]) < 0.55
+
+
+def test_a_hospital_with_several_devices_does_not_find_its_own_by_them():
+    """Each device's images lie together: a mean and a covariance of all of them do not tell."""
+    silos = []
+    for seed, devices in ((1, 6), (2, 1)):
+        vectors, *labels = silo(seed)
+        rng = np.random.default_rng(seed)
+        vectors[:, 1:] += 0.6 * rng.normal(size=(devices, SIDE - 1))[rng.integers(devices, size=len(vectors))]
+        silos.append((vectors / np.linalg.norm(vectors, axis=1, keepdims=True), *labels))
+    looks = [look_of(*one, HEAD) for one in silos]
+    plain = [look.removed(vectors) for look, (vectors, *_) in zip(looks, silos, strict=True)]
+    without = [replace(look, near=look.near[:0], near_kinds=look.near_kinds[:0]) for look in looks]
+    by_two_moments = [look.removed(vectors) for look, (vectors, *_) in zip(without, silos, strict=True)]
+    assert own_share(*plain) < 0.65
+    assert own_share(*by_two_moments) > 0.75
+
+
+def test_a_radiograph_that_left_the_silo_leaves_its_look():
+    vectors, *labels = silo(4)
+    digests = [f"{number:064x}" for number in range(len(vectors))]
+    look = look_of(vectors, *labels, HEAD, digests)
+    assert look.only_near(set(digests)) is look
+    fewer = Look.read(look.only_near(set(digests[1:])).content())
+    assert len(fewer.near) == len(fewer.near_kinds) == len(look.near) - 1
+    assert {row.tobytes().hex() for row in fewer.near_digests} == set(digests[1:])
+    assert np.array_equal(fewer.means, Look.read(look.content()).means)
+    nobody = look.only_near(set())
+    assert np.allclose(np.linalg.norm(nobody.removed(vectors), axis=1), 1, atol=1e-5)
+
+
 def test_neighbors_still_have_the_query_s_finding():
     (_, had, _), (_, has, _) = silos = [silo(1, shift=1.0), silo(2, shift=-1.0)]
     plain = [look_of(*one, HEAD).removed(one[0]) for one in silos]
@@ -54,7 +97,9 @@ def test_neighbors_still_have_the_query_s_finding():
 
 def test_a_case_mix_is_not_taken_for_a_look():
     even, skewed = (look_of(*silo(3, shift=1.0, count=4000, present=p), HEAD) for p in (0.5, 0.9))
-    assert np.allclose(even.means, skewed.means, atol=0.03)
+    for kind, level in enumerate((-0.6, 0.6)):  # where images of a kind lie as a rule
+        usual = [look.means[kind] + level * look.slopes[kind, 0] for look in (even, skewed)]
+        assert np.allclose(*usual, atol=0.03)
 
 
 def test_the_sure_of_one_hospital_are_no_surer_than_those_of_another():
@@ -63,7 +108,7 @@ def test_the_sure_of_one_hospital_are_no_surer_than_those_of_another():
     for seed, sure in ((1, 3.0), (2, 0.3)):
         vectors, *labels = silo(seed, count=2000, sure=sure)
         look = look_of(vectors, *labels, HEAD)
-        levels.append(np.sort(look._levels(vectors.astype(np.float64)[:, :1])[:, 0]))
+        levels.append(np.sort(_levels(vectors.astype(np.float64)[:, :1], look.sizes)[:, 0]))
     assert np.allclose(*(np.quantile(each, [0.1, 0.25, 0.75, 0.9]) for each in levels), atol=0.05)
 
 
@@ -72,7 +117,7 @@ def test_the_sure_of_one_hospital_are_no_surer_than_those_of_another():
 def test_every_image_stays_on_its_side_of_the_threshold_and_in_its_order(seed, shift, sure):
     vectors, *labels = silo(seed, shift=shift, sure=sure, count=60)
     look = look_of(vectors, *labels, HEAD)
-    levels = look._levels(vectors.astype(np.float64)[:, :1])[:, 0]
+    levels = _levels(vectors.astype(np.float64)[:, :1], look.sizes)[:, 0]
     assert np.array_equal(np.sign(levels), np.sign(vectors[:, 0]))
     assert np.array_equal(np.sign(along(look, vectors)), np.sign(vectors[:, 0]))
     assert (np.diff(levels[np.argsort(vectors[:, 0])]) >= 0).all()
@@ -146,7 +191,10 @@ def test_a_kind_of_few_views_is_whitened_by_all():
     look = look_of(vectors, targets, known, HEAD)
     assert 0 < (vectors[:, 0] > 0).sum() < FEWEST
     assert np.isfinite(look.removed(vectors)).all()
-    assert np.allclose(look.means[1, 1:], vectors.astype(np.float64).mean(axis=0)[1:], atol=1e-6)
+    exact = vectors.astype(np.float64)
+    rest = look._rest(exact, _levels(exact[:, :1], look.sizes), kind=1)
+    assert np.allclose(rest.mean(axis=0), 0, atol=1e-6)
+    assert np.array_equal(look.near_kinds, np.repeat([0, 1], [(vectors[:, 0] <= 0).sum(), len(vectors)]))
 
 
 def test_images_in_error_where_nearly_all_have_a_finding_are_not_taken_for_surely_without_it():
@@ -156,13 +204,14 @@ def test_images_in_error_where_nearly_all_have_a_finding_are_not_taken_for_surel
     targets[50:60], vectors[50:60, 0] = 0, -vectors[50:60, 0]
     look, wrong = look_of(vectors, targets, known, HEAD), vectors[:50].astype(np.float64)
     by_side = look_of(vectors, targets, known & False, HEAD)  # who does not know better takes each side for itself
-    assert np.abs(look._levels(wrong[:, :1])).max() < 0.3 < np.abs(by_side._levels(wrong[:, :1])).mean()
+    assert np.abs(_levels(wrong[:, :1], look.sizes)).max() < 0.3 < np.abs(_levels(wrong[:, :1], by_side.sizes)).mean()
 
 
 def test_findings_that_are_read_along_one_direction_are_not_counted_twice():
     vectors, targets, known = silo(12)
     twice = look_of(vectors, *(np.repeat(each, 2, axis=1) for each in (targets, known)), np.repeat(HEAD, 2, axis=0))
-    assert np.allclose(twice.removed(vectors), look_of(vectors, targets, known, HEAD).removed(vectors), atol=1e-5)
+    once = look_of(vectors, targets, known, HEAD)
+    assert (twice.removed(vectors) * once.removed(vectors)).sum(axis=1).mean() > 0.999
 
 
 def test_a_look_is_kept_and_read_again():
@@ -190,7 +239,11 @@ def _not_finite(parts):
     parts["means"][0, 0] = np.nan
 
 
-@pytest.mark.parametrize("change", [_without_means, _of_another_size, _of_a_flat_one, _not_finite])
+def _of_fewer_digests(parts):
+    parts["near_digests"] = parts["near_digests"][:-1]
+
+
+@pytest.mark.parametrize("change", [_without_means, _of_fewer_digests, _of_another_size, _of_a_flat_one, _not_finite])
 def test_what_is_no_look_is_refused(change):
     vectors, *labels = silo(8)
     parts = load(look_of(vectors, *labels, HEAD).content())
@@ -209,7 +262,7 @@ def test_held_out_patients_have_no_say():
     vectors, targets, _ = silo(9)
     views = [
         View(
-            digest="",
+            digest=f"{n:064x}",
             case=CaseId(""),
             patient=PatientKey(str(n)),
             split=Split.TRAIN if n % 5 else Split.HELD_OUT,

@@ -89,6 +89,18 @@ def test_a_later_build_keeps_the_look_and_embeds_only_what_is_new(home):
     assert_vectors_lack_the_look(home)
 
 
+def test_a_radiograph_that_was_recalled_leaves_the_look_and_nothing_is_embedded_anew(home):
+    put(home, range(40))
+    build(home)
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        writer.forget_files("s", [digest(7)])
+        assert writer.drop_orphans() == [digest(7)]
+    report = build(home)
+    assert (report.info.views, report.embedded) == (39, 0)
+    near = {row.tobytes().hex() for row in look_in_use(home.index, VERSION).near_digests}
+    assert near == {digest(number) for number in range(40) if number != 7}
+
+
 def test_a_silo_that_has_doubled_learns_its_look_anew(home):
     put(home, range(40))
     build(home)
