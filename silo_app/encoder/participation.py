@@ -228,7 +228,7 @@ class Participation:
                 "the job promises no differential privacy, and this silo takes part in none without",
                 where="silo.yaml: training.privacy.required",
                 remedy="Submit it with privacy, for example "
-                "--set privacy.epsilon=8 --set training.contrast=0 --set personal=none.",
+                "--set privacy.epsilon=8 --set training.contrast=0 --set personal=none --set fairness=0.",
             )
         self._plan = plan
         opened = self._opened(plan, state.trained if state else 0)
