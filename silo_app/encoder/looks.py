@@ -124,6 +124,8 @@ class Look:
         }
         if not side or any(getattr(look, name).shape != shape for name, shape in shapes.items()):
             raise ValueError("its parts do not fit each other")
+        if look.near_kinds.tolist() != sorted(look.near_kinds) or look.near_kinds.max(initial=0) > 1:
+            raise ValueError("it has kinds that are none, or not in order")
         if not all(np.isfinite(array).all() for array in found.values()):
             raise ValueError("it has numbers that are not finite")
         return look
@@ -181,7 +183,7 @@ class Look:
 
         `wholes` are the images' own, (N, D): `rest` itself, or one image's whose parts `rest` are.
         """
-        near = self.near[self.near_kinds == kind]
+        near = self.near[slice(*np.searchsorted(self.near_kinds, (kind, kind + 1)))]  # (R, D), no copy
         lengths = np.linalg.norm(wholes, axis=1, keepdims=True)
         shared = np.zeros_like(wholes)
         if len(near):

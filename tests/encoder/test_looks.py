@@ -243,7 +243,18 @@ def _of_fewer_digests(parts):
     parts["near_digests"] = parts["near_digests"][:-1]
 
 
-@pytest.mark.parametrize("change", [_without_means, _of_fewer_digests, _of_another_size, _of_a_flat_one, _not_finite])
+def _of_a_third_kind(parts):
+    parts["near_kinds"][-1] = 2
+
+
+def _out_of_order(parts):
+    parts["near_kinds"] = parts["near_kinds"][::-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_of_a_third_kind, _out_of_order, _without_means, _of_fewer_digests, _of_another_size, _of_a_flat_one, _not_finite],
+)
 def test_what_is_no_look_is_refused(change):
     vectors, *labels = silo(8)
     parts = load(look_of(vectors, *labels, HEAD).content())
