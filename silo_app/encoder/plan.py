@@ -20,6 +20,9 @@ __all__ = ["TrainingPlan"]
 
 _SUREST = 0.01
 """Of a loss, as a share of ln 2: a silo without any error still counts."""
+_SILENT = 0.1
+"""What a silo of whose images no finding is learned is taken to have, as such a share: about what the others come to have
+in a job. Whole, it would outweigh them, and what it teaches by itself moves the threshold that they share."""
 
 
 class TrainingPlan(BaseModel):
@@ -130,11 +133,10 @@ class TrainingPlan(BaseModel):
         """Return the share of a silo's weight for which its update counts, in (0, 1].
 
         `unsure` is its round's findings loss (`RoundOutcome.unsure`): as large as that of a coin's toss, ln 2, or larger,
-        it counts whole. So does a silo that knows no findings.
+        it counts whole. A silo that learns no finding (None) counts as one that can tell them well.
         """
-        if not self.fairness or unsure is None:
-            return 1.0
-        return math.pow(min(1.0, max(unsure / math.log(2), _SUREST)), self.fairness)
+        share = _SILENT if unsure is None else min(1.0, max(unsure / math.log(2), _SUREST))
+        return math.pow(share, self.fairness)
 
     @classmethod
     def checked(cls, content: Any) -> "TrainingPlan":

@@ -24,9 +24,13 @@ def test_a_silo_counts_the_more_the_harder_its_findings_are_and_never_nothing(fa
 
 
 @given(fairness=st.floats(0, 10), loss=losses)
-def test_who_guesses_counts_whole_and_so_does_who_knows_no_finding_or_any_silo_without_fairness(fairness, loss):
-    plan = plan_with(fairness)
-    assert plan.counted(math.log(2)) == plan.counted(None) == plan_with(0).counted(loss) == 1
+def test_who_guesses_counts_whole_and_so_does_any_silo_without_fairness(fairness, loss):
+    assert plan_with(fairness).counted(math.log(2)) == plan_with(0).counted(loss) == plan_with(0).counted(None) == 1
+
+
+def test_who_learns_no_finding_counts_no_more_than_who_can_tell_them():
+    assert plan_with(1).counted(None) == pytest.approx(0.1)
+    assert plan_with(1).counted(0.15) > plan_with(1).counted(None) > plan_with(1).counted(0.01)
 
 
 def test_with_fairness_1_a_silo_counts_in_proportion_to_its_loss():

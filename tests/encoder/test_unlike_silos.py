@@ -165,7 +165,7 @@ def test_a_silo_with_little_time_trains_less_and_weighs_less(begin, homes):  # n
 
 
 def test_with_fairness_a_silo_counts_for_as_much_of_its_images_as_its_findings_are_hard(begin, homes):  # noqa: F811
-    job = begin(plan=plan_with(fairness=2.0))
+    job = begin(plan=plan_with(fairness=1.0))
     images = {name: part._samples for name, part in job.parts.items()}
     hard = {"alpha": math.log(2) / 2, "beta": 5.0, "gamma": None}
     for name, part in job.parts.items():
@@ -173,9 +173,9 @@ def test_with_fairness_a_silo_counts_for_as_much_of_its_images_as_its_findings_a
     job.round()
     job.round()
     sums = [line["sums"] for line in lines_of(homes["alpha"], "rounds.jsonl") if "sums" in line]
-    assert sums[-1]["samples"] == round(images["alpha"] / 4) + images["beta"] + images["gamma"]
+    assert sums[-1]["samples"] == round(images["alpha"] / 2) + images["beta"] + round(images["gamma"] / 10)
     own = {name: [line["own"] for line in lines_of(home, "rounds.jsonl") if "own" in line] for name, home in homes.items()}
-    assert {name: lines[-1]["weighed"] for name, lines in own.items()} == {"alpha": 0.25, "beta": 1.0, "gamma": 1.0}
+    assert {name: lines[-1]["weighed"] for name, lines in own.items()} == {"alpha": 0.5, "beta": 1.0, "gamma": 0.1}
 
 
 class _Unsure:
