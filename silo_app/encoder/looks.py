@@ -21,6 +21,7 @@ from safetensors.numpy import save as save_tensors
 from silo_app.cases import Split, View
 from silo_app.encoder.labels import labels_of
 from silo_app.encoder.spec import EncoderSpec
+from silo_app.hex_rows import hex_rows
 
 __all__ = ["FEWEST", "METHOD", "FindingsHead", "Look", "look_of", "without_look"]
 
@@ -158,7 +159,7 @@ class Look:
             for some in np.array_split(rows, len(rows) // _AT_ONCE + 1):
                 rest = self._rest(exact[some], levels[some], kind)
                 plain[some] += self._own(rest, rest, kind)
-        return np.asarray(plain / np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), _TINY), np.float32)
+        return _unit(plain).astype(np.float32)
 
     def transformed(self, places: Array) -> Array:
         """Return the parts of one image, (..., D), as it loses its look: their mean is what becomes of their mean.
@@ -244,7 +245,7 @@ def look_of(
         some = np.linspace(0, len(rows) - 1, min(len(rows), _KEPT)).astype(np.int64)
         found.append((mean, lean, matrix, _unit(apart[some] @ matrix), rows[some]))
     means, leans, matrices, near, kept = zip(*found, strict=True)
-    names = np.zeros((len(exact), _DIGEST), np.uint8) if digests is None else _as_bytes(digests)
+    names = np.zeros((len(exact), _DIGEST), np.uint8) if digests is None else hex_rows(digests, _DIGEST)
     kinds_kept = np.repeat(np.arange(2, dtype=np.uint8), [len(rows) for rows in kept])
     return Look(
         axes,
@@ -360,7 +361,3 @@ def _whitening(apart: Array, others: Array) -> Array:
 
 def _no_near(side: int) -> tuple[Array, NDArray[np.uint8], NDArray[np.uint8]]:
     return np.zeros((0, side)), np.zeros(0, np.uint8), np.zeros((0, _DIGEST), np.uint8)
-
-
-def _as_bytes(digests: Sequence[str]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(bytes.fromhex(one) for one in digests), np.uint8).reshape(-1, _DIGEST)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
+from silo_app.hex_rows import hex_rows
 
 __all__ = [
     "SCORE_DIGITS",
@@ -157,8 +158,7 @@ def rows_of_cases(cases: NDArray[np.uint8], wanted: Sequence[CaseId]) -> NDArray
     """Return the rows of uint8 (n, 16) that hold one of the wanted cases, ascending int64 (m,)."""
     if not len(cases) or not wanted:
         return np.empty(0, np.int64)
-    named = np.frombuffer(bytes.fromhex("".join(wanted)), np.uint8).reshape(len(wanted), 16)
-    return np.flatnonzero(np.isin(_names(cases), _names(named))).astype(np.int64)
+    return np.flatnonzero(np.isin(_names(cases), _names(hex_rows(wanted, 16)))).astype(np.int64)
 
 
 def distinct_cases(cases: NDArray[np.uint8]) -> int:

@@ -27,6 +27,7 @@ from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.encoder.looks import Look
 from silo_app.errors import IndexDamaged, NotReady
+from silo_app.hex_rows import hex_rows
 from silo_app.index.gallery import GalleryIndex
 from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import (
@@ -82,8 +83,8 @@ def publish(
     name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
     hidden = durable.private_folder(root / f".{name}.part")
     written = storage.write(hidden, vectors)
-    _write_array(hidden / CASES_FILE, _bytes_of(cases, 16))
-    _write_array(hidden / DIGESTS_FILE, _bytes_of(digests, 32))
+    _write_array(hidden / CASES_FILE, hex_rows(cases, 16))
+    _write_array(hidden / DIGESTS_FILE, hex_rows(digests, 32))
     files = [*written.files, CASES_FILE, DIGESTS_FILE]
     if look is not None:
         (hidden / LOOK_FILE).write_bytes(look.look.content())
@@ -204,12 +205,6 @@ def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
 def _write_array(file: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
     with file.open("wb") as opened:
         np.save(opened, array, allow_pickle=False)
-
-
-def _bytes_of(names: Sequence[str], width: int) -> NDArray[np.uint8]:
-    """Return hex names as uint8 (n, width)."""
-    joined = bytes.fromhex("".join(names))
-    return np.frombuffer(joined, np.uint8).reshape(len(names), width)
 
 
 def _seal(file: Path) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
+from silo_app.hex_rows import hex_rows
 from silo_app.index.generations import Generation, open_current
 from silo_app.index.storage import Storage
 
@@ -38,7 +39,7 @@ def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> 
     """Return what a generation holds of these contents, or of all, as `known_vectors` does."""
     rows = np.arange(generation.info.views)
     if digests is not None:
-        wanted = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
+        wanted = hex_rows(digests, 32)
         rows = np.flatnonzero(np.isin(_named(generation.digests), _named(wanted)))
     vectors = generation.gallery.vectors(rows.astype(np.int64))
     return {row.tobytes().hex(): vector for row, vector in zip(generation.digests[rows], vectors, strict=True)}
