@@ -29,6 +29,7 @@ from benchmarks.unlike import (
     held_out_figures,
     with_interval,
 )
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
 from silo_app.encoder.model import Encoder, build
@@ -67,11 +68,12 @@ def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
         rounds=QUICK_ROUNDS if arguments.quick else None,
         fairness=arguments.fairness,
     )
-    shared, tuned = federated_and_own(build(spec, seed), silos, plan)
-    weights = (shared, tuned[ADULTS], alone(build(spec, seed), silos[ADULTS], plan))
+    device = device_for(arguments.device)
+    shared, tuned = federated_and_own(build(spec, seed).to(device), silos, plan)
+    weights = (shared, tuned[ADULTS], alone(build(spec, seed).to(device), silos[ADULTS], plan))
     names = [str(finding) for finding in spec.findings]
     return {
-        way: _aucs(encoder_of(spec, one), names, hospitals[ADULTS], arguments.least)
+        way: _aucs(encoder_of(spec, one, device), names, hospitals[ADULTS], arguments.least)
         for way, one in zip(WAYS, weights, strict=True)
     }
 

@@ -23,6 +23,7 @@ from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
 from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.dataset import Images
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
 from silo_app.encoder.model import Encoder, build, load_vector, to_vector
 from silo_app.encoder.plan import TrainingPlan
@@ -146,15 +147,19 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
     epochs = chosen.rounds * chosen.training.epochs
     plan = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
-    start = time.process_time()
-    result = _evaluated(federated(build(spec, seed), silos, chosen), spec, hospitals, floors=True)
+    device = device_for(arguments.device)
+    model, start = build(spec, seed).to(device), time.process_time()
+    result = _evaluated(federated(model, silos, chosen), spec, hospitals, device, floors=True)
     yield "federated_cpu_s", time.process_time() - start
     yield from _figures("federated", result)
     yield "raw_pixels_precision", result.retrieval["raw pixels"].precision or 0.0
     yield "untrained_precision", result.retrieval["untrained encoder"].precision or 0.0
     yield "statistics_auc", statistics.mean(result.statistics_auc.values())
-    yield from _figures("pooled", _evaluated(alone(build(spec, seed), pooled_images(silos), plan), spec, hospitals))
-    locals_ = [_evaluated(alone(build(spec, seed), one, plan), spec, hospitals) for one in silos]
+    pooled, *locals_ = (
+        _evaluated(alone(build(spec, seed).to(device), one, plan), spec, hospitals, device)
+        for one in (pooled_images(silos), *silos)
+    )
+    yield from _figures("pooled", pooled)
     for name in dict(_figures("local", locals_[0])):
         yield name, statistics.mean(dict(_figures("local", one))[name] for one in locals_)
 
@@ -164,9 +169,14 @@ def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> R
 
 
 def _evaluated(
-    weights: NDArray[np.float32], spec: EncoderSpec, hospitals: Sequence[SiloImages], *, floors: bool = False
+    weights: NDArray[np.float32],
+    spec: EncoderSpec,
+    hospitals: Sequence[SiloImages],
+    device: torch.device,
+    *,
+    floors: bool = False,
 ) -> Evaluation:
-    model = build(spec, 0)
+    model = build(spec, 0).to(device)
     load_vector(model, weights)
     return evaluate_model(model, spec, hospitals, with_floors=floors)
 
@@ -199,6 +209,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default=EncoderSpec().backbone)
     parser.add_argument("--input-size", type=int, default=EncoderSpec().input_size)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="as training.device in silo.yaml")
 
 
 if __name__ == "__main__":

@@ -98,14 +98,16 @@ def _plain(model: Encoder, images: Images, settings: TrainSettings) -> None:
     dtype = Passes.on(device, settings.precision).dtype
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    _as_pytorch_comes()
     draws, generator = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
     model.train()
     for _ in range(settings.steps_for(len(images))):
         rows = draws.integers(0, len(images), settings.batch_size)
         views = torch.from_numpy(images.pixels[rows])[:, None].to(device)
         targets, known = (torch.from_numpy(part[rows]).to(device) for part in (images.targets, images.known))
+        augmented = standardised(augment(views, generator))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-            embedding, logits = model(standardised(augment(views, generator)))
+            embedding, logits = model(augmented)
         loss = findings_loss(logits.float(), targets, known)
         loss = loss + settings.contrast * contrastive_loss(embedding.float(), targets, known, settings.temperature)
         optimizer.zero_grad(set_to_none=True)
@@ -116,6 +118,11 @@ def _plain(model: Encoder, images: Images, settings: TrainSettings) -> None:
         scaler.update()
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def _as_pytorch_comes() -> None:
+    """Undo what our own choice of a device sets: a plain loop computes as fast as it can, not the same every time."""
+    torch.use_deterministic_algorithms(mode=False)
 
 
 def _silo(folder: Path, arguments: argparse.Namespace) -> config.SiloHome:

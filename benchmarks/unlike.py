@@ -32,6 +32,7 @@ from benchmarks.image_hospitals import unlike_hospitals
 from benchmarks.learning import alone, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
 from silo_app.encoder.looks import Look, without_look
@@ -122,13 +123,13 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     recipe = default_plan(
         seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None, fairness=arguments.fairness
     )
-    everything = pooled_images([one.images for one in hospitals])
+    everything, device = pooled_images([one.images for one in hospitals]), device_for(arguments.device)
     yield from _figures("raw pixels", hospitals, floors.raw_pixel_vectors(everything.pixels))
     for one in hospitals:
         images = one.images
         found = floors.statistics_auc([NAME], images.pixels, images.targets, images.known, images.held_out)
         yield f"image statistics: {one.silo} AUC", found[NAME]
-    yield from _encoded("random", build(spec, seed), hospitals)
+    yield from _encoded("random", build(spec, seed).to(device), hospitals)
     ways: Mapping[str, Callable[[Encoder], tuple[Vectors, Sequence[Vectors]]]] = {
         "fedavg": lambda model: federated_and_own(model, silos, plain),
         "recipe": lambda model: federated_and_own(model, silos, recipe),
@@ -137,20 +138,20 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     for way, trained in ways.items():
         if way in arguments.ways:
             start = time.process_time()
-            weights, tuned = trained(build(spec, seed))
+            weights, tuned = trained(build(spec, seed).to(device))
             yield f"{way}: CPU seconds", time.process_time() - start
-            yield from _encoded(way, encoder_of(spec, weights), hospitals)
+            yield from _encoded(way, encoder_of(spec, weights, device), hospitals)
             for one, copy in zip(hospitals, tuned, strict=bool(tuned)):
-                yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy), one.images.pixels)[1])
+                yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy, device), one.images.pixels)[1])
     if "own" in arguments.ways:
         for one, images in zip(hospitals, silos, strict=True):
-            model = encoder_of(spec, alone(build(spec, seed), images, plain))
+            model = encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device)
             yield from _judged("own", one, embed(model, one.images.pixels)[1])
 
 
-def encoder_of(spec: EncoderSpec, weights: Vectors) -> Encoder:
+def encoder_of(spec: EncoderSpec, weights: Vectors, device: torch.device) -> Encoder:
     """Return the encoder with these weights."""
-    model = build(spec, 0)
+    model = build(spec, 0).to(device)
     load_vector(model, weights)
     return model
 
@@ -159,7 +160,7 @@ def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Itera
     """Yield the figures of an encoder: neighbors by embeddings with looks kept and removed, and findings by hospital."""
     parts = [embed(model, one.images.pixels) for one in hospitals]
     yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
-    head = model.findings.weight.detach().numpy()
+    head = model.findings.weight.detach().cpu().numpy()
     by_head = [Look.by_head(head).removed(vectors) for vectors, _ in parts]
     yield from _figures(f"{way}+removed by head", hospitals, np.concatenate(by_head))
     plain = [
@@ -210,6 +211,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="as training.device in silo.yaml")
     parser.add_argument(
         "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
     )

@@ -145,6 +145,9 @@ def demo(
     rounds: Annotated[int | None, typer.Option(help="Rounds of training.", min=1, show_default=False)] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over a silo's images in a round.", show_default=False)] = None,
     input_size: Annotated[int, typer.Option(help="Side of the network's input, pixels.")] = 64,
+    backbone: Annotated[
+        str | None, typer.Option(help="The network, as densenet121; default: small enough for two cores.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of phantoms, partition and training.", min=0)] = 1,
 ) -> None:
     """Run everything, from images to a search across hospitals, and write report.html.
@@ -153,6 +156,8 @@ def demo(
         consortium demo
 
         consortium demo --data pediatric-chest-xray.zip --alpha 0.5
+
+        consortium demo --data pediatric-chest-xray.zip --backbone densenet121 --input-size 224
     """
     from provisioning.demo import DemoSettings, run
 
@@ -166,6 +171,7 @@ def demo(
         alpha=alpha,
         seed=seed,
         input_size=input_size,
+        backbone=backbone,
         rounds=rounds or (6 if phantoms else 5),
         epochs=epochs or (8.0 if phantoms else 1.0),
     )

@@ -56,6 +56,8 @@ class DemoSettings:
     rounds: int = 6
     epochs: float = 2.0
     input_size: int = 64
+    backbone: str | None = None
+    """The network; None: the job's own, and a small one for phantoms."""
     threads: int = 2
 
     @property
@@ -69,6 +71,8 @@ class DemoSettings:
         }
         if not self.data:
             values |= _FOR_PHANTOMS
+        if self.backbone:
+            values["encoder.backbone"] = self.backbone
         return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 

@@ -87,11 +87,13 @@ class TrainingSettings(Settings):
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
-    """What trains: auto (the first graphics processor, or the CPU), cpu, cuda, or cuda:1 and so on for one of several."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|all|cuda(:\d{1,2})?)$")
+    """What trains and embeds: auto (the first graphics processor, or the CPU), cpu, cuda, cuda:1 and so on for one of
+    several, or all, which divides every batch among all graphics processors."""
     views_at_once: int | None = Field(default=None, ge=1)
     """The most views in one pass through the network, for little memory: a job's larger batch is passed in parts, with the
-    same gradient, at the cost of a second forward pass. Null passes it as a whole."""
+    same gradient, at the cost of a second forward pass. Null passes it as a whole, unless a graphics processor's memory
+    does not hold it: then half of it, and so on."""
     round_seconds: float | None = Field(default=None, gt=0)
     """After so long this silo stops training a round and gives what it has, with a smaller weight. Not in jobs with
     differential privacy, whose steps are paid for before."""

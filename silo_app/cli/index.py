@@ -36,7 +36,7 @@ def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     from silo_app.index.build import build_generation
 
     home = load(silo)
-    encoder = load_encoder(home.models)
+    encoder = load_encoder(home.models, device=home.config.training.device)
     with _progress() as tell:
         report = build_generation(home, encoder.version, _embedder(home, encoder), tell, head=encoder.head)
     info = report.info

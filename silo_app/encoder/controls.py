@@ -52,4 +52,5 @@ class Controls:
 
 
 def _finite(gradients: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(one).all()) for one in gradients)
+    """Return whether all values are finite; asked once, since each question stops a graphics processor."""
+    return bool(torch.stack([torch.isfinite(one).all() for one in gradients]).all())

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from silo_app.cases import Embedding, EncoderVersion
 from silo_app.encoder import checkpoint
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.encoder.model import Encoder, build, load_vector
 from silo_app.encoder.spec import EncoderSpec
@@ -57,10 +58,10 @@ class LoadedEncoder:
         return FindingsHead(self.spec, self.model.findings.weight.detach().cpu().numpy())
 
 
-def load_encoder(models: Path, version: EncoderVersion | None = None) -> LoadedEncoder:
-    """Load a version, or the one in use. Raises `NotReady`, `CheckpointInvalid`."""
+def load_encoder(models: Path, version: EncoderVersion | None = None, *, device: str = "cpu") -> LoadedEncoder:
+    """Load a version, or the one in use, onto a device (`devices_for`). Raises `NotReady`, `CheckpointInvalid`."""
     kept = checkpoint.load(models, version or checkpoint.current_version(models))
-    model = build(kept.spec, seed=0)
+    model = build(kept.spec, seed=0).to(device_for(device))
     load_vector(model, kept.vector)
     return LoadedEncoder(kept.spec, model.eval(), kept.version)
 

@@ -14,6 +14,7 @@ from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint, floors
 from silo_app.encoder.dataset import Images, load
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
@@ -86,7 +87,7 @@ def evaluate(
 ) -> tuple[checkpoint.Checkpoint, Evaluation]:
     """Load the encoder and all views of the silos, and evaluate. Raises as `find_encoder` and `dataset.load` do."""
     kept = find_encoder(homes, version)
-    model = build(kept.spec, seed=0)
+    model = build(kept.spec, seed=0).to(device_for(homes[0].config.training.device))
     own_head = len(homes) == 1 and kept.has_own_head  # of several silos' heads none speaks for all
     load_vector(model, kept.own_vector if own_head else kept.vector)
     everything = [SiloImages(home.config.name, load(home, kept.spec, _named(progress, "reading"))) for home in homes]
@@ -113,7 +114,9 @@ def evaluate_model(
     ways = {"encoder": vectors}
     if with_floors:
         ways["raw pixels"] = floors.raw_pixel_vectors(images.pixels)
-        ways["untrained encoder"] = embed(build(spec, seed=0), images.pixels, _named(progress, "untrained"))[0]
+        ways["untrained encoder"] = embed(
+            build(spec, seed=0).to(model.findings.weight.device), images.pixels, _named(progress, "untrained")
+        )[0]
     names = [str(finding) for finding in spec.findings]
     return Evaluation(
         silos={one.silo: _counts(one.images) for one in everything},

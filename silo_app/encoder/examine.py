@@ -5,12 +5,14 @@ from dataclasses import asdict, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from silo_app.cases import EncoderVersion, Finding, View, age_band
 from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint, floors
 from silo_app.encoder.dataset import Images, load
+from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluation_answer import (
     NEIGHBOURS,
@@ -67,16 +69,17 @@ def examine(
             f"{patients} patients are held out, and figures over fewer than {policy.min_patients} are not told",
             remedy="Ingest more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
         )
-    vectors, logits = _embedded(kept, images)
+    device = device_for(home.config.training.device)
+    vectors, logits = _embedded(kept, images, device)
     rows = images.where(held_out)
     held = HeldOut(rows, logits[held_out], rows.patients, kept.spec.findings, policy.min_patients)
     columns = held.tellable_columns()
     ways: dict[Way, NDArray[np.float32]] = {"encoder": vectors}
-    local = _local_only(home, kept, images)
+    local = _local_only(home, kept, images, device)
     if local is not None:
         ways["local-only encoder"] = local[1]
     if with_floors:
-        ways["untrained encoder"] = embed(build(kept.spec, seed=0), images.pixels)[0]
+        ways["untrained encoder"] = embed(build(kept.spec, seed=0).to(device), images.pixels)[0]
         ways["raw pixels"] = floors.raw_pixel_vectors(images.pixels)
     ranked = {way: _ranked(one, images, kept.spec) for way, one in ways.items()}
     return SiloAnswer(
@@ -89,18 +92,20 @@ def examine(
         retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
         statistics_auc=_statistics(images, held, columns) if with_floors else {},
         local={} if local is None else _gaps(held, columns, local[0], local[2][held_out]),
-        own=_own_network(kept, held, columns),
+        own=_own_network(kept, held, columns, device),
         groups=tuple(group for by in policy.groups for group in _groups(by, held, columns, *ranked["encoder"], images)),
     )
 
 
-def _embedded(kept: checkpoint.Checkpoint, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _embedded(
+    kept: checkpoint.Checkpoint, images: Images, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return embeddings as the silo would index them, and the logits of the head that tells findings here."""
-    model = build(kept.spec, seed=0)
+    model = build(kept.spec, seed=0).to(device)
     load_vector(model, kept.own_vector if kept.has_own_head else kept.vector)
     vectors, logits = embed(model, images.pixels)
     if kept.spec.looks == "removed":
-        head = model.findings.weight.detach().numpy()
+        head = model.findings.weight.detach().cpu().numpy()
         vectors = without_look(vectors, ~images.held_out, images.targets, images.known, head)
     return vectors, logits
 
@@ -190,7 +195,7 @@ def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[F
 
 
 def _local_only(
-    home: SiloHome, kept: checkpoint.Checkpoint, images: Images
+    home: SiloHome, kept: checkpoint.Checkpoint, images: Images, device: torch.device
 ) -> tuple[EncoderSpec, NDArray[np.float32], NDArray[np.float32]] | None:
     """Return spec, embeddings and logits of the silo's newest local-only encoder, other than the one that is evaluated."""
     for version in reversed(checkpoint.versions(home.models)):
@@ -202,16 +207,18 @@ def _local_only(
         ):
             local = checkpoint.load(home.models, version)
             same = local.spec.input_size == kept.spec.input_size
-            vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True))
+            vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True), device)
             return local.spec, vectors, logits
     return None
 
 
-def _own_network(kept: checkpoint.Checkpoint, held: HeldOut, columns: Sequence[int]) -> dict[Finding, FindingFiguresTold]:
+def _own_network(
+    kept: checkpoint.Checkpoint, held: HeldOut, columns: Sequence[int], device: torch.device
+) -> dict[Finding, FindingFiguresTold]:
     """Return the figures of the silo's own network, where the job of this encoder had it train one."""
     if not kept.has_own_network:
         return {}
-    model = build(kept.spec, seed=0)
+    model = build(kept.spec, seed=0).to(device)
     load_vector(model, kept.own_vector)
     own = replace(held, logits=embed(model, held.images.pixels)[1])
     return {held.names[column]: own.figures(column, own.everything) for column in columns}

@@ -3,20 +3,24 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from silo_app.cases import EncoderVersion, Split
 from silo_app.config import SiloHome
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import Images, load
-from silo_app.encoder.devices import device_for
+from silo_app.encoder.devices import devices_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.metrics import findings_figures
-from silo_app.encoder.model import Encoder, build, to_vector
+from silo_app.encoder.model import Encoder, build, load_vector, to_vector
+from silo_app.encoder.parts import in_parts
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.encoder.train import Means, train_round
+from silo_app.encoder.train import Means, RoundOutcome, train_round
 from silo_app.errors import NotReady
 
 __all__ = ["CurvePoint", "LocalTraining", "train_local"]
@@ -68,15 +72,15 @@ def train_local(
     held_out += [load(other, spec, split=Split.HELD_OUT) for other in also_evaluate if other.kit != home.kit]
     start, steps, points = time.monotonic(), 0, []
     ours = home.config.training
-    model = build(spec, seed).to(device_for(ours.device))
-    means = Means(at_once=ours.views_at_once)
+    devices, at_once = devices_for(ours.device), ours.views_at_once
+    model = build(spec, seed).to(devices[0])
     for number in range(rounds):
         if curve:
             points.append(_point(model, spec, number, held_out))
         told = None if progress is None else _told(progress, number, rounds)
-        outcome = train_round(
-            model, train, settings, round_number=number, rounds=rounds, seed=seed, means=means, progress=told
-        )
+        plain = partial(train_round, model, train, settings, round_number=number, rounds=rounds, seed=seed, progress=told)
+        one = partial(_from, model, to_vector(model), plain, devices)
+        outcome, at_once = in_parts(one, at_once, batch=settings.batch_size)
         steps += outcome.steps
     if curve:
         points.append(_point(model, spec, rounds, held_out))
@@ -89,6 +93,18 @@ def train_local(
     }
     version = checkpoint.save(home.models, spec, to_vector(model), card)
     return LocalTraining(version, points, steps, round(time.monotonic() - start, 1))
+
+
+def _from(
+    model: Encoder,
+    begin: NDArray[np.float32],
+    train: Callable[..., RoundOutcome],
+    devices: tuple[torch.device, ...],
+    at_once: int | None,
+) -> RoundOutcome:
+    """Train from the weights `begin`, with so many views at once."""
+    load_vector(model, begin)
+    return train(means=Means(at_once=at_once, devices=devices))
 
 
 def _point(model: Encoder, spec: EncoderSpec, number: int, held_out: Sequence[Images]) -> CurvePoint:

@@ -7,7 +7,7 @@ RepL4NLP 2021). The network has no batch statistics, so the parts do not differ 
 pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,16 @@ class Passes:
         with self.precision():
             embedding, logits = network(views)
         return embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
+
+    @staticmethod
+    def over(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
+        """Return what divides a pass of `model` among graphics processors; the model itself for one device or none.
+
+        The model stays on the first, with all of the gradient; the others have copies for as long as a pass lasts.
+        """
+        if len(devices) < 2:
+            return model
+        return nn.DataParallel(model, device_ids=[device.index for device in devices])
 
     def backward(self, network: nn.Module, views: Tensor, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Add the (scaled) gradient of `loss_of(embedding, logits)` to the parameters' and return the loss, a scalar."""

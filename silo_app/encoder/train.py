@@ -38,6 +38,8 @@ class Means:
 
     at_once: int | None = None
     """The most views in one pass through the network; None for all of a batch. The gradient is the batch's."""
+    devices: tuple[torch.device, ...] = ()
+    """Graphics processors among which every pass is divided, the model's first; the model's alone if there are not two."""
     seconds: float | None = None
     """How long a round may take; what remains of its steps is left out, but for the first."""
 
@@ -132,13 +134,13 @@ def train_round(
     share = shares(data.targets, data.known)
     positive = torch.from_numpy(positive_weights(data.targets, data.known, share)).to(device)
     model.train()
+    network = passes.over(model, means.devices)
     for chosen in batches(share, settings.batch_size, planned, rng):
         rate = learning_rate_at(settings, (round_number + steps / planned) / rounds)
         set_rate(optimizer, rate * min(1.0, (steps + 1) / _ROUND_WARMUP))
-        with passes.precision():
-            batch = _Batch.drawn(data, chosen, settings, generator)
+        batch = _Batch.drawn(data, chosen, settings, generator)  # float32: a grid of bfloat16 is off by most of a pixel
         optimizer.zero_grad(set_to_none=True)
-        loss = passes.backward(model, batch.views, _loss_of(model, batch, positive, settings, began, unsure))
+        loss = passes.backward(network, batch.views, _loss_of(model, batch, positive, settings, began, unsure))
         if not torch.isfinite(loss):
             raise UpdateRefused(
                 f"the loss is not finite at step {steps + 1} of round {round_number + 1}",

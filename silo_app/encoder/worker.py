@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from silo_app import config
@@ -25,13 +26,14 @@ from silo_app.encoder import checkpoint
 from silo_app.encoder.charging import Charging
 from silo_app.encoder.controls import Controls
 from silo_app.encoder.dataset import Images, load
-from silo_app.encoder.devices import device_for
+from silo_app.encoder.devices import devices_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.examine import examine
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.own import WHOLE_NETWORKS, Personal, shared_size
+from silo_app.encoder.parts import in_parts
 from silo_app.encoder.private import train_round_privately
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
@@ -52,6 +54,8 @@ class Worker:
         self._folder = folder
         self._spec: EncoderSpec | None = None
         self._charging: Charging | None = None
+        self._devices: tuple[torch.device, ...] = (torch.device("cpu"),)
+        self._at_once = self._home.config.training.views_at_once
 
     def open(
         self,
@@ -77,7 +81,8 @@ class Worker:
         layout, begin = layout_of(self._model), to_vector(self._model)
         self._personal, self._shared = personal, shared_size(layout, personal)
         self._begin = begin if personal == "ditto" else begin[self._shared :]
-        self._model.to(device_for(self._home.config.training.device))
+        self._devices = devices_for(self._home.config.training.device)
+        self._model.to(self._devices[0])
         patients = len(np.unique(self._train.patients))
         self._charging = self._charged(private, patients) if private and patients else None
         return {
@@ -90,12 +95,29 @@ class Worker:
             "positives": self._positives(),
         }
 
-    def train(
+    def train(self, progress: Progress, *, settings: dict[str, Any], **given: Any) -> dict[str, Any]:
+        """Train one round as `_round` does, in parts once a graphics processor's memory does not hold a batch.
+
+        The answer says in parts of how many views, if of fewer than silo.yaml says. A private round is as it was paid for.
+        """
+        chosen = TrainSettings.model_validate(settings)
+
+        def one(at_once: int | None) -> dict[str, Any]:
+            return self._round(progress, chosen, at_once, **given)
+
+        if self._charging is not None:
+            return one(None)
+        answer, at_once = in_parts(one, self._at_once, batch=chosen.batch_size)
+        self._at_once = at_once
+        return answer | ({"views_at_once": at_once} if at_once != self._home.config.training.views_at_once else {})
+
+    def _round(
         self,
         progress: Progress,
+        chosen: TrainSettings,
+        at_once: int | None,
         *,
         weights: str,
-        settings: dict[str, Any],
         round: int,  # noqa: A002  (the word of the glossary, and of the request)
         rounds: int,
         seed: int,
@@ -112,10 +134,10 @@ class Worker:
         correction is.
         """
         model, images = self._with(weights, personal), self._opened(self._train)
-        chosen, answer, beside_s = TrainSettings.model_validate(settings), {}, 0.0
+        answer, beside_s = {}, 0.0
         tuning = tuning_round(round, rounds, tuned)
         beside = self._personal == "ditto" or tuning is not None
-        means = self._means(chosen, twice=beside)
+        means = self._means(chosen, at_once, twice=beside)
         if (charging := self._charging) is None:
             began = Beginning.of(model)
             controls = Controls(model, read_vector(Path(correction))) if correction else None
@@ -247,12 +269,12 @@ class Worker:
         """Return the silo's own weights: as they were trained, or as all silos' begin; none where it has none (yet)."""
         return read_vector(Path(personal)) if personal else self._begin
 
-    def _means(self, settings: TrainSettings, *, twice: bool) -> Means:
+    def _means(self, settings: TrainSettings, at_once: int | None, *, twice: bool) -> Means:
         """Return what this silo trains with; a network of its own, trained in the same round, takes half of its time."""
         ours = self._home.config.training
         limits = [limit for limit in (settings.round_seconds, ours.round_seconds) if limit is not None]
         seconds = min(limits) / (2 if twice else 1) if limits else None
-        return Means(at_once=ours.views_at_once, seconds=seconds)
+        return Means(at_once=at_once, devices=self._devices, seconds=seconds)
 
     def _written(self, name: str, vector: Any) -> str:
         file = self._folder / f"{name}.safetensors"
@@ -261,6 +283,10 @@ class Worker:
 
 
 _TELL_EVERY_S = 0.5
+_NO_MEMORY = {
+    "problem": "the graphics processor's memory is used up",
+    "remedy": 'Free it (`nvidia-smi` shows who uses it), or set training.device to "cpu".',
+}
 OPERATIONS = ("open", "train", "evaluate", "save", "examine")
 
 
@@ -303,6 +329,8 @@ def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:
             if op not in OPERATIONS:
                 raise NotReady(f"no operation {op!r}", remedy="This is a bug; report it.")
             say({"answer": getattr(worker, op)(progress, **request)})
+        except torch.OutOfMemoryError:
+            say({"error": {"code": NotReady.code, "where": "silo.yaml: training.device", **_NO_MEMORY}})
         except SiloscopeError as error:
             say({"error": {"code": error.code, "problem": error.problem, "remedy": error.remedy, "where": error.where}})
 

@@ -176,6 +176,17 @@ def test_bfloat16_is_close_to_float32(spec, images):
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def test_what_the_network_sees_does_not_depend_on_its_precision(spec, images):
+    """A grid of bfloat16 would move what it samples by most of a pixel."""
+    seen = []
+    for precision in ("float32", "bfloat16"):
+        model = build(spec, 1)
+        model.register_forward_pre_hook(lambda _, views: seen.append(views[0].clone()))
+        settings = QUICK.model_copy(update={"precision": precision, "steps": 1})
+        train_round(model, images, settings, round_number=0, rounds=1, seed=1)
+    assert torch.equal(*seen)
+
+
 def test_the_learning_rate_rises_and_falls_over_the_whole_job():
     settings = TrainSettings(learning_rate=1.0, warmup=0.1)
     rates = [learning_rate_at(settings, done) for done in np.linspace(0, 1, 101)]
