@@ -55,6 +55,7 @@ class Turn:
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return steps a second of both sides and their ratio, medians over the turns."""
     torch.set_num_threads(arguments.threads)
+    arguments.steps = arguments.steps or (8 if device_for(arguments.device).type == "cpu" else 64)
     spec = EncoderSpec(backbone=arguments.backbone, input_size=arguments.input_size)
     settings = TrainSettings(steps=arguments.steps, batch_size=arguments.batch_size, precision=arguments.precision)
     turns = 3 if arguments.quick else arguments.turns
@@ -153,7 +154,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default=EncoderSpec().backbone)
     parser.add_argument("--input-size", type=int, default=EncoderSpec().input_size)
     parser.add_argument("--batch-size", type=int, default=TrainSettings().batch_size)
-    parser.add_argument("--steps", type=int, default=8, help="steps in one turn")
+    parser.add_argument("--steps", type=int, help="steps in one turn, as in a round; 8, or 64 on a graphics processor")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
 

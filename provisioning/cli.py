@@ -146,7 +146,8 @@ def demo(
     epochs: Annotated[float | None, typer.Option(help="Passes over a silo's images in a round.", show_default=False)] = None,
     input_size: Annotated[int, typer.Option(help="Side of the network's input, pixels.")] = 64,
     backbone: Annotated[
-        str | None, typer.Option(help="The network, as densenet121; default: small enough for two cores.", show_default=False)
+        str | None,
+        typer.Option(help="The network, as densenet121; default: small enough for two cores.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of phantoms, partition and training.", min=0)] = 1,
 ) -> None:

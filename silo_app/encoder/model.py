@@ -90,7 +90,9 @@ def layout_of(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
 
 def to_vector(model: nn.Module) -> NDArray[np.float32]:
     """Return all weights as one vector, float32 (P,)."""
-    return np.concatenate([tensor.detach().cpu().float().numpy().ravel() for tensor in model.state_dict().values()])
+    flat = torch.cat([tensor.detach().float().ravel() for tensor in model.state_dict().values()])
+    vector: NDArray[np.float32] = flat.cpu().numpy()  # one copy from a graphics processor, not one for each tensor
+    return vector
 
 
 def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
@@ -101,9 +103,7 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
             f"{vector.shape} values for a network of {sum(t.numel() for t in state.values())}",
             remedy="The weights are of another network; train or copy the encoder again.",
         )
-    start = 0
-    for name, tensor in state.items():
-        part = vector[start : start + tensor.numel()]
-        state[name] = torch.from_numpy(np.array(part, np.float32)).reshape(tensor.shape)
-        start += tensor.numel()
-    model.load_state_dict(state)
+    device = next(iter(state.values())).device
+    values = torch.from_numpy(np.array(vector, np.float32)).to(device)
+    parts = torch.split(values, [tensor.numel() for tensor in state.values()])
+    model.load_state_dict({name: part.reshape(state[name].shape) for name, part in zip(state, parts, strict=True)})

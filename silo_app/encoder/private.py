@@ -24,7 +24,7 @@ from silo_app.encoder.dataset import Images
 from silo_app.encoder.losses import each_findings_loss
 from silo_app.encoder.model import Encoder
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.train import RoundOutcome, learning_rate_at, set_rate
+from silo_app.encoder.train import RoundOutcome, adamw, learning_rate_at, set_rate
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 from silo_app.privacy.accountant import Steps
@@ -78,7 +78,7 @@ def train_round_privately(
     start, draws = time.monotonic(), draws or Draws.secret()
     rows = _rows_by_patient(data)
     expected = planned.rate * len(rows)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    optimizer = adamw(model, settings)
     model.train()
     losses: list[float] = []
     for step in range(planned.steps):

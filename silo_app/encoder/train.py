@@ -24,7 +24,7 @@ from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["Beginning", "Means", "RoundOutcome", "learning_rate_at", "set_rate", "train_round"]
+__all__ = ["Beginning", "Means", "RoundOutcome", "adamw", "learning_rate_at", "set_rate", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
@@ -127,7 +127,7 @@ def train_round(
     began = anchor or Beginning.of(model)
     device = began.prototypes.device
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    optimizer = adamw(model, settings)
     passes = Passes.on(device, settings.precision, means.at_once)
     planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
     unsure = torch.zeros(2, dtype=torch.float64, device=device)
@@ -160,6 +160,12 @@ def train_round(
     mean, (lost, over) = float(total) / steps, unsure.tolist()
     seconds = time.monotonic() - start
     return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, lost / over if over else None)
+
+
+def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return a round's optimizer; on a graphics processor one kernel steps for all weights."""
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=on_gpu)
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:
