@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from silo_app import durable
+from silo_app.encoder.devices import graphics_processors
 
 __all__ = ["Figure", "Target", "main"]
 
@@ -102,13 +103,15 @@ def report(name: str, figures: Sequence[Figure], targets: Sequence[Target]) -> d
 
 def machine() -> dict[str, Any]:
     """Return what a reader needs to compare figures; nothing that names the machine."""
+    # A benchmark that computes on a graphics processor has loaded PyTorch by now; the others need not wait for it.
+    graphics = graphics_processors() if "torch" in sys.modules else ()
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-    }
+    } | ({"graphics": list(graphics)} if graphics else {})
 
 
 def _processor() -> str:

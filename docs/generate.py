@@ -259,7 +259,8 @@ def _measured(result: dict[str, Any], stem: str) -> str:
     ]
     return (
         f"\n## {result['name']}{options}\n\n`python -m benchmarks.{result['name']}{_OPTIONS.get(options, options)}`, {result['date'][:10]}, "
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, Python {machine['python']}\n\n"
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{''.join(f'{one}, ' for one in machine.get('graphics', ()))}Python {machine['python']}\n\n"
         "| figure | value | unit | target |\n|---|---:|---|---|\n" + "".join(rows + missing)
     )
 
@@ -273,6 +274,10 @@ _OPTIONS = {
     **{
         f" 10-hospitals-{name}": f" --data pediatric-chest-xray.zip --hospitals 10 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1"
         for name, alpha in (("alpha-0.1", "0.1"), ("alpha-0.5", "0.5"), ("iid", "iid"))
+    },
+    **{
+        f" gpu-{precision}": f" --device cuda --backbone densenet121 --input-size 224 --precision {precision} --threads 4 --turns 3"
+        for precision in ("auto", "float16")
     },
     " nih": " --data nih-chest-xray-700.zip",
     " quick": " --quick",

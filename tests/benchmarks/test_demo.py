@@ -54,6 +54,25 @@ def test_what_is_wrong_is_missed(demo, facts, change, figure):
     assert missed(demo, facts | change) == {figure}
 
 
+def test_the_encoder_s_quality_is_told_as_the_demo_evaluated_it(demo, facts):
+    pooled = {"Pneumonia": {"auc": {"value": 0.9}}, "Nodule": {"auc": {"value": 0.8}}}
+    retrieval = {"encoder": {"precision": 0.7}, "raw pixels": {"precision": 0.5}, "untrained encoder": {"precision": None}}
+    told = facts | {"evaluation": {"findings": {"pooled": pooled}, "retrieval": retrieval}}
+    values = {one.name: one.value for one in demo.figures_of(told, seconds=60.0, reported=True, running=0)}
+    assert values["auc"] == pytest.approx(0.85)
+    assert (values["precision_at_10_encoder"], values["precision_at_10_raw_pixels"]) == (0.7, 0.5)
+    assert "precision_at_10_untrained_encoder" not in values
+
+
+@pytest.mark.parametrize(
+    ("typed", "timed"),
+    [([], True), (["--json", "-"], True), (["--quick"], False), (["--data=a.zip"], False), (["--rounds", "2"], False)],
+)
+def test_only_the_demo_as_it_comes_has_to_end_in_time(demo, monkeypatch, typed, timed):
+    monkeypatch.setattr("sys.argv", ["demo", *typed])
+    assert (demo.TIME_TARGET in demo.wanted()) is timed
+
+
 def test_a_demo_that_broke_off_misses_what_it_did_not_do(demo):
     assert missed(demo, {}, reported=False, running=2) >= {
         "steps_done",
