@@ -81,7 +81,8 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(default=1e-4, ge=0, le=1.0)
     clip_norm: float = Field(default=1.0, gt=0, le=1000.0)
     contrast: float = Field(default=0.1, ge=0, le=10.0)
-    """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the findings loss."""
+    """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the loss of one finding; of views of
+    which F findings are known, sqrt(F) times, as the findings' losses are summed."""
     temperature: float = Field(default=0.1, gt=0, le=10.0)
     self_supervised: float = Field(default=0.1, ge=0, le=10.0)
     """Weight of the contrast of two augmentations of one view (SimCLR: Chen et al., ICML 2020), of views of which no finding

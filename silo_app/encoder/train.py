@@ -182,6 +182,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def _findings_told(known: Tensor) -> Tensor:
+    """Return the root of how many findings are known of a view, the mean over those of which any is; `known` (B, F).
+
+    The findings' losses are summed: beside many of them one contrast would fade, and beside a single one drown it.
+    """
+    told = known.sum(dim=1).float()  # (B,)
+    return (told.sum() / (told > 0).sum().clamp(min=1)).clamp(min=1.0).sqrt()
+
+
 def _loss_of(
     model: Encoder, batch: _Batch, positive: Tensor, settings: TrainSettings, began: Beginning, unsure: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
@@ -197,7 +206,8 @@ def _loss_of(
         findings = known.any(dim=0).sum()
         unsure.add_(torch.stack([loss.detach() / findings.clamp(min=1), (findings > 0).to(loss.dtype)]))
         if settings.contrast:
-            loss = loss + settings.contrast * contrastive_loss(embedding, targets, known, settings.temperature)
+            alike = contrastive_loss(embedding, targets, known, settings.temperature)
+            loss = loss + settings.contrast * _findings_told(known) * alike
         if len(batch.unlabelled):
             alone = twins_loss(embedding, embeddings[count:], batch.unlabelled, settings.temperature)
             loss = loss + settings.self_supervised * alone * (len(batch.unlabelled) / count)
