@@ -176,6 +176,21 @@ def test_bfloat16_is_close_to_float32(spec, images):
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def test_contrast_counts_the_root_of_how_many_findings_are_known(spec, images):
+    """Two findings that are always there together make views as alike as one of them does."""
+    twice = np.repeat(images.targets[:, :1], 2, axis=1)
+    both = Images(images.views, images.pixels, twice, np.ones_like(images.known))
+    one = Images(images.views, images.pixels, twice, both.known & (np.arange(2) == 0))
+
+    def contrast(data):
+        losses = [
+            trained(spec, data, QUICK.model_copy(update={"steps": 1, "contrast": weight}))[1].loss for weight in (0.0, 1.0)
+        ]
+        return losses[1] - losses[0]
+
+    assert contrast(both) == pytest.approx(contrast(one) * math.sqrt(2), rel=1e-5)
+
+
 def test_what_the_network_sees_does_not_depend_on_its_precision(spec, images):
     """A grid of bfloat16 would move what it samples by most of a pixel."""
     seen = []
