@@ -168,9 +168,16 @@ def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
         def radiographs(self, radiographs):
             return np.stack([np.full(16, radiograph.mean() + 1, np.float32) for radiograph in radiographs])
 
-    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
+    devices = []
+
+    def load_encoder(models, *, device):
+        devices.append(device)
+        return Fake()
+
+    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", load_encoder)
     ingest(stocked_kit, workers=1)
     assert run("index", "build", "--silo", stocked_kit.kit, "--format", "json") == 0
+    assert devices == ["auto"], "as training.device of silo.yaml says"
     built = json.loads(capsys.readouterr().out)["data"]
     assert (built["cases"], built["embedded"], built["reused"], built["generation"]) == (1, 1, 0, "000001")
     assert run("index", "build", "--silo", stocked_kit.kit) == 0
