@@ -285,10 +285,10 @@ def _figures(name: str, one: "Measured") -> list[Figure]:
     ]
 
 
-def wanted() -> tuple[Target, ...]:
+def wanted(arguments: argparse.Namespace) -> tuple[Target, ...]:
     """Return the targets; those of real federations are for the whole benchmark only, which takes a quarter of an hour."""
-    return TARGETS if "--quick" in sys.argv else TARGETS + FEDERATION_TARGETS
+    return TARGETS if arguments.quick else TARGETS + FEDERATION_TARGETS
 
 
 if __name__ == "__main__":
-    sys.exit(main("aggregation", measure, wanted(), describe=str(__doc__).splitlines()[0]))
+    sys.exit(main("aggregation", measure, wanted, describe=str(__doc__).splitlines()[0]))

@@ -25,14 +25,13 @@ from benchmarks.unlike import (
     QUICK_ROUNDS,
     by_seed,
     common_options,
-    encoder_of,
     held_out_figures,
     with_interval,
 )
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
-from silo_app.encoder.model import Encoder, build
+from silo_app.encoder.model import Encoder, build, encoder_of
 
 TARGETS = (Target("mean_gain", 0.0, at_least=True),)
 ADULTS = 2

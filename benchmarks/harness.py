@@ -62,7 +62,7 @@ class Target:
 def main(
     name: str,
     measure: Callable[[argparse.Namespace], list[Figure]],
-    targets: Sequence[Target] = (),
+    targets: Sequence[Target] | Callable[[argparse.Namespace], Sequence[Target]] = (),
     *,
     describe: str,
     options: Callable[[argparse.ArgumentParser], None] | None = None,
@@ -70,7 +70,8 @@ def main(
 ) -> int:
     """Run one benchmark from the command line; return its exit status.
 
-    `options` adds arguments beside `--quick` and `--json`; the figures come on stdout as a table.
+    `options` adds arguments beside `--quick` and `--json`; the figures come on stdout as a table. `targets` may depend on
+    the arguments.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=describe)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and cases; the same targets")
@@ -78,7 +79,7 @@ def main(
     if options:
         options(parser)
     arguments = parser.parse_args(argv)
-    result = report(name, measure(arguments), targets)
+    result = report(name, measure(arguments), targets(arguments) if callable(targets) else targets)
     content = json.dumps(result, indent=2) + "\n"
     show(result, sys.stderr if arguments.json == "-" else sys.stdout)
     if arguments.json == "-":

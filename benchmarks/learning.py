@@ -25,7 +25,7 @@ from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
-from silo_app.encoder.model import Encoder, build, load_vector, to_vector
+from silo_app.encoder.model import Encoder, build, encoder_of, load_vector, to_vector
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.spec import EncoderSpec
@@ -149,14 +149,14 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
     device = device_for(arguments.device)
     model, start = build(spec, seed).to(device), time.process_time()
-    result = _evaluated(federated(model, silos, chosen), spec, hospitals, device, floors=True)
+    result = evaluated(federated(model, silos, chosen), spec, hospitals, device, floors=True)
     yield "federated_cpu_s", time.process_time() - start
     yield from _figures("federated", result)
     yield "raw_pixels_precision", result.retrieval["raw pixels"].precision or 0.0
     yield "untrained_precision", result.retrieval["untrained encoder"].precision or 0.0
     yield "statistics_auc", statistics.mean(result.statistics_auc.values())
     pooled, *locals_ = (
-        _evaluated(alone(build(spec, seed).to(device), one, plan), spec, hospitals, device)
+        evaluated(alone(build(spec, seed).to(device), one, plan), spec, hospitals, device)
         for one in (pooled_images(silos), *silos)
     )
     yield from _figures("pooled", pooled)
@@ -168,7 +168,7 @@ def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> R
     return train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
 
 
-def _evaluated(
+def evaluated(
     weights: NDArray[np.float32],
     spec: EncoderSpec,
     hospitals: Sequence[SiloImages],
@@ -176,9 +176,8 @@ def _evaluated(
     *,
     floors: bool = False,
 ) -> Evaluation:
-    model = build(spec, 0).to(device)
-    load_vector(model, weights)
-    return evaluate_model(model, spec, hospitals, with_floors=floors)
+    """Return what the encoder with these weights is worth on the hospitals' held-out patients."""
+    return evaluate_model(encoder_of(spec, weights, device), spec, hospitals, with_floors=floors)
 
 
 def _figures(way: str, result: Evaluation) -> Iterator[tuple[str, float]]:

@@ -166,11 +166,11 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     return figures + retrieved
 
 
-def wanted() -> tuple[Target, ...]:
+def wanted(arguments: argparse.Namespace) -> tuple[Target, ...]:
     """Return the targets: of 100 private queries only in a full run, of real radiographs only where there are some."""
     quick = tuple(target for target in TARGETS if target.figure != "private_top10_overlap")
-    targets = quick if "--quick" in sys.argv else TARGETS
-    return targets + (search_retrieval.TARGETS if any(part.startswith("--data") for part in sys.argv) else ())
+    targets = quick if arguments.quick else TARGETS
+    return targets + (search_retrieval.TARGETS if arguments.data else ())
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -179,4 +179,4 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main("search", measure, wanted(), describe=str(__doc__).splitlines()[0], options=_options))
+    sys.exit(main("search", measure, wanted, describe=str(__doc__).splitlines()[0], options=_options))

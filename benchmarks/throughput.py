@@ -55,13 +55,15 @@ class Turn:
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return steps a second of both sides and their ratio, medians over the turns."""
     torch.set_num_threads(arguments.threads)
-    arguments.steps = arguments.steps or (8 if device_for(arguments.device).type == "cpu" else 64)
+    device = device_for(arguments.device)
+    torch.use_deterministic_algorithms(mode=False)  # the plain loop is as fast as it can be; ours runs in a child
+    arguments.steps = arguments.steps or (8 if device.type == "cpu" else 64)
     spec = EncoderSpec(backbone=arguments.backbone, input_size=arguments.input_size)
     settings = TrainSettings(steps=arguments.steps, batch_size=arguments.batch_size, precision=arguments.precision)
     turns = 3 if arguments.quick else arguments.turns
     with tempfile.TemporaryDirectory() as folder:
         home = _silo(Path(folder), arguments)
-        images, device = load(home, spec, split=Split.TRAIN), device_for(arguments.device)
+        images = load(home, spec, split=Split.TRAIN)
         with Trainer.start(home.kit, Path(folder), threads=arguments.threads) as trainer:
             pairs = list(_turns(trainer, build(spec, 1).to(device), images, settings, spec, turns))
     figures = []
@@ -95,11 +97,10 @@ def _turns(
 
 def _plain(model: Encoder, images: Images, settings: TrainSettings) -> None:
     """Train as many steps as a plain loop would."""
-    device = model.findings.weight.device
+    device = model.device
     dtype = Passes.on(device, settings.precision).dtype
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    _as_pytorch_comes()
     draws, generator = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
     model.train()
     for _ in range(settings.steps_for(len(images))):
@@ -119,11 +120,6 @@ def _plain(model: Encoder, images: Images, settings: TrainSettings) -> None:
         scaler.update()
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _as_pytorch_comes() -> None:
-    """Undo what our own choice of a device sets: a plain loop computes as fast as it can, not the same every time."""
-    torch.use_deterministic_algorithms(mode=False)
 
 
 def _silo(folder: Path, arguments: argparse.Namespace) -> config.SiloHome:

@@ -17,10 +17,9 @@ import torch
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
-from benchmarks.learning import federated
+from benchmarks.learning import evaluated, federated
 from silo_app.encoder.dataset import Images
-from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
-from silo_app.encoder.model import build, load_vector
+from silo_app.encoder.model import build
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.spec import EncoderSpec
 
@@ -69,19 +68,13 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     }
     for name, (silos, chosen) in ways.items():
         weights = federated(build(spec, seed), silos, chosen)
-        result = _evaluated(weights, spec, hospitals, floors=name == "no_labels")
+        result = evaluated(weights, spec, hospitals, torch.device("cpu"), floors=name == "no_labels")
         if name == "no_labels":
             yield "raw_pixels_precision", result.retrieval["raw pixels"].precision or 0.0
             yield "untrained_precision", result.retrieval["untrained encoder"].precision or 0.0
         yield f"{name}_precision", result.retrieval["encoder"].precision or 0.0
         yield f"{name}_map", result.retrieval["encoder"].mean_average_precision or 0.0
         yield f"{name}_auc", statistics.mean(one.auc.value for one in result.findings["pooled"].values())
-
-
-def _evaluated(weights: np.ndarray, spec: EncoderSpec, hospitals: Sequence[SiloImages], *, floors: bool) -> Evaluation:
-    model = build(spec, 0)
-    load_vector(model, weights)
-    return evaluate_model(model, spec, hospitals, with_floors=floors)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
 from silo_app.encoder.looks import Look, without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
-from silo_app.encoder.model import Encoder, build, load_vector
+from silo_app.encoder.model import Encoder, build, encoder_of
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.retrieval import classes_of, neighbourhood
 from silo_app.encoder.spec import EncoderSpec
@@ -149,18 +149,11 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
             yield from _judged("own", one, embed(model, one.images.pixels)[1])
 
 
-def encoder_of(spec: EncoderSpec, weights: Vectors, device: torch.device) -> Encoder:
-    """Return the encoder with these weights."""
-    model = build(spec, 0).to(device)
-    load_vector(model, weights)
-    return model
-
-
 def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
     """Yield the figures of an encoder: neighbors by embeddings with looks kept and removed, and findings by hospital."""
     parts = [embed(model, one.images.pixels) for one in hospitals]
     yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
-    head = model.findings.weight.detach().cpu().numpy()
+    head = model.head()
     by_head = [Look.by_head(head).removed(vectors) for vectors, _ in parts]
     yield from _figures(f"{way}+removed by head", hospitals, np.concatenate(by_head))
     plain = [

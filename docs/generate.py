@@ -267,16 +267,12 @@ def _measured(result: dict[str, Any], stem: str) -> str:
 
 _OPTIONS = {
     **{
-        f" alpha-{alpha}": f" --data pediatric-chest-xray.zip --hospitals 3 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --threads 1"
-        for alpha in ("0.1", "0.5")
-    },
-    **{
-        f" {name}-32-passes": f" --data pediatric-chest-xray.zip --hospitals 3 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1"
-        for name, alpha in (("alpha-0.1", "0.1"), ("alpha-0.5", "0.5"), ("iid", "iid"))
-    },
-    " iid": " --data pediatric-chest-xray.zip --hospitals 3 --alpha iid --seeds 3 --backbone densenet-small --limit 1500 --threads 1",
-    **{
-        f" 10-hospitals-{name}": f" --data pediatric-chest-xray.zip --hospitals 10 --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500 --epochs 32 --threads 1"
+        f" {prefix}{name}{suffix}": f" --data pediatric-chest-xray.zip --hospitals {hospitals} --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500{passes} --threads 1"
+        for prefix, hospitals, suffix, passes in (
+            ("", 3, "", ""),
+            ("", 3, "-32-passes", " --epochs 32"),
+            ("10-hospitals-", 10, "", " --epochs 32"),
+        )
         for name, alpha in (("alpha-0.1", "0.1"), ("alpha-0.5", "0.5"), ("iid", "iid"))
     },
     **{

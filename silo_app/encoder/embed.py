@@ -14,7 +14,7 @@ from silo_app.cases import Embedding, EncoderVersion
 from silo_app.encoder import checkpoint
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.looks import FindingsHead, Look
-from silo_app.encoder.model import Encoder, build, load_vector
+from silo_app.encoder.model import Encoder, encoder_of
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared, standardised
 from silo_app.imaging.cache import as_cached
@@ -55,14 +55,13 @@ class LoadedEncoder:
         """What an index needs to take the silo's look out of these embeddings; None if looks are kept."""
         if self.spec.looks == "kept":
             return None
-        return FindingsHead(self.spec, self.model.findings.weight.detach().cpu().numpy())
+        return FindingsHead(self.spec, self.model.head())
 
 
 def load_encoder(models: Path, version: EncoderVersion | None = None, *, device: str = "cpu") -> LoadedEncoder:
     """Load a version, or the one in use, onto a device (`devices_for`). Raises `NotReady`, `CheckpointInvalid`."""
     kept = checkpoint.load(models, version or checkpoint.current_version(models))
-    model = build(kept.spec, seed=0).to(device_for(device))
-    load_vector(model, kept.vector)
+    model = encoder_of(kept.spec, kept.vector, device_for(device))
     return LoadedEncoder(kept.spec, model.eval(), kept.version)
 
 
@@ -72,7 +71,7 @@ def embed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S)."""
     model.eval()
-    device = model.findings.weight.device
+    device = model.device
     embeddings = [np.empty((0, model.embedding.out_features), np.float32)]
     logits = [np.empty((0, model.findings.out_features), np.float32)]
     for start in range(0, len(pixels), _BATCH):

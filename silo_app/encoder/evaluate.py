@@ -18,7 +18,7 @@ from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import FindingFigures, findings_figures
-from silo_app.encoder.model import Encoder, build, load_vector
+from silo_app.encoder.model import Encoder, build, encoder_of
 from silo_app.encoder.retrieval import Neighbourhood, classes_of, neighbourhood
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import EncoderMismatch, NotReady
@@ -87,9 +87,9 @@ def evaluate(
 ) -> tuple[checkpoint.Checkpoint, Evaluation]:
     """Load the encoder and all views of the silos, and evaluate. Raises as `find_encoder` and `dataset.load` do."""
     kept = find_encoder(homes, version)
-    model = build(kept.spec, seed=0).to(device_for(homes[0].config.training.device))
+    device = device_for(homes[0].config.training.device)
     own_head = len(homes) == 1 and kept.has_own_head  # of several silos' heads none speaks for all
-    load_vector(model, kept.own_vector if own_head else kept.vector)
+    model = encoder_of(kept.spec, kept.own_vector if own_head else kept.vector, device)
     everything = [SiloImages(home.config.name, load(home, kept.spec, _named(progress, "reading"))) for home in homes]
     return kept, evaluate_model(model, kept.spec, everything, k=k, with_floors=with_floors, progress=progress)
 
@@ -114,9 +114,8 @@ def evaluate_model(
     ways = {"encoder": vectors}
     if with_floors:
         ways["raw pixels"] = floors.raw_pixel_vectors(images.pixels)
-        ways["untrained encoder"] = embed(
-            build(spec, seed=0).to(model.findings.weight.device), images.pixels, _named(progress, "untrained")
-        )[0]
+        untrained = build(spec, seed=0).to(model.device)
+        ways["untrained encoder"] = embed(untrained, images.pixels, _named(progress, "untrained"))[0]
     names = [str(finding) for finding in spec.findings]
     return Evaluation(
         silos={one.silo: _counts(one.images) for one in everything},
@@ -142,7 +141,7 @@ def findings_auc(spec: EncoderSpec, scores: NDArray[np.float32], images: Images)
 
 def _without_looks(vectors: NDArray[np.float32], everything: Sequence[SiloImages], model: Encoder) -> NDArray[np.float32]:
     """Return what the silos would index: each silo's look, as its training views have it, taken out of its vectors."""
-    head = model.findings.weight.detach().cpu().numpy()
+    head = model.head()
     ends = np.cumsum([len(one.images) for one in everything])[:-1]
     return np.concatenate(
         [

@@ -31,7 +31,7 @@ from silo_app.encoder.evaluation_answer import (
 from silo_app.encoder.held_out import DRAWS, HeldOut
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import auc, interval, patient_weights, probabilities
-from silo_app.encoder.model import build, load_vector
+from silo_app.encoder.model import build, encoder_of
 from silo_app.encoder.reliability import reliability
 from silo_app.encoder.retrieval import Ranked, classes_of, rank
 from silo_app.encoder.score_histogram import bins_of, segments
@@ -101,12 +101,10 @@ def _embedded(
     kept: checkpoint.Checkpoint, images: Images, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return embeddings as the silo would index them, and the logits of the head that tells findings here."""
-    model = build(kept.spec, seed=0).to(device)
-    load_vector(model, kept.own_vector if kept.has_own_head else kept.vector)
+    model = encoder_of(kept.spec, kept.own_vector if kept.has_own_head else kept.vector, device)
     vectors, logits = embed(model, images.pixels)
     if kept.spec.looks == "removed":
-        head = model.findings.weight.detach().cpu().numpy()
-        vectors = without_look(vectors, ~images.held_out, images.targets, images.known, head)
+        vectors = without_look(vectors, ~images.held_out, images.targets, images.known, model.head())
     return vectors, logits
 
 
@@ -218,8 +216,7 @@ def _own_network(
     """Return the figures of the silo's own network, where the job of this encoder had it train one."""
     if not kept.has_own_network:
         return {}
-    model = build(kept.spec, seed=0).to(device)
-    load_vector(model, kept.own_vector)
+    model = encoder_of(kept.spec, kept.own_vector, device)
     own = replace(held, logits=embed(model, held.images.pixels)[1])
     return {held.names[column]: own.figures(column, own.everything) for column in columns}
 

@@ -18,7 +18,7 @@ from silo_app.encoder.networks import DenseNet, MedNeXtBlock, MedNeXtDownBlock
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import CheckpointInvalid
 
-__all__ = ["Encoder", "build", "layout_of", "load_vector", "to_vector"]
+__all__ = ["Encoder", "build", "encoder_of", "layout_of", "load_vector", "to_vector"]
 
 _DENSENETS: dict[str, dict[str, Any]] = {
     "densenet121": {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)},
@@ -46,6 +46,16 @@ class Encoder(nn.Module):
         maps = nn.functional.relu(self.features(images))  # (B, C, h, w)
         embedding = self.embedding(self.pool(maps).flatten(1))  # (B, D)
         return embedding, self.findings(embedding)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.findings.weight.device
+
+    def head(self) -> NDArray[np.float32]:
+        """Return the rows by which the findings are read, float32 (F, D)."""
+        rows: NDArray[np.float32] = self.findings.weight.detach().cpu().numpy()
+        return rows
 
 
 def _densenet(spec: EncoderSpec) -> tuple[nn.Module, int]:
@@ -81,6 +91,13 @@ def build(spec: EncoderSpec, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(spec)
+
+
+def encoder_of(spec: EncoderSpec, vector: NDArray[np.float32], device: torch.device) -> Encoder:
+    """Return the encoder with the weights `vector`, float32 (P,), on a device. Raises `CheckpointInvalid`."""
+    model = build(spec, seed=0).to(device)
+    load_vector(model, vector)
+    return model
 
 
 def layout_of(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:

@@ -7,7 +7,7 @@ import torch
 
 from silo_app.errors import NotReady
 
-__all__ = ["in_parts"]
+__all__ = ["in_parts", "short_of_memory"]
 
 Made = TypeVar("Made")
 
@@ -24,10 +24,15 @@ def in_parts(work: Callable[[int | None], Made], at_once: int | None, *, batch: 
         except torch.OutOfMemoryError:
             tried = min(at_once or batch, batch)
         if tried <= 1:
-            raise NotReady(
-                "the graphics processor's memory does not hold one view",
-                where="silo.yaml: training.device",
-                remedy='Free it (`nvidia-smi` shows who uses it), or set training.device to "cpu".',
-            )
+            raise short_of_memory("does not hold one view")
         at_once = tried // 2
         torch.cuda.empty_cache()
+
+
+def short_of_memory(problem: str) -> NotReady:
+    """Return the error of a graphics processor whose memory has this problem."""
+    return NotReady(
+        f"the graphics processor's memory {problem}",
+        where="silo.yaml: training.device",
+        remedy='Free it (`nvidia-smi` shows who uses it), or set training.device to "cpu".',
+    )

@@ -42,13 +42,9 @@ class Passes:
         scaler = torch.amp.GradScaler(device.type, init_scale=_FIRST_SCALE, enabled=dtype is torch.float16)
         return cls(device, dtype, at_once, scaler)
 
-    def precision(self) -> torch.autocast:
-        """Return the context in which PyTorch computes with less precision where that is harmless."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
-
     def through(self, network: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings (B, D) and logits (B, F) of `views` (B, 1, S, S), float32."""
-        with self.precision():
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
             embedding, logits = network(views)
         return embedding.float(), logits.float()  # a softmax over similarities needs more than 8 bits
 

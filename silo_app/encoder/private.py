@@ -129,7 +129,7 @@ def _set_gradients(
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
         return []
-    device = model.findings.weight.device
+    device = model.device
     images = torch.from_numpy(data.pixels[chosen])[:, None].to(device)  # (B, 1, S, S)
     targets, known = (torch.from_numpy(part[chosen]).to(device) for part in (data.targets, data.known))
     augmenting = torch.Generator(device).manual_seed(int(draws.patients.integers(2**31)))

@@ -162,10 +162,9 @@ def train_round(
     return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, lost / over if over else None)
 
 
-def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def adamw(model: Encoder, settings: TrainSettings) -> torch.optim.Optimizer:
     """Return a round's optimizer; on a graphics processor one kernel steps for all weights."""
-    on_gpu = next(model.parameters()).device.type == "cuda"
-    return torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=on_gpu)
+    return torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=model.device.type == "cuda")
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:

@@ -33,7 +33,7 @@ from silo_app.encoder.examine import examine
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.own import WHOLE_NETWORKS, Personal, shared_size
-from silo_app.encoder.parts import in_parts
+from silo_app.encoder.parts import in_parts, short_of_memory
 from silo_app.encoder.private import train_round_privately
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.settings import PrivacyPlan, TrainSettings
@@ -283,10 +283,6 @@ class Worker:
 
 
 _TELL_EVERY_S = 0.5
-_NO_MEMORY = {
-    "problem": "the graphics processor's memory is used up",
-    "remedy": 'Free it (`nvidia-smi` shows who uses it), or set training.device to "cpu".',
-}
 OPERATIONS = ("open", "train", "evaluate", "save", "examine")
 
 
@@ -329,9 +325,8 @@ def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:
             if op not in OPERATIONS:
                 raise NotReady(f"no operation {op!r}", remedy="This is a bug; report it.")
             say({"answer": getattr(worker, op)(progress, **request)})
-        except torch.OutOfMemoryError:
-            say({"error": {"code": NotReady.code, "where": "silo.yaml: training.device", **_NO_MEMORY}})
-        except SiloscopeError as error:
+        except (SiloscopeError, torch.OutOfMemoryError) as raised:
+            error = raised if isinstance(raised, SiloscopeError) else short_of_memory("is used up")
             say({"error": {"code": error.code, "problem": error.problem, "remedy": error.remedy, "where": error.where}})
 
 
