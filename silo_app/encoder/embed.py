@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from silo_app.encoder import checkpoint
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.encoder.model import Encoder, encoder_of
+from silo_app.encoder.parts import in_parts
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.transforms import squared, standardised
 from silo_app.imaging.cache import as_cached
@@ -69,16 +71,29 @@ def load_encoder(models: Path, version: EncoderVersion | None = None, *, device:
 def embed(
     model: Encoder, pixels: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S)."""
+    """Return unit embeddings (N, D) and findings' logits (N, F), float32, of network inputs, uint8 (N, S, S).
+
+    Where a graphics processor's memory is short, fewer are passed at once. Raises `NotReady` if it does not hold one.
+    """
     model.eval()
-    device = model.device
     embeddings = [np.empty((0, model.embedding.out_features), np.float32)]
     logits = [np.empty((0, model.findings.out_features), np.float32)]
-    for start in range(0, len(pixels), _BATCH):
-        batch = torch.from_numpy(pixels[start : start + _BATCH])[:, None].to(device)
-        embedding, logit = model(standardised(batch))
-        embeddings.append(functional.normalize(embedding).cpu().numpy())
-        logits.append(logit.cpu().numpy())
+    done = 0
+    at_once: int | None = None
+    while done < len(pixels):
+        (embedding, logit), at_once = in_parts(partial(_passed, model, pixels[done:]), at_once, batch=_BATCH)
+        embeddings.append(embedding)
+        logits.append(logit)
+        done += len(embedding)
         if progress is not None:
-            progress(min(start + _BATCH, len(pixels)), len(pixels))
+            progress(done, len(pixels))
     return np.concatenate(embeddings), np.concatenate(logits)
+
+
+def _passed(
+    model: Encoder, pixels: NDArray[np.uint8], at_once: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return unit embeddings and logits of the first `at_once` of `pixels`, of the first `_BATCH` for None."""
+    batch = torch.from_numpy(pixels[: at_once or _BATCH])[:, None].to(model.device)
+    embedding, logit = model(standardised(batch))
+    return functional.normalize(embedding).cpu().numpy(), logit.cpu().numpy()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import load
@@ -24,6 +25,37 @@ def test_embeddings_are_unit_vectors_whatever_the_batch(encoder, spec):
     assert logits.shape == (70, 2)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert np.allclose(embed(encoder.model, pixels[66:67])[0], vectors[66:67], atol=1e-5)
+
+
+def short_of_memory(monkeypatch, model, holds):
+    """Let passes of more than so many views fail; return how many views each pass was asked to hold."""
+    asked, forward = [], model.forward
+
+    def one(views):
+        asked.append(len(views))
+        if len(views) > holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(views)
+
+    monkeypatch.setattr(model, "forward", one)
+    return asked
+
+
+def test_where_memory_is_short_fewer_views_are_embedded_at_once(encoder, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 32, 32), np.uint8)
+    expected, told = embed(encoder.model, pixels), []
+    asked = short_of_memory(monkeypatch, encoder.model, 20)
+    found = embed(encoder.model, pixels, lambda *done: told.append(done))
+    assert asked == [64, 32, 16, 16, 16, 16, 6]
+    assert told == [(16, 70), (32, 70), (48, 70), (64, 70), (70, 70)]
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_memory_that_does_not_hold_one_view_is_an_error_with_a_remedy(encoder, monkeypatch):
+    short_of_memory(monkeypatch, encoder.model, 0)
+    with pytest.raises(NotReady, match="does not hold one view"):
+        embed(encoder.model, np.zeros((3, 32, 32), np.uint8))
 
 
 def test_nothing_in_nothing_out(encoder):

@@ -148,3 +148,20 @@ def test_the_trainer_child_trains_in_parts_where_memory_is_short(fill_silo, spec
         assert ("views_at_once" in answer) == (left is not None)
         assert np.isfinite(read_vector(folder / "trained.safetensors")).all()
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_embeddings_are_made_in_parts_where_memory_is_short(spec):
+    """As `silo index build` on a processor whose memory somebody else holds."""
+    big = spec.model_copy(update={"backbone": "densenet121", "input_size": 224})
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 224, 224), np.uint8)
+    model = build(big, 1).to(device_for("cuda"))
+    expected, told = embed(model, pixels), []
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - 400_000_000, dtype=torch.uint8, device="cuda")
+    found = embed(model, pixels, lambda done, total: told.append(done))
+    del held
+    torch.cuda.empty_cache()
+    assert told[0] < 64
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one, other, atol=1e-3)
