@@ -23,9 +23,10 @@ from benchmarks.unlike import (
     QUICK_EPOCHS,
     QUICK_IMAGES,
     QUICK_ROUNDS,
-    by_seed,
     common_options,
     held_out_figures,
+    in_processes,
+    seeds_of,
     with_interval,
 )
 from silo_app.encoder.devices import device_for
@@ -41,7 +42,7 @@ Aucs = Mapping[str, float]
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return AUC by finding under both encoders, the gain, and the mean gain over all findings."""
-    runs = by_seed(_one, arguments)
+    runs = in_processes(_one, arguments, [(seed,) for seed in seeds_of(arguments)])
     everywhere = sorted(set.intersection(*(set(run["own"]) for run in runs)))
     figures: list[Figure] = []
     for name in everywhere:

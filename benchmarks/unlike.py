@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import unlike_hospitals
-from benchmarks.learning import alone, federated_and_own, pooled_images
+from benchmarks.learning import alone, federated, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
 from silo_app.encoder.devices import device_for
@@ -50,6 +50,7 @@ TARGETS = (
     Target("recipe_worst_own_share_over_chance", 1.3),
     Target("recipe_least_gain_over_own_encoder", 0.0, at_least=True),
 )
+_FLOORS, _WAYS = "floors", ("fedavg", "recipe", "pooled", "own")
 Run = TypeVar("Run")
 Vectors = NDArray[np.float32]
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
@@ -66,7 +67,10 @@ def with_interval(name: str, values: Sequence[float], unit: str = "") -> Iterato
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Return means over the seeds with their intervals, of every way to train, with looks kept and removed."""
-    runs = by_seed(_run, arguments)
+    seeds, ways = seeds_of(arguments), [_FLOORS, *arguments.ways]
+    found = in_processes(_run, arguments, [(seed, way) for seed in seeds for way in ways])
+    of_seeds = [found[start : start + len(ways)] for start in range(0, len(found), len(ways))]
+    runs = [{name: value for part in parts for name, value in part.items()} for parts in of_seeds]
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
     figures = [Figure(name, value, "s") for name, value in means.items() if "seconds" in name]
     for name in means:
@@ -75,20 +79,24 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     return [*figures, *_held_to(means)]
 
 
-def by_seed(one: Callable[[argparse.Namespace, int], Run], arguments: argparse.Namespace) -> list[Run]:
-    """Return what `one`, a function of a module, gives for each seed; `--at-once` of them in processes of their own."""
-    seeds = range(arguments.first_seed, arguments.first_seed + (1 if arguments.quick else arguments.seeds))
+def in_processes(one: Callable[..., Run], arguments: argparse.Namespace, tasks: Sequence[tuple[object, ...]]) -> list[Run]:
+    """Return what `one`, a function of a module, gives for the arguments and each task: `--at-once` processes at once."""
     with ProcessPoolExecutor(arguments.at_once, multiprocessing.get_context("spawn")) as processes:
-        return list(processes.map(partial(_with_threads, one, arguments), seeds))
+        return list(processes.map(partial(_with_threads, one, arguments), tasks))
 
 
-def _with_threads(one: Callable[[argparse.Namespace, int], Run], arguments: argparse.Namespace, seed: int) -> Run:
+def seeds_of(arguments: argparse.Namespace) -> range:
+    """Return the seeds to average over."""
+    return range(arguments.first_seed, arguments.first_seed + (1 if arguments.quick else arguments.seeds))
+
+
+def _with_threads(one: Callable[..., Run], arguments: argparse.Namespace, task: tuple[object, ...]) -> Run:
     torch.set_num_threads(arguments.threads)
-    return one(arguments, seed)
+    return one(arguments, *task)
 
 
-def _run(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
-    return dict(_one(arguments, seed))
+def _run(arguments: argparse.Namespace, seed: int, way: str) -> dict[str, float]:
+    return dict(_one(arguments, seed, way))
 
 
 def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
@@ -110,7 +118,7 @@ def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
             yield Figure(f"{figure}_over_own_encoder", min(gains), "AUC")
 
 
-def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]]:
+def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[str, float]]:
     spec = EncoderSpec(
         findings=(Finding.PNEUMONIA,), backbone=arguments.backbone, input_size=arguments.input_size, embedding_dim=128
     )
@@ -123,30 +131,40 @@ def _one(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[str, float]
     recipe = default_plan(
         seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None, fairness=arguments.fairness
     )
-    everything, device = pooled_images([one.images for one in hospitals]), device_for(arguments.device)
-    yield from _figures("raw pixels", hospitals, floors.raw_pixel_vectors(everything.pixels))
+    device = device_for(arguments.device)
+    start, tuned = time.process_time(), list[Vectors]()
+    model = build(spec, seed).to(device)
+    match way:
+        case "fedavg":
+            weights = federated(model, silos, plain)
+        case "recipe":
+            weights, tuned = federated_and_own(model, silos, recipe)
+        case "pooled":
+            weights = alone(model, pooled_images(silos), plain)
+        case "own":
+            for one, images in zip(hospitals, silos, strict=True):
+                own = encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device)
+                yield from _judged(way, one, embed(own, one.images.pixels)[1])
+            return
+        case _:
+            yield from _floors(hospitals)
+            yield from _encoded("random", model, hospitals)
+            return
+    yield f"{way}: CPU seconds", time.process_time() - start
+    yield from _encoded(way, encoder_of(spec, weights, device), hospitals)
+    for one, copy in zip(hospitals, tuned, strict=bool(tuned)):
+        yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy, device), one.images.pixels)[1])
+
+
+def _floors(hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
+    """Yield the figures of what needs no encoder."""
+    yield from _figures(
+        "raw pixels", hospitals, floors.raw_pixel_vectors(pooled_images([one.images for one in hospitals]).pixels)
+    )
     for one in hospitals:
         images = one.images
         found = floors.statistics_auc([NAME], images.pixels, images.targets, images.known, images.held_out)
         yield f"image statistics: {one.silo} AUC", found[NAME]
-    yield from _encoded("random", build(spec, seed).to(device), hospitals)
-    ways: Mapping[str, Callable[[Encoder], tuple[Vectors, Sequence[Vectors]]]] = {
-        "fedavg": lambda model: federated_and_own(model, silos, plain),
-        "recipe": lambda model: federated_and_own(model, silos, recipe),
-        "pooled": lambda model: (alone(model, pooled_images(silos), plain), ()),
-    }
-    for way, trained in ways.items():
-        if way in arguments.ways:
-            start = time.process_time()
-            weights, tuned = trained(build(spec, seed).to(device))
-            yield f"{way}: CPU seconds", time.process_time() - start
-            yield from _encoded(way, encoder_of(spec, weights, device), hospitals)
-            for one, copy in zip(hospitals, tuned, strict=bool(tuned)):
-                yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy, device), one.images.pixels)[1])
-    if "own" in arguments.ways:
-        for one, images in zip(hospitals, silos, strict=True):
-            model = encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device)
-            yield from _judged("own", one, embed(model, one.images.pixels)[1])
 
 
 def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
@@ -199,7 +217,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=700, help="images a hospital, at most")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds are averaged")
     parser.add_argument("--first-seed", type=int, default=1, help="choose with some seeds, report others")
-    parser.add_argument("--at-once", type=int, default=1, help="seeds that are run at once, with --threads each")
+    parser.add_argument("--at-once", type=int, default=1, help="trainings that are run at once, with --threads each")
     parser.add_argument("--epochs", type=float, default=32.0, help="passes over the images in all, in every way of training")
     parser.add_argument("--backbone", default="densenet-small")
     parser.add_argument("--input-size", type=int, default=64)
@@ -212,7 +230,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     common_options(parser)
-    parser.add_argument("--ways", nargs="+", default=["fedavg", "recipe", "pooled", "own"])
+    parser.add_argument("--ways", nargs="+", choices=_WAYS, default=_WAYS)
 
 
 if __name__ == "__main__":
