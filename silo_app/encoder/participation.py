@@ -303,7 +303,9 @@ class Participation:
             correction=str(self._written("correction", self._own.correction)) if self._plan.scaffold else None,
         )
         if "views_at_once" in trained:
-            _log.warning("graphics memory was short: batches pass in parts of %d views", trained["views_at_once"])
+            _log.warning(
+                "graphics memory was short: batches pass in parts of %d views from now on", trained["views_at_once"]
+            )
         kept = (read_vector(Path(trained[name])) if name in trained else np.empty(0, np.float32) for name in _OWN)
         self._own = self._own.trained(*kept)
         return trained | {"vector": read_vector(Path(trained["weights"]))}

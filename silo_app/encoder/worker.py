@@ -98,7 +98,7 @@ class Worker:
     def train(self, progress: Progress, *, settings: dict[str, Any], **given: Any) -> dict[str, Any]:
         """Train one round as `_round` does, in parts once a graphics processor's memory does not hold a batch.
 
-        The answer says in parts of how many views, if of fewer than silo.yaml says. A private round is as it was paid for.
+        The answer says of how many views from this round on, if that changed. A private round is as it was paid for.
         """
         chosen = TrainSettings.model_validate(settings)
 
@@ -108,8 +108,8 @@ class Worker:
         if self._charging is not None:
             return one(None)
         answer, at_once = in_parts(one, self._at_once, batch=chosen.batch_size)
-        self._at_once = at_once
-        return answer | ({"views_at_once": at_once} if at_once != self._home.config.training.views_at_once else {})
+        fewer, self._at_once = at_once != self._at_once, at_once
+        return answer | ({"views_at_once": at_once} if fewer else {})
 
     def _round(
         self,
