@@ -18,7 +18,7 @@ from silo_app.imaging.samples.image_plan import limited, place
 from silo_app.imaging.samples.image_set import LARGEST_IMAGE, ImageSet, opened
 from silo_app.imaging.samples.records import Listing, Record, read_records
 
-__all__ = ["hospitals_of", "spec_of", "unlike_hospitals"]
+__all__ = ["hospitals_of", "others_of_the_first_set", "spec_of", "unlike_hospitals"]
 
 HELD_OUT_SHARE = 0.2
 
@@ -52,6 +52,26 @@ def unlike_hospitals(
     return _filled(data, listings, places, spec, seed, all_findings=all_findings)
 
 
+def others_of_the_first_set(
+    data: Sequence[Path], spec: EncoderSpec, hospitals: Sequence[SiloImages], *, seed: int, most: int
+) -> list[SiloImages]:
+    """Return, for each of two hospitals with halves of the first set, `most` images at most of patients that neither has.
+
+    They are of its kind and held out: what a hospital's own few held-out patients say of an encoder, they say more surely.
+    """
+    listing = _listing(data[0], 0)
+    taken = {str(patient) for one in hospitals for patient in one.images.patients}
+    rest = [record for record in listing.records if _patient(record) not in taken]
+    names = sorted({record.patient for record in rest})
+    order = np.random.default_rng([seed, 13]).permutation(len(names))
+    rank = {names[i]: n for n, i in enumerate(order)}
+    rest.sort(key=lambda record: rank[record.patient])
+    halves = [[record for record in rest if rank[record.patient] % 2 == half][:most] for half in (0, 1)]
+    places = {(0, record.patient): half for half, records in enumerate(halves) for record in records}
+    chosen = Listing(tuple(halves[0] + halves[1]), listing.skipped, listing.unmapped, listing.scope)
+    return _filled(data[:1], [chosen], places, spec, seed, all_held_out=True)
+
+
 def _filled(
     data: Sequence[Path],
     listings: Sequence[Listing],
@@ -60,9 +80,10 @@ def _filled(
     seed: int,
     *,
     all_findings: bool = False,
+    all_held_out: bool = False,
 ) -> list[SiloImages]:
     common = set.intersection(*(set(listing.scope) for listing in listings))
-    held_out = _held_out(sorted(places), seed)
+    held_out = set(places) if all_held_out else _held_out(sorted(places), seed)
     views: dict[int, list[View]] = defaultdict(list)
     pixels: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
     for path, listing in zip(data, listings, strict=True):
@@ -95,7 +116,11 @@ def _view(record: Record, scope: set[Finding], *, held_out: bool) -> View:
     return View(
         digest="",
         case=CaseId(""),
-        patient=PatientKey(f"{record.set}-{record.patient}"),
+        patient=PatientKey(_patient(record)),
         split=Split.HELD_OUT if held_out else Split.TRAIN,
         findings={one: one in (record.findings or ()) for one in scope} if known else {},
     )
+
+
+def _patient(record: Record) -> str:
+    return f"{record.set}-{record.patient}"

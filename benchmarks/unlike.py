@@ -2,10 +2,12 @@
 
 Hospitals 1 and 2 share the first set's patients, hospital 3 has the second set. One hospital takes no more than --limit
 images, so that none outnumbers the others. Hospitals 1 and 2 look alike: the worst hospital's figure says more than
-the mean. Every way of training passes each image equally often. "recipe" is `jobs/train` as it stands, with looks
-removed; "recipe tuned" are the copies that its silos tune for their own findings, and the shared encoder of it is the
-recipe's. Pooled training and plain FedAvg have the settings that a plan has without any. A figure is a mean over the seeds;
-"+-" is half of its 95 % interval over them (Student's t), and seeds share images.
+the mean. Findings are judged on a hospital's held-out patients, and on --others images of patients of the first set whom
+no hospital has: a hospital's own few say little of encoders that are nearly alike. Every way of training passes each
+image equally often. "recipe" is `jobs/train` as it stands, with looks removed; "recipe tuned" are the copies that its
+silos tune for their own findings, and the shared encoder of it is the recipe's. Pooled training and plain FedAvg have the
+settings that a plan has without any. A figure is a mean over the seeds; "+-" is half of its 95 % interval over them
+(Student's t), and seeds share images.
 
     python -m benchmarks.unlike --data pediatric-chest-xray.zip nih-chest-xray-700.zip
 """
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
-from benchmarks.image_hospitals import unlike_hospitals
+from benchmarks.image_hospitals import others_of_the_first_set, unlike_hospitals
 from benchmarks.learning import alone, federated, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
@@ -126,6 +128,7 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
     epochs = QUICK_EPOCHS if arguments.quick else arguments.epochs
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
+    tested = _tested(arguments, spec, hospitals, seed)
     rounds = TrainingPlan().rounds
     plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     recipe = default_plan(
@@ -142,18 +145,29 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
         case "pooled":
             weights = alone(model, pooled_images(silos), plain)
         case "own":
-            for one, images in zip(hospitals, silos, strict=True):
-                own = encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device)
-                yield from _judged(way, one, embed(own, one.images.pixels)[1])
+            for one, images in zip(tested, silos, strict=True):
+                yield from _judged(way, one, encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device))
             return
         case _:
             yield from _floors(hospitals)
-            yield from _encoded("random", model, hospitals)
+            yield from _encoded("random", model, hospitals, tested)
             return
     yield f"{way}: CPU seconds", time.process_time() - start
-    yield from _encoded(way, encoder_of(spec, weights, device), hospitals)
-    for one, copy in zip(hospitals, tuned, strict=bool(tuned)):
-        yield from _judged(f"{way} tuned", one, embed(encoder_of(spec, copy, device), one.images.pixels)[1])
+    yield from _encoded(way, encoder_of(spec, weights, device), hospitals, tested)
+    for one, copy in zip(tested, tuned, strict=bool(tuned)):
+        yield from _judged(f"{way} tuned", one, encoder_of(spec, copy, device))
+
+
+def _tested(
+    arguments: argparse.Namespace, spec: EncoderSpec, hospitals: Sequence[SiloImages], seed: int
+) -> list[SiloImages]:
+    """Return each hospital's held-out images, and others of its kind where the first set has more than the hospitals do."""
+    own = [SiloImages(one.silo, one.images.where(one.images.held_out)) for one in hospitals]
+    others = others_of_the_first_set(
+        arguments.data, spec, hospitals, seed=seed, most=QUICK_IMAGES if arguments.quick else arguments.others
+    )
+    more = {one.silo: one.images for one in others}
+    return [SiloImages(one.silo, pooled_images([one.images, more[one.silo]])) if one.silo in more else one for one in own]
 
 
 def _floors(hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
@@ -167,24 +181,26 @@ def _floors(hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
         yield f"image statistics: {one.silo} AUC", found[NAME]
 
 
-def _encoded(way: str, model: Encoder, hospitals: Sequence[SiloImages]) -> Iterator[tuple[str, float]]:
+def _encoded(
+    way: str, model: Encoder, hospitals: Sequence[SiloImages], tested: Sequence[SiloImages]
+) -> Iterator[tuple[str, float]]:
     """Yield the figures of an encoder: neighbors by embeddings with looks kept and removed, and findings by hospital."""
-    parts = [embed(model, one.images.pixels) for one in hospitals]
-    yield from _figures(way, hospitals, np.concatenate([vectors for vectors, _ in parts]))
+    parts = [embed(model, one.images.pixels)[0] for one in hospitals]
+    yield from _figures(way, hospitals, np.concatenate(parts))
     head = model.head()
-    by_head = [Look.by_head(head).removed(vectors) for vectors, _ in parts]
+    by_head = [Look.by_head(head).removed(vectors) for vectors in parts]
     yield from _figures(f"{way}+removed by head", hospitals, np.concatenate(by_head))
     plain = [
         without_look(vectors, ~one.images.held_out, one.images.targets, one.images.known, head)
-        for (vectors, _), one in zip(parts, hospitals, strict=True)
+        for vectors, one in zip(parts, hospitals, strict=True)
     ]
     yield from _figures(f"{way}+removed", hospitals, np.concatenate(plain))
-    for (_, logits), one in zip(parts, hospitals, strict=True):
-        yield from _judged(way, one, logits)
+    for one in tested:
+        yield from _judged(way, one, model)
 
 
-def _judged(way: str, one: SiloImages, logits: Vectors) -> Iterator[tuple[str, float]]:
-    found = held_out_figures([NAME], one, logits)[NAME]
+def _judged(way: str, one: SiloImages, model: Encoder) -> Iterator[tuple[str, float]]:
+    found = held_out_figures([NAME], one, embed(model, one.images.pixels)[1])[NAME]
     yield f"{way}: {one.silo} AUC", found.auc.value
     yield f"{way}: {one.silo} balanced accuracy", found.balanced_accuracy.value
 
@@ -230,6 +246,9 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     common_options(parser)
+    parser.add_argument(
+        "--others", type=int, default=1000, help="images a hospital of patients that none has, to judge by beside its own"
+    )
     parser.add_argument("--ways", nargs="+", choices=_WAYS, default=_WAYS)
 
 
