@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from silo_app.imaging.samples.image_plan import limited, place
 from silo_app.imaging.samples.image_set import LARGEST_IMAGE, ImageSet, opened
 from silo_app.imaging.samples.records import Listing, Record, read_records
 
-__all__ = ["hospitals_of", "others_of_the_first_set", "spec_of", "unlike_hospitals"]
+__all__ = ["hospitals_of", "others_beside", "spec_of", "unlike_hospitals"]
 
 HELD_OUT_SHARE = 0.2
 
@@ -52,24 +53,26 @@ def unlike_hospitals(
     return _filled(data, listings, places, spec, seed, all_findings=all_findings)
 
 
-def others_of_the_first_set(
+def others_beside(
     data: Sequence[Path], spec: EncoderSpec, hospitals: Sequence[SiloImages], *, seed: int, most: int
 ) -> list[SiloImages]:
-    """Return, for each of two hospitals with halves of the first set, `most` images at most of patients that neither has.
+    """Return, for each of `unlike_hospitals` of whose kind there are more patients, `most` images at most of theirs.
 
-    They are of its kind and held out: what a hospital's own few held-out patients say of an encoder, they say more surely.
+    No hospital has these patients. What its own few held-out patients say of an encoder, they say more surely.
     """
-    listing = _listing(data[0], 0)
     taken = {str(patient) for one in hospitals for patient in one.images.patients}
-    rest = [record for record in listing.records if _patient(record) not in taken]
-    names = sorted({record.patient for record in rest})
-    order = np.random.default_rng([seed, 13]).permutation(len(names))
-    rank = {names[i]: n for n, i in enumerate(order)}
-    rest.sort(key=lambda record: rank[record.patient])
-    halves = [[record for record in rest if rank[record.patient] % 2 == half][:most] for half in (0, 1)]
-    places = {(0, record.patient): half for half, records in enumerate(halves) for record in records}
-    chosen = Listing(tuple(halves[0] + halves[1]), listing.skipped, listing.unmapped, listing.scope)
-    return _filled(data[:1], [chosen], places, spec, seed, all_held_out=True)
+    listings, places = [_listing(path, number) for number, path in enumerate(data)], dict[tuple[int, str], int]()
+    for number, listing in enumerate(listings):
+        rest = [record for record in listing.records if _patient(record) not in taken]
+        names = sorted({record.patient for record in rest})
+        order = np.random.default_rng([seed, 13, number]).permutation(len(names))
+        rank = {names[i]: n for n, i in enumerate(order)}
+        rest.sort(key=lambda record: rank[record.patient])
+        kinds = (0, 1) if number == 0 else (2,)
+        parts = [[record for record in rest if kinds[rank[record.patient] % len(kinds)] == kind][:most] for kind in kinds]
+        places |= {(record.set, record.patient): kind for kind, part in zip(kinds, parts, strict=True) for record in part}
+        listings[number] = replace(listing, records=tuple(record for part in parts for record in part))
+    return _filled(data, listings, places, spec, seed, all_held_out=True)
 
 
 def _filled(

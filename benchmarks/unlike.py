@@ -2,7 +2,7 @@
 
 Hospitals 1 and 2 share the first set's patients, hospital 3 has the second set. One hospital takes no more than --limit
 images, so that none outnumbers the others. Hospitals 1 and 2 look alike: the worst hospital's figure says more than
-the mean. Findings are judged on a hospital's held-out patients, and on --others images of patients of the first set whom
+the mean. Findings are judged on a hospital's held-out patients, and on up to --others images of patients of its set whom
 no hospital has: a hospital's own few say little of encoders that are nearly alike. Every way of training passes each
 image equally often. "recipe" is `jobs/train` as it stands, with looks removed; "recipe tuned" are the copies that its
 silos tune for their own findings, and the shared encoder of it is the recipe's. Pooled training and plain FedAvg have the
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
-from benchmarks.image_hospitals import others_of_the_first_set, unlike_hospitals
+from benchmarks.image_hospitals import others_beside, unlike_hospitals
 from benchmarks.learning import alone, federated, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
@@ -161,9 +161,9 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
 def _tested(
     arguments: argparse.Namespace, spec: EncoderSpec, hospitals: Sequence[SiloImages], seed: int
 ) -> list[SiloImages]:
-    """Return each hospital's held-out images, and others of its kind where the first set has more than the hospitals do."""
+    """Return each hospital's held-out images, and others of its kind where the sets have more than the hospitals do."""
     own = [SiloImages(one.silo, one.images.where(one.images.held_out)) for one in hospitals]
-    others = others_of_the_first_set(
+    others = others_beside(
         arguments.data, spec, hospitals, seed=seed, most=QUICK_IMAGES if arguments.quick else arguments.others
     )
     more = {one.silo: one.images for one in others}

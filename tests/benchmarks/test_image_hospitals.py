@@ -23,7 +23,7 @@ def module(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    return [pack(tmp_path / f"{name}.zip", pediatric(patients)) for name, patients in (("first", 40), ("second", 10))]
+    return [pack(tmp_path / f"{name}.zip", pediatric(patients)) for name, patients in (("first", 60), ("second", 10))]
 
 
 def test_the_first_set_is_halved_and_the_second_is_a_hospital_of_its_own(module, data):
@@ -39,20 +39,21 @@ def test_the_first_set_is_halved_and_the_second_is_a_hospital_of_its_own(module,
 
 
 def test_others_are_patients_whom_no_hospital_has(module, data):
-    hospitals = module.unlike_hospitals(data, SPEC, seed=1, limit=20)
-    others = module.others_of_the_first_set(data, SPEC, hospitals, seed=1, most=12)
-    assert [one.silo for one in others] == ["hospital-0", "hospital-1"]
+    hospitals = module.unlike_hospitals(data, SPEC, seed=1, limit=10)
+    others = module.others_beside(data, SPEC, hospitals, seed=1, most=30)
+    assert [one.silo for one in others] == ["hospital-0", "hospital-1", "hospital-2"]
+    assert [len(one.images) for one in others] == [30, 30, 10]
     taken = {name for one in hospitals for name in one.images.patients}
-    first, second = (set(one.images.patients) for one in others)
-    assert not (first | second) & taken
-    assert not first & second
+    patients = [set(one.images.patients) for one in others]
+    assert [{name[0] for name in names} for names in patients] == [{"0"}, {"0"}, {"1"}]
+    assert not set.union(*patients) & taken
+    assert not patients[0] & patients[1]
     for one in others:
-        assert len(one.images) == 12
         assert one.images.held_out.all()
         assert one.images.known.all()
         assert len(np.unique(one.images.targets)) == 2
 
 
 def test_there_are_no_others_where_the_hospitals_have_all(module, data):
-    hospitals = module.unlike_hospitals(data, SPEC, seed=1, limit=40)
-    assert module.others_of_the_first_set(data, SPEC, hospitals, seed=1, most=12) == []
+    hospitals = module.unlike_hospitals(data, SPEC, seed=1, limit=60)
+    assert module.others_beside(data, SPEC, hospitals, seed=1, most=12) == []
