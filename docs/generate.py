@@ -287,6 +287,7 @@ _OPTIONS = {
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
     " unlike-medium": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1",
+    " unlike-medium-seeds-8-12": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1",
     " unlike-medium-200": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1",
 }
 
