@@ -35,7 +35,8 @@ def hospitals_of(
 ) -> list[SiloImages]:
     """Divide the sets' patients among hospitals (Dirichlet draw over findings), and hold a fifth of each one's out."""
     listings = [limited(_listing(path, number), limit, seed) for number, path in enumerate(data)]
-    return _filled(data, listings, place(listings, [hospitals], alpha, seed), spec, seed)
+    places = place(listings, [hospitals], alpha, seed)
+    return _filled(data, listings, places, spec, _held_out(places, seed))
 
 
 def unlike_hospitals(
@@ -50,7 +51,7 @@ def unlike_hospitals(
     patients = [sorted({(one.set, one.patient) for one in listing.records}) for listing in listings]
     order = np.random.default_rng([seed, 11]).permutation(len(patients[0]))
     places = {patients[0][i]: int(n % 2) for n, i in enumerate(order)} | dict.fromkeys(patients[1], 2)
-    return _filled(data, listings, places, spec, seed, all_findings=all_findings)
+    return _filled(data, listings, places, spec, _held_out(places, seed), all_findings=all_findings)
 
 
 def others_beside(
@@ -72,7 +73,7 @@ def others_beside(
         parts = [[record for record in rest if kinds[rank[record.patient] % len(kinds)] == kind][:most] for kind in kinds]
         places |= {(record.set, record.patient): kind for kind, part in zip(kinds, parts, strict=True) for record in part}
         listings[number] = replace(listing, records=tuple(record for part in parts for record in part))
-    return _filled(data, listings, places, spec, seed, all_held_out=True)
+    return _filled(data, listings, places, spec, set(places))
 
 
 def _filled(
@@ -80,13 +81,11 @@ def _filled(
     listings: Sequence[Listing],
     places: Mapping[tuple[int, str], int],
     spec: EncoderSpec,
-    seed: int,
+    held_out: set[tuple[int, str]],
     *,
     all_findings: bool = False,
-    all_held_out: bool = False,
 ) -> list[SiloImages]:
     common = set.intersection(*(set(listing.scope) for listing in listings))
-    held_out = set(places) if all_held_out else _held_out(sorted(places), seed)
     views: dict[int, list[View]] = defaultdict(list)
     pixels: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
     for path, listing in zip(data, listings, strict=True):
@@ -109,7 +108,8 @@ def _listing(path: Path, number: int) -> Listing:
         return read_records(one, number, content)
 
 
-def _held_out(patients: Sequence[tuple[int, str]], seed: int) -> set[tuple[int, str]]:
+def _held_out(places: Mapping[tuple[int, str], int], seed: int) -> set[tuple[int, str]]:
+    patients = sorted(places)
     order = np.random.default_rng([seed, 7]).permutation(len(patients))
     return {patients[i] for i in order[: round(HELD_OUT_SHARE * len(patients))]}
 

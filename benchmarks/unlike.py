@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from benchmarks.default_job import default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import others_beside, unlike_hospitals
-from benchmarks.learning import alone, federated, federated_and_own, pooled_images
+from benchmarks.learning import alone, federated_and_own, pooled_images
 from silo_app.cases import Finding
 from silo_app.encoder import floors
+from silo_app.encoder.dataset import Images
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import SiloImages
@@ -135,27 +136,26 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
         seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None, fairness=arguments.fairness
     )
     device = device_for(arguments.device)
-    start, tuned = time.process_time(), list[Vectors]()
-    model = build(spec, seed).to(device)
-    match way:
-        case "fedavg":
-            weights = federated(model, silos, plain)
-        case "recipe":
-            weights, tuned = federated_and_own(model, silos, recipe)
-        case "pooled":
-            weights = alone(model, pooled_images(silos), plain)
-        case "own":
-            for one, images in zip(tested, silos, strict=True):
-                yield from _judged(way, one, encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device))
-            return
-        case _:
-            yield from _floors(hospitals)
-            yield from _encoded("random", model, hospitals, tested)
-            return
-    yield f"{way}: CPU seconds", time.process_time() - start
-    yield from _encoded(way, encoder_of(spec, weights, device), hospitals, tested)
-    for one, copy in zip(tested, tuned, strict=bool(tuned)):
-        yield from _judged(f"{way} tuned", one, encoder_of(spec, copy, device))
+    if way == _FLOORS:
+        yield from _floors(hospitals)
+        yield from _encoded("random", build(spec, seed).to(device), hospitals, tested)
+    elif way == "own":
+        for one, images in zip(tested, silos, strict=True):
+            yield from _judged(way, one, encoder_of(spec, alone(build(spec, seed).to(device), images, plain), device))
+    else:
+        start = time.process_time()
+        weights, tuned = _trained(way, build(spec, seed).to(device), silos, recipe if way == "recipe" else plain)
+        yield f"{way}: CPU seconds", time.process_time() - start
+        yield from _encoded(way, encoder_of(spec, weights, device), hospitals, tested)
+        for one, copy in zip(tested, tuned, strict=bool(tuned)):
+            yield from _judged(f"{way} tuned", one, encoder_of(spec, copy, device))
+
+
+def _trained(way: str, model: Encoder, silos: Sequence[Images], plan: TrainingPlan) -> tuple[Vectors, Sequence[Vectors]]:
+    """Return the weights that all share, and the silos' own copies where the plan has them."""
+    if way == "pooled":
+        return alone(model, pooled_images(silos), plan), ()
+    return federated_and_own(model, silos, plan)
 
 
 def _tested(
