@@ -1,27 +1,15 @@
 """The aggregation benchmark's own arithmetic, on a small network."""
 
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[2]
+from benchmarks import aggregation
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import aggregation
-
-    return aggregation
-
-
-def test_the_layout_has_the_size_of_the_encoder(benchmark):
-    layout = benchmark.densenet121()
+def test_the_layout_has_the_size_of_the_encoder():
+    layout = aggregation.densenet121()
     assert 6.9e6 < layout.size < 7.3e6
     assert {"conv0", "block4.layer16.conv2", "embedding.weight"} <= set(layout.names)
 
 
-def test_every_target_is_measured(benchmark):
-    layout = benchmark.Layout(("w",), ((100,),))
-    names = {figure.name for figure in benchmark.figures_of(layout, 12, 1)}
-    assert {target.figure for target in benchmark.TARGETS} <= names
+def test_every_target_is_measured():
+    layout = aggregation.Layout(("w",), ((100,),))
+    names = {figure.name for figure in aggregation.figures_of(layout, 12, 1)}
+    assert {target.figure for target in aggregation.TARGETS} <= names

@@ -3,30 +3,20 @@
 import argparse
 import os
 import random
-from pathlib import Path
 
-import pytest
+from benchmarks import fuzz
 
-ROOT = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("SILO_FUZZ_SECONDS", "5"))
 
 
-@pytest.fixture
-def fuzz(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import fuzz
-
-    return fuzz
-
-
-def test_damaged_files_neither_end_nor_hang_a_worker(fuzz, tmp_path):
+def test_damaged_files_neither_end_nor_hang_a_worker(tmp_path):
     arguments = argparse.Namespace(quick=False, seconds=SECONDS, seed=3, keep=tmp_path)
     figures = {figure.name: figure.value for figure in fuzz.measure(arguments)}
     assert figures["executions"] > 0
     assert [target.figure for target in fuzz.TARGETS if not target.holds(figures[target.figure])] == []
 
 
-def test_the_same_seed_gives_the_same_damages(fuzz):
+def test_the_same_seed_gives_the_same_damages():
     sound = bytes(range(256)) * 8
     one, two = (fuzz.damaged(sound, random.Random(5)) for _ in range(2))
     assert one == two != sound

@@ -1,23 +1,14 @@
 """What every benchmark prints, writes and returns."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def harness(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import harness
-
-    return harness
+from benchmarks import harness
 
 
 @pytest.mark.parametrize(("target", "status"), [((2.0, False), 0), ((1.9, False), 1), ((2.0, True), 0), ((2.1, True), 1)])
-def test_the_exit_status_says_whether_all_targets_hold(harness, tmp_path, capsys, target, status):
+def test_the_exit_status_says_whether_all_targets_hold(tmp_path, capsys, target, status):
     file = tmp_path / "result.json"
     returned = harness.main(
         "example",
@@ -36,23 +27,23 @@ def test_the_exit_status_says_whether_all_targets_hold(harness, tmp_path, capsys
     assert ("MISSED" in capsys.readouterr().out) is (status == 1)
 
 
-def test_a_dash_writes_the_object_alone_to_standard_output(harness, capsys):
+def test_a_dash_writes_the_object_alone_to_standard_output(capsys):
     harness.main("example", lambda _: [harness.Figure("ratio", 2.0, "x")], describe="An example.", argv=["--json", "-"])
     printed = capsys.readouterr()
     assert json.loads(printed.out)["figures"]["ratio"]["value"] == 2.0
     assert "ratio" in printed.err
 
 
-def test_a_target_that_was_not_measured_is_missed(harness, capsys):
+def test_a_target_that_was_not_measured_is_missed(capsys):
     assert harness.main("example", lambda _: [], [harness.Target("ratio", 1.0)], describe="An example.", argv=[]) == 1
     assert "not measured" in capsys.readouterr().out
 
 
-def test_the_machine_is_described_and_not_named(harness):
+def test_the_machine_is_described_and_not_named():
     assert set(harness.machine()) == {"processor", "cores", "memory_gb", "system", "python"}
 
 
-def test_a_benchmark_may_take_its_own_options(harness, capsys):
+def test_a_benchmark_may_take_its_own_options(capsys):
     returned = harness.main(
         "example",
         lambda arguments: [harness.Figure("silos", arguments.silos, "")],

@@ -1,39 +1,27 @@
 """The simulation of many silos, with few: what it reports is measured, and a silo that hangs is named."""
 
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[2]
+from benchmarks import scale
 
 
-@pytest.fixture
-def scale(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import scale
-
-    return scale
-
-
-def test_a_search_of_simulated_silos_is_whole_and_exact(scale):
+def test_a_search_of_simulated_silos_is_whole_and_exact():
     figures, cost_ms = scale.searched(scale.identities(6), 2)
     assert figures["answered"] == figures["equal"] == 1.0
     assert cost_ms > 0
 
 
-def test_silos_that_hang_are_late_and_nobody_else(scale, monkeypatch):
+def test_silos_that_hang_are_late_and_nobody_else(monkeypatch):
     monkeypatch.setattr(scale, "HANGING_MS", 2000)
     figures = {figure.name: figure.value for figure in scale.hanging(scale.identities(4))}
     assert figures["search_hanging_named"] == 1.0
 
 
-def test_a_sum_of_simulated_silos_is_their_mean(scale):
+def test_a_sum_of_simulated_silos_is_their_mean():
     figures, cost_s = scale.summed(3)
     assert figures["error"] <= next(target.limit for target in scale.TARGETS if target.figure == "sum_error")
     assert cost_s > 0
 
 
-def test_every_target_is_measured(scale, monkeypatch):
+def test_every_target_is_measured(monkeypatch):
     figures = {"answered": 1.0, "equal": 1.0, "broker_ms": 2.0, "asker_ms": 1.0, "result_kb": 1.0}
     monkeypatch.setattr(scale, "identities", lambda count: [None] * count)
     monkeypatch.setattr(scale, "searched", lambda members, _: (figures, 1.0))

@@ -1,23 +1,12 @@
 """The comparison of a federation with one pooled index: equal with ties, and able to see a difference."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmarks import search_retrieval
 from silo_app.cases import CaseId, Finding, PatientKey, Split, View
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import SiloImages
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def retrieval(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import search_retrieval
-
-    return search_retrieval
 
 
 @pytest.fixture
@@ -44,16 +33,16 @@ def hospitals():
     return found, vectors
 
 
-def test_divided_and_pooled_are_the_same_to_the_last_digit(retrieval, hospitals, tmp_path):
-    values = {figure.name: figure.value for figure in retrieval.compared(*hospitals, tmp_path)}
-    assert [target.figure for target in retrieval.TARGETS if not target.holds(values.get(target.figure))] == []
+def test_divided_and_pooled_are_the_same_to_the_last_digit(hospitals, tmp_path):
+    values = {figure.name: figure.value for figure in search_retrieval.compared(*hospitals, tmp_path)}
+    assert [target.figure for target in search_retrieval.TARGETS if not target.holds(values.get(target.figure))] == []
     assert values["retrieval_tied"] == 1.0
     assert 0.0 < values["retrieval_map"] < 1.0
 
 
-def test_a_hospital_that_is_left_out_shows(retrieval, hospitals, tmp_path, monkeypatch):
-    merge = retrieval.merge
-    monkeypatch.setattr(retrieval, "merge", lambda answers, k: merge(answers[1:], k))
-    values = {figure.name: figure.value for figure in retrieval.compared(*hospitals, tmp_path)}
+def test_a_hospital_that_is_left_out_shows(hospitals, tmp_path, monkeypatch):
+    merge = search_retrieval.merge
+    monkeypatch.setattr(search_retrieval, "merge", lambda answers, k: merge(answers[1:], k))
+    values = {figure.name: figure.value for figure in search_retrieval.compared(*hospitals, tmp_path)}
     assert values["retrieval_same_rankings"] == 0.0
     assert values["retrieval_map_difference"] > 0.0
