@@ -53,7 +53,7 @@ def pictures(archive: Path, count: int) -> list[Picture]:
 def _picture(content: bytes) -> Picture:
     image = Image.open(io.BytesIO(content)).convert("L")
     image.thumbnail((SIDE, SIDE))
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def planted(picture: Picture, text: str, *, bright: bool) -> Picture:
@@ -64,7 +64,7 @@ def planted(picture: Picture, text: str, *, bright: bool) -> Picture:
     font = ImageFont.load_default(size[1] * LETTER_SHARE / 0.7)
     place = (size[0] // 20, size[1] // 30) if bright else (size[0] // 3, size[1] // 2)
     ImageDraw.Draw(image).text(place, text, fill=255 if bright else 0, font=font)
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def share(found: list[bool]) -> float:

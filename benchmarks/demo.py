@@ -84,8 +84,8 @@ def _quality(evaluation: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _answered(search: Mapping[str, Any], *, gone: int) -> float:
-    states = [silo["state"] == "answered" for silo in search.get("result", {}).get("silos", [])]
-    return sum(states) / max(1, len(states) - gone)
+    states = [silo["state"] for silo in search.get("result", {}).get("silos", [])]
+    return states.count("answered") / max(1, len(states) - gone)
 
 
 def _share(outcomes: Sequence[bool]) -> float:

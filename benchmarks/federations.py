@@ -15,9 +15,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Measured:
 class _Watch:
     """Samples memory and CPU time of groups of processes, and what crossed the loopback interface."""
 
-    groups: dict[str, Callable[[], set[int]]]
+    groups: Mapping[str, Callable[[], set[int]]]
     round_of: Callable[[], int] = lambda: 0
     """How many rounds are over, where that can be seen from outside."""
     ends: dict[int, float] = field(default_factory=dict)
@@ -124,8 +125,8 @@ def stock(backbone: str, *, encrypted: bool, rounds: int, limit_s: float) -> Mea
         }
         command = [sys.executable, "-m", "benchmarks.stock.run", backbone, "he" if encrypted else "plain", str(rounds)]
         groups = {
-            "server": lambda: _named(folder / "poc", "server"),
-            **{f"site-{n}": (lambda n=n: _named(folder / "poc", f"site-{n}")) for n in range(1, SITES + 1)},
+            "server": partial(_named, folder / "poc", "server"),
+            **{f"site-{n}": partial(_named, folder / "poc", f"site-{n}") for n in range(1, SITES + 1)},
         }
         watch = _Watch(groups)
         with watch.watching():
@@ -245,7 +246,10 @@ def _of_ours(federation: Federation, settings: dict[str, Any]) -> Measured:
 def _journal(root: Path) -> list[dict[str, Any]]:
     """Return a silo's own lines about its only job."""
     for file in root.glob("jobs/*/rounds.jsonl"):
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        lines: list[dict[str, Any]] = [
+            json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+        ]
+        return lines
     return []
 
 
@@ -261,6 +265,6 @@ def _own(root: Path) -> dict[int, float]:
 
 def _children(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []

@@ -108,8 +108,8 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
             paths = [folder / f"{number}.dcm" for number in range(BATCH)]
             for path, content in zip(paths, files, strict=True):
                 path.write_bytes(content)
-            fixed = {"cache": str(folder / "cache"), "content_key": key, "seconds": SECONDS_PER_FILE}
-            requests = [Request(path=str(path), **fixed) for path in paths]
+            cache = str(folder / "cache")
+            requests = [Request(path=str(path), cache=cache, content_key=key, seconds=SECONDS_PER_FILE) for path in paths]
             for content, reply in zip(files, decode_all(requests, workers=1), strict=True):
                 outcome = _outcome(reply)
                 outcomes[outcome] += 1

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ def picture(shape: tuple[int, int], seed: int) -> NDArray[np.uint16]:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape)
     smooth = 1900 + 1100 * np.sin(7 * x + seed) * np.cos(6 * y) + 300 * np.sin(40 * x * y)
-    return np.clip(smooth + rng.normal(0, 12, shape), 0, 4095).astype(np.uint16)
+    noisy: NDArray[np.float64] = np.clip(smooth + rng.normal(0, 12, shape), 0, 4095)
+    return noisy.astype(np.uint16)
 
 
 def dicom(pixels: NDArray[np.uint16], syntax: str, seed: int = 0) -> bytes:
@@ -269,8 +271,8 @@ def epochs(folder: Path, repetitions: int) -> Iterator[Figure]:
         path = folder / f"{name}.dcm"
         digest = CONTENTS.name(path.read_bytes())
         cache.write(digest, read_radiograph(path))
-        slow[name] = best(lambda path=path: read_radiograph(path), max(2, repetitions // 4))
-        fast[name] = best(lambda digest=digest: cache.read(digest), repetitions)
+        slow[name] = best(partial(read_radiograph, path), max(2, repetitions // 4))
+        fast[name] = best(partial(cache.read, digest), repetitions)
     yield Figure("an image from the cache", 1e3 * sum(fast.values()) / len(fast), "ms")
     yield Figure("cache / DICOM, all syntaxes alike", sum(slow.values()) / sum(fast.values()), "x faster")
     yield Figure("cache / DICOM, native only", slow["native"] / fast["native"], "x faster")

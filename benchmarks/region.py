@@ -12,7 +12,7 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from benchmarks.harness import Figure, main
 from benchmarks.learning import alone
 from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Split, View, ViewPosition
-from silo_app.encoder.dataset import Images, labels_of
+from silo_app.encoder.dataset import Images
 from silo_app.encoder.embed import LoadedEncoder
+from silo_app.encoder.labels import labels_of
 from silo_app.encoder.metrics import findings_figures
 from silo_app.encoder.model import build, load_vector
 from silo_app.encoder.places import region_embedding
@@ -185,7 +186,7 @@ def _ways(
     columns = slice(round(box.left * width), max(round(box.right * width), round(box.left * width) + 1))
     blank = np.full_like(picture, picture.mean())
     blank[rows, columns] = picture[rows, columns]
-    ways = {
+    ways: dict[str, Callable[[], NDArray[np.float32]]] = {
         "crop": lambda: encoder.radiographs([picture[rows, columns]])[0],
         "rest blanked": lambda: encoder.radiographs([blank])[0],
         "pooled": lambda: region_embedding(encoder, picture, box),

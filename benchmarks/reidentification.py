@@ -100,7 +100,7 @@ def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -
     silos = []
     for number, name in enumerate(SILOS):
         rows = np.flatnonzero(places == number)
-        own = [views[row] for row in rows]
+        own = [views[int(row)] for row in rows]
         file = folder / f"{name}.faiss"
         write_faiss(file, vectors[rows])
         cases = np.frombuffer(bytes.fromhex("".join(view.case for view in own)), np.uint8).reshape(-1, 16)

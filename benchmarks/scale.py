@@ -83,8 +83,11 @@ class SimulatedSilos:
     def _answer(self, silo: str, frame: bytes) -> bytes:
         signed, key = unkeyed(frame)
         request = peek_request(signed)
-        concealed = key is not None and isinstance(request, SealedRequest)
-        if concealed and reveal(self._members[silo], signed, request, key) is None:
+        if (
+            isinstance(request, SealedRequest)
+            and key is not None
+            and reveal(self._members[silo], signed, request, key) is None
+        ):
             raise ValueError(f"{silo} was given the key of another silo")
         random = np.random.default_rng([int(request.query_id[:8], 16), *silo.encode()])
         scores = np.sort(np.round(random.uniform(-1, 1, K), 2))[::-1]  # two decimals: ties between silos

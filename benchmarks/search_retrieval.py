@@ -57,7 +57,8 @@ def retrieved(data: Path, *, limit: int | None, input_size: int = 64) -> list[Fi
 
 def compared(hospitals: Sequence[SiloImages], vectors: Mapping[str, NDArray[np.float32]], folder: Path) -> list[Figure]:
     """Return the figures of both ways, from images with unit vectors (n, D) of each hospital."""
-    random, galleries, views, stored, owner = np.random.default_rng(0), {}, {}, [], {}
+    random, galleries, views, stored = np.random.default_rng(0), {}, {}, []
+    owner: dict[CaseId, str] = {}
     for one in hospitals:
         rows = [row for row, view in enumerate(one.images.views) if view.split is not Split.HELD_OUT]
         cases = random.integers(0, 256, (len(rows), 16), dtype=np.uint8)

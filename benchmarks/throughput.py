@@ -113,7 +113,7 @@ def _plain(model: Encoder, images: Images, settings: TrainSettings) -> None:
         loss = findings_loss(logits.float(), targets, known)
         loss = loss + settings.contrast * contrastive_loss(embedding.float(), targets, known, settings.temperature)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         scaler.step(optimizer)
