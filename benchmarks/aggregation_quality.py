@@ -11,6 +11,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from silo_app.aggregation.sums import RoundSum
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import evaluate_model
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
+from silo_app.encoder.optimizer import Squares
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.train import train_round
 
@@ -40,12 +42,13 @@ Add = Callable[[int, list[NDArray[np.float32]]], NDArray[np.float32]]
 
 def trained(model: Encoder, silos: Sequence[Images], plan: TrainingPlan, add: Add) -> NDArray[np.float32]:
     """Return the weights after all rounds, each round's updates having gone through `add`."""
-    weights = to_vector(model)
+    weights, squares = to_vector(model), dict[int, Squares]()
     for number in range(plan.rounds):
         updates = []
-        for images in silos:
+        for silo, images in enumerate(silos):
             load_vector(model, weights)
-            train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
+            one = partial(train_round, round_number=number, rounds=plan.rounds, seed=plan.seed)
+            squares[silo] = one(model, images, plan.training, squares=squares.get(silo)).squares
             updates.append(to_vector(model) - weights)
         weights = weights + add(number, updates)
     return weights

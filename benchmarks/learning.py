@@ -26,6 +26,7 @@ from silo_app.encoder.dataset import Images
 from silo_app.encoder.devices import device_for
 from silo_app.encoder.evaluate import Evaluation, SiloImages, evaluate_model
 from silo_app.encoder.model import Encoder, build, encoder_of, load_vector, to_vector
+from silo_app.encoder.optimizer import Squares
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.spec import EncoderSpec
@@ -95,6 +96,7 @@ def federated_and_own(
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
     """Return the shared weights after all rounds, and the copies that the silos tuned beside, none if the plan has none."""
     own: dict[int, NDArray[np.float32]] = {}
+    squares: dict[int, Squares] = {}
     shares = np.array([plan.weight(len(one), Weighable.of(one.targets, one.known)) for one in silos], np.float64)
     weights = to_vector(model)
     moments = Moments.none(plan.averaging, len(weights))
@@ -103,12 +105,22 @@ def federated_and_own(
         tuning = tuning_round(number, plan.rounds, plan.tuned_rounds)
         for silo, (images, share) in enumerate(zip(silos, shares, strict=True)):
             load_vector(model, weights)
-            counted = share * plan.counted(_round(model, images, plan, number).unsure)
+            outcome = _round(model, images, plan, number, squares.get(silo))
+            squares[silo] = outcome.squares
+            counted = share * plan.counted(outcome.unsure)
             update += counted * (to_vector(model) - weights)
             weight += counted
             if tuning is not None:
                 load_vector(model, own.get(silo, weights))
-                tune_round(model, images, plan.training, number=tuning, tuned=plan.tuned_rounds, seed=plan.seed)
+                tune_round(
+                    model,
+                    images,
+                    plan.training,
+                    number=tuning,
+                    tuned=plan.tuned_rounds,
+                    seed=plan.seed,
+                    squares=outcome.squares,
+                )
                 own[silo] = to_vector(model)
         step, moments = step_of(plan.averaging, moments, (update / weight).astype(np.float32))
         weights = weights + step
@@ -117,8 +129,9 @@ def federated_and_own(
 
 def alone(model: Encoder, images: Images, plan: TrainingPlan) -> NDArray[np.float32]:
     """Return the weights after as many rounds on one set of images."""
+    squares: Squares | None = None
     for number in range(plan.rounds):
-        _round(model, images, plan, number)
+        squares = _round(model, images, plan, number, squares).squares
     return to_vector(model)
 
 
@@ -164,8 +177,10 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         yield name, statistics.mean(dict(_figures("local", one))[name] for one in locals_)
 
 
-def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int) -> RoundOutcome:
-    return train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
+def _round(model: Encoder, images: Images, plan: TrainingPlan, number: int, squares: Squares | None = None) -> RoundOutcome:
+    return train_round(
+        model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed, squares=squares
+    )
 
 
 def evaluated(

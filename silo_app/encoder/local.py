@@ -73,15 +73,25 @@ def train_local(
     start, steps, points = time.monotonic(), 0, []
     ours = home.config.training
     devices, at_once = devices_for(ours.device), ours.views_at_once
-    model = build(spec, seed).to(devices[0])
+    model, squares = build(spec, seed).to(devices[0]), np.empty(0, np.float32)
     for number in range(rounds):
         if curve:
             points.append(_point(model, spec, number, held_out))
         told = None if progress is None else _told(progress, number, rounds)
-        plain = partial(train_round, model, train, settings, round_number=number, rounds=rounds, seed=seed, progress=told)
+        plain = partial(
+            train_round,
+            model,
+            train,
+            settings,
+            round_number=number,
+            rounds=rounds,
+            seed=seed,
+            squares=squares,
+            progress=told,
+        )
         one = partial(_from, model, to_vector(model), plain, devices)
         outcome, at_once = in_parts(one, at_once, batch=settings.batch_size)
-        steps += outcome.steps
+        steps, squares = steps + outcome.steps, outcome.squares
     if curve:
         points.append(_point(model, spec, rounds, held_out))
     card = {

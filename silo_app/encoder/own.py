@@ -1,4 +1,4 @@
-"""What a silo keeps for itself while it trains with others: its personal weights, and its control variate of SCAFFOLD.
+"""What a silo keeps for itself while it trains: personal weights, its control variate of SCAFFOLD, its gradients' sizes.
 
 Personal weights never leave: they are not in the layout of what is encrypted. `personal` of the plan says which:
 
@@ -9,7 +9,8 @@ Personal weights never leave: they are not in the layout of what is encrypted. `
 
 SCAFFOLD (Karimireddy et al., ICML 2020) corrects the drift of unlike silos: to every gradient a silo adds what all silos'
 gradients are on average (c) less what its own are (c_i). c_i stays; its change travels as the second half of the encrypted
-vector. Everything here is taken over only when the sum that contains the silo's update is opened, so that a round that
+vector. The mean squared gradients of the silo's last round are what its next optimizer goes on from (`optimizer`).
+Everything here is taken over only when the sum that contains the silo's update is opened, so that a round that
 is made again after a crash starts from the same.
 """
 
@@ -47,9 +48,12 @@ class Own:
     """c_i, the mean gradient of this silo's last round that counted, float32 (P,)."""
     shared_control: NDArray[np.float32] = field(default_factory=_NOTHING.copy)
     """c, the weighted mean of all silos' control variates, float32 (P,)."""
+    squares: NDArray[np.float32] = field(default_factory=_NOTHING.copy)
+    """Mean squared gradients after the silo's last round that counted (`optimizer.Squares`); none before the first."""
     next_personal: NDArray[np.float32] = field(default_factory=_NOTHING.copy)
     """As after the update that was sent last, whose sum is not opened yet."""
     next_control: NDArray[np.float32] = field(default_factory=_NOTHING.copy)
+    next_squares: NDArray[np.float32] = field(default_factory=_NOTHING.copy)
 
     @classmethod
     def begun(cls, size: int, *, scaffold: bool) -> Self:
@@ -61,9 +65,11 @@ class Own:
         """What is added to every gradient, c - c_i, float32 (P,)."""
         return self.shared_control - self.control
 
-    def trained(self, personal: NDArray[np.float32], control: NDArray[np.float32]) -> Self:
+    def trained(
+        self, personal: NDArray[np.float32], control: NDArray[np.float32], squares: NDArray[np.float32] = _NOTHING
+    ) -> Self:
         """Return it after a round of training, to be taken over when its sum is opened."""
-        return replace(self, next_personal=personal, next_control=control)
+        return replace(self, next_personal=personal, next_control=control, next_squares=squares)
 
     def sent(self, update: NDArray[np.float32], done: float) -> NDArray[np.float32]:
         """Return what is encrypted: the update, float32 (P,), and with SCAFFOLD the change of c_i behind it, (2P,).
@@ -83,14 +89,15 @@ class Own:
                 taken,
                 personal=self.next_personal if len(self.next_personal) else self.personal,
                 control=self.next_control if len(self.next_control) else self.control,
+                squares=self.next_squares if len(self.next_squares) else self.squares,
             )
         if len(change):
             taken = replace(taken, shared_control=self.shared_control + np.float32(share) * change)
-        return replace(taken, next_personal=_NOTHING, next_control=_NOTHING)
+        return replace(taken, next_personal=_NOTHING, next_control=_NOTHING, next_squares=_NOTHING)
 
     def voided(self) -> Self:
         """Return it after a round without a sum."""
-        return replace(self, next_personal=_NOTHING, next_control=_NOTHING)
+        return replace(self, next_personal=_NOTHING, next_control=_NOTHING, next_squares=_NOTHING)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return its arrays by name, for a private file."""

@@ -42,7 +42,7 @@ from silo_app.identity import Identity
 __all__ = ["Participation", "RoundOrder"]
 
 _log = logging.getLogger(__name__)
-_OWN = ("personal", "control")
+_OWN = ("personal", "control", "squares")
 """What the trainer gives back beside the weights, for the silo alone."""
 
 
@@ -301,6 +301,7 @@ class Participation:
             pull=self._plan.pull,
             tuned=self._plan.tuned_rounds,
             correction=str(self._written("correction", self._own.correction)) if self._plan.scaffold else None,
+            squares=str(self._written("squares", self._own.squares)) if len(self._own.squares) else None,
         )
         if "views_at_once" in trained:
             _log.warning(

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.losses import each_findings_loss
 from silo_app.encoder.model import Encoder
+from silo_app.encoder.optimizer import adamw
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.train import RoundOutcome, adamw, learning_rate_at, set_rate
+from silo_app.encoder.train import RoundOutcome, learning_rate_at, set_rate
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 from silo_app.privacy.accountant import Steps

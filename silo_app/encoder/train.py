@@ -7,7 +7,7 @@ Views with known findings learn from them (masked findings loss, supervised cont
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,18 +18,19 @@ from silo_app.encoder.controls import Controls
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss, twins_loss
 from silo_app.encoder.model import Encoder
+from silo_app.encoder.optimizer import Squares, adamw, squares_of
 from silo_app.encoder.passes import Passes
 from silo_app.encoder.sampling import batches, positive_weights, shares
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 
-__all__ = ["Beginning", "Means", "RoundOutcome", "adamw", "learning_rate_at", "set_rate", "train_round"]
+__all__ = ["Beginning", "Means", "RoundOutcome", "learning_rate_at", "set_rate", "train_round"]
 
 _LAST_RATE = 0.05
 """The learning rate at the end of a job, as a share of its highest."""
 _ROUND_WARMUP = 5
-"""Steps in which a round's fresh AdamW finds its scales before it takes full strides."""
+"""Steps in which an AdamW that begins anew finds its scales before it takes full strides."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class RoundOutcome:
     """How many steps it would have made with time enough."""
     unsure: float | None = None
     """The findings' own loss, a mean over the findings known in a step and then over the steps; None where none is."""
+    squares: Squares = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
+    """What the silo's next round goes on from (`optimizer`)."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,15 @@ def train_round(
     means: Means | None = None,
     anchor: Beginning | None = None,
     controls: Controls | None = None,
+    squares: Squares | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundOutcome:
     """Train `model` in place on `data` for round `round_number` (from 0) of `rounds`.
 
     A finding that all views of the silo have, or none, is not learned from (`Images.told_apart`); views without another
     known finding are learned from by themselves.
-    `anchor` is what the proximal term pulls to (default: the weights at the begin); `controls` correct gradients.
+    `anchor` is what the proximal term pulls to (default: the weights at the begin); `controls` correct gradients;
+    `squares` are those of the silo's last round, none before its first.
     The same weights, data, settings and seed give the same result on the same machine with the same threads, unless time
     ran out. Raises `NotReady` without images, `UpdateRefused` when the loss is not finite.
     """
@@ -127,7 +132,8 @@ def train_round(
     began = anchor or Beginning.of(model)
     device = began.prototypes.device
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-    optimizer = adamw(model, settings)
+    optimizer = adamw(model, settings, squares)
+    warmup = 1 if squares is not None and len(squares) else _ROUND_WARMUP
     passes = Passes.on(device, settings.precision, means.at_once)
     planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
     unsure = torch.zeros(2, dtype=torch.float64, device=device)
@@ -137,7 +143,7 @@ def train_round(
     network = passes.over(model, means.devices)
     for chosen in batches(share, settings.batch_size, planned, rng):
         rate = learning_rate_at(settings, (round_number + steps / planned) / rounds)
-        set_rate(optimizer, rate * min(1.0, (steps + 1) / _ROUND_WARMUP))
+        set_rate(optimizer, rate * min(1.0, (steps + 1) / warmup))
         batch = _Batch.drawn(data, chosen, settings, generator)  # float32: a grid of bfloat16 is off by most of a pixel
         optimizer.zero_grad(set_to_none=True)
         loss = passes.backward(network, batch.views, _loss_of(model, batch, positive, settings, began, unsure))
@@ -159,12 +165,8 @@ def train_round(
             break
     mean, (lost, over) = float(total) / steps, unsure.tolist()
     seconds = time.monotonic() - start
-    return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, lost / over if over else None)
-
-
-def adamw(model: Encoder, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return a round's optimizer; on a graphics processor one kernel steps for all weights."""
-    return torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=model.device.type == "cuda")
+    unsure_of = lost / over if over else None
+    return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, unsure_of, squares_of(optimizer))
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:

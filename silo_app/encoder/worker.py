@@ -126,12 +126,13 @@ class Worker:
         pull: float = 0.0,
         tuned: int = 0,
         correction: str | None = None,
+        squares: str | None = None,
     ) -> dict[str, Any]:
         """Train one round from `weights` and return where the new weights are; `job` pays for a private one.
 
         `personal` is where the silo's own weights are (None before its first round), `pull` what holds a whole network of
         its own near the shared one, `tuned` in how many of the last rounds it trains a copy, `correction` where SCAFFOLD's
-        correction is.
+        correction is, `squares` where those of its last round are.
         """
         model, images = self._with(weights, personal), self._opened(self._train)
         answer, beside_s = {}, 0.0
@@ -142,16 +143,20 @@ class Worker:
             began = Beginning.of(model)
             controls = Controls(model, read_vector(Path(correction))) if correction else None
             plain = partial(train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=means)
-            outcome = plain(chosen, controls=controls, progress=progress)
+            before = read_vector(Path(squares)) if squares else None
+            outcome = plain(chosen, controls=controls, squares=before, progress=progress)
+            answer["squares"] = self._written("trained-squares", outcome.squares)
             trained = to_vector(model)
             if controls is not None:
                 answer["control"] = self._written("control", controls.mean())
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
-                beside_s = plain(chosen.model_copy(update={"proximal": pull}), anchor=began).seconds
+                held_near = chosen.model_copy(update={"proximal": pull})
+                beside_s = plain(held_near, anchor=began, squares=outcome.squares).seconds
             elif tuning is not None:
                 load_vector(model, read_vector(Path(personal or weights)))
-                beside_s = tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means).seconds
+                tune = partial(tune_round, model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means)
+                beside_s = tune(squares=outcome.squares).seconds
             if beside:
                 answer["personal"] = self._written("personal", to_vector(model))
         else:

@@ -16,12 +16,13 @@ def vector(*values):
 
 
 def test_what_was_trained_counts_only_when_its_sum_is_opened():
-    own = Own.begun(SIZE, scaffold=True).trained(vector(7), vector())
-    assert len(own.personal) == 0
+    own = Own.begun(SIZE, scaffold=True).trained(vector(7), vector(), vector(8, 1))
+    assert len(own.personal) == len(own.squares) == 0
     assert not own.control.any()
-    assert own.closed(vector(), share=1.0, contributed=True).personal == 7
+    counted = own.closed(vector(), share=1.0, contributed=True)
+    assert (counted.personal.tolist(), counted.squares.tolist()) == ([7], [8, 1])
     for missed in (own.voided(), own.closed(vector(), share=1.0, contributed=False)):
-        assert len(missed.personal) == len(missed.next_personal) == 0
+        assert len(missed.personal) == len(missed.next_personal) == len(missed.squares) == len(missed.next_squares) == 0
         assert not missed.control.any()
 
 
@@ -65,7 +66,7 @@ def test_c_is_always_the_mean_of_the_silos_control_variates(weights, rounds):
 
 
 def test_it_survives_its_tensors():
-    own = Own(*(vector(number) for number in range(5)))
+    own = Own(*(vector(number) for number in range(7)))
     assert all(np.array_equal(value, own.tensors()[name]) for name, value in Own.of(own.tensors()).tensors().items())
 
 
