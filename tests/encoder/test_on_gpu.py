@@ -107,6 +107,16 @@ def test_a_private_round_gives_what_it_gives_on_a_cpu(spec, images):
     assert np.corrcoef(*steps)[0, 1] > 0.8
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_round_goes_on_there_from_the_squares_of_the_one_before(spec, images, precision):
+    chosen = QUICK.model_copy(update={"precision": precision})
+    _, first = trained(spec, images, "cuda", chosen)
+    model = build(spec, 1).to(device_for("cuda"))
+    second = train_round(model, images, chosen, round_number=1, rounds=2, seed=1, squares=first.squares)
+    assert 0 < first.squares[-1] < second.squares[-1] <= 2 * QUICK.steps
+    assert np.isfinite(to_vector(model)).all()
+
+
 def test_gradients_are_corrected_there(spec, images):
     model = build(spec, 1).to(device_for("cuda"))
     controls = Controls(model, np.zeros(len(to_vector(model)), np.float32))

@@ -72,7 +72,7 @@ def test_heads_of_their_own_never_leave_and_are_no_part_of_the_version(begin, ho
 
 @pytest.mark.parametrize(
     "means",
-    [{"personal": "head"}, {"personal": "ditto"}, {"personal": "tuned", "tuning": 1.0}, {"scaffold": True}],
+    [{}, {"personal": "head"}, {"personal": "ditto"}, {"personal": "tuned", "tuning": 1.0}, {"scaffold": True}],
 )
 def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes, means):  # noqa: F811
     """Gamma is away in the first round; the server is killed in the second, of which one update was made."""
@@ -90,9 +90,24 @@ def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes,
     unharmed.catch_up("gamma")
     assert finished(unharmed, 1) == resumed
     for name, one in kept(homes, resumed).items():
-        assert (one.personal is None) == (after[name].personal is None) == ("scaffold" in means)
+        assert (one.personal is None) == (after[name].personal is None) == ("personal" not in means)
         if one.personal is not None:
             np.testing.assert_array_equal(one.personal, after[name].personal)
+
+
+def test_what_a_silo_learned_of_its_gradients_goes_on_with_the_sums_that_it_is_in(begin, homes):  # noqa: F811
+    job = begin()
+    job.round()
+    job.round(participants=["alpha", "beta"])
+    job.catch_up("gamma")
+    job.finish()
+    steps = {
+        name: [line["own"]["steps"] for line in lines_of(home, "rounds.jsonl") if "own" in line]
+        for name, home in homes.items()
+    }
+    known = {name: part._own.squares[-1] for name, part in job.parts.items()}
+    assert known == {name: sum(made) for name, made in steps.items()}
+    assert known["gamma"] < known["alpha"]
 
 
 def test_a_network_of_its_own_is_judged_in_the_silo(begin, homes):  # noqa: F811
