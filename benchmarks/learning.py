@@ -112,15 +112,7 @@ def federated_and_own(
             weight += counted
             if tuning is not None:
                 load_vector(model, own.get(silo, weights))
-                tune_round(
-                    model,
-                    images,
-                    plan.training,
-                    number=tuning,
-                    tuned=plan.tuned_rounds,
-                    seed=plan.seed,
-                    squares=outcome.squares,
-                )
+                tune_round(model, images, plan.training, number=tuning, tuned=plan.tuned_rounds, seed=plan.seed)
                 own[silo] = to_vector(model)
         step, moments = step_of(plan.averaging, moments, (update / weight).astype(np.float32))
         weights = weights + step

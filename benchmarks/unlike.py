@@ -133,7 +133,11 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
     rounds = TrainingPlan().rounds
     plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     recipe = default_plan(
-        seed=seed, epochs=epochs, rounds=QUICK_ROUNDS if arguments.quick else None, fairness=arguments.fairness
+        seed=seed,
+        epochs=epochs,
+        rounds=QUICK_ROUNDS if arguments.quick else None,
+        fairness=arguments.fairness,
+        squares=arguments.squares,
     )
     device = device_for(arguments.device)
     if way == _FLOORS:
@@ -241,6 +245,9 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="as training.device in silo.yaml")
     parser.add_argument(
         "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
+    )
+    parser.add_argument(
+        "--squares", choices=["fresh", "kept"], help="what a silo's optimizer begins a round with, other than in the job"
     )
 
 

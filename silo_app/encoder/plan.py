@@ -102,6 +102,8 @@ class TrainingPlan(BaseModel):
     def _fits_together(self) -> Self:
         if self.privacy and self.fairness:
             raise ValueError("with privacy, fairness must be 0: how hard a silo's findings are is not paid for")
+        if self.privacy and self.training.squares == "kept":
+            raise ValueError('with privacy, training.squares must be "fresh": a private round\'s optimizer begins anew')
         if self.privacy and self.scaffold:
             raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
         if self.privacy and self.personal in WHOLE_NETWORKS:

@@ -79,6 +79,8 @@ class TrainSettings(BaseModel):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """The share of the whole job's steps in which the learning rate rises."""
     weight_decay: float = Field(default=1e-4, ge=0, le=1.0)
+    squares: Literal["fresh", "kept"] = "fresh"
+    """What a round's AdamW knows of the sizes of gradients: nothing, or what the silo's last round came to (`optimizer`)."""
     clip_norm: float = Field(default=1.0, gt=0, le=1000.0)
     contrast: float = Field(default=0.1, ge=0, le=10.0)
     """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the loss of one finding; of views of

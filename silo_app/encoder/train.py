@@ -121,7 +121,7 @@ def train_round(
     A finding that all views of the silo have, or none, is not learned from (`Images.told_apart`); views without another
     known finding are learned from by themselves.
     `anchor` is what the proximal term pulls to (default: the weights at the begin); `controls` correct gradients;
-    `squares` are those of the silo's last round, none before its first.
+    `squares` are those of the silo's last round, none before its first; they count where the settings keep them.
     The same weights, data, settings and seed give the same result on the same machine with the same threads, unless time
     ran out. Raises `NotReady` without images, `UpdateRefused` when the loss is not finite.
     """
@@ -132,8 +132,8 @@ def train_round(
     began = anchor or Beginning.of(model)
     device = began.prototypes.device
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-    optimizer = adamw(model, settings, squares)
-    warmup = 1 if squares is not None and len(squares) else _ROUND_WARMUP
+    kept = squares if settings.squares == "kept" and squares is not None and len(squares) else None
+    optimizer, warmup = adamw(model, settings, kept), _ROUND_WARMUP if kept is None else 1
     passes = Passes.on(device, settings.precision, means.at_once)
     planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
     unsure = torch.zeros(2, dtype=torch.float64, device=device)
@@ -166,7 +166,12 @@ def train_round(
     mean, (lost, over) = float(total) / steps, unsure.tolist()
     seconds = time.monotonic() - start
     unsure_of = lost / over if over else None
-    return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, unsure_of, squares_of(optimizer))
+    return RoundOutcome(steps, steps * settings.batch_size, mean, seconds, planned, unsure_of, _left(optimizer, settings))
+
+
+def _left(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> Squares:
+    """Return what the next round goes on from, where it does."""
+    return squares_of(optimizer) if settings.squares == "kept" else np.empty(0, np.float32)
 
 
 def learning_rate_at(settings: TrainSettings, done: float) -> float:

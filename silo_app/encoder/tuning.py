@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.model import Encoder
-from silo_app.encoder.optimizer import Squares
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.train import Means, RoundOutcome, train_round
 
@@ -29,25 +28,12 @@ def tune_round(
     number: int,
     tuned: int,
     seed: int,
-    squares: Squares | None = None,
     means: Means | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundOutcome:
     """Train the copy, `model`, in place for round `number` of its `tuned` ones, with a course of learning rates of its own.
 
-    `squares` are those that the shared network's training came to in this round, on the same images.
-
     Raises as `train_round` does.
     """
     chosen = settings.model_copy(update={"proximal": 0.0})
-    return train_round(
-        model,
-        images,
-        chosen,
-        round_number=number,
-        rounds=tuned,
-        seed=seed,
-        squares=squares,
-        means=means,
-        progress=progress,
-    )
+    return train_round(model, images, chosen, round_number=number, rounds=tuned, seed=seed, means=means, progress=progress)

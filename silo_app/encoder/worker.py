@@ -145,18 +145,18 @@ class Worker:
             plain = partial(train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=means)
             before = read_vector(Path(squares)) if squares else None
             outcome = plain(chosen, controls=controls, squares=before, progress=progress)
-            answer["squares"] = self._written("trained-squares", outcome.squares)
+            if len(outcome.squares):
+                answer["squares"] = self._written("trained-squares", outcome.squares)
             trained = to_vector(model)
             if controls is not None:
                 answer["control"] = self._written("control", controls.mean())
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
                 held_near = chosen.model_copy(update={"proximal": pull})
-                beside_s = plain(held_near, anchor=began, squares=outcome.squares).seconds
+                beside_s = plain(held_near, anchor=began).seconds
             elif tuning is not None:
                 load_vector(model, read_vector(Path(personal or weights)))
-                tune = partial(tune_round, model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means)
-                beside_s = tune(squares=outcome.squares).seconds
+                beside_s = tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means).seconds
             if beside:
                 answer["personal"] = self._written("personal", to_vector(model))
         else:

@@ -109,7 +109,7 @@ def test_a_private_round_gives_what_it_gives_on_a_cpu(spec, images):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_round_goes_on_there_from_the_squares_of_the_one_before(spec, images, precision):
-    chosen = QUICK.model_copy(update={"precision": precision})
+    chosen = QUICK.model_copy(update={"precision": precision, "squares": "kept"})
     _, first = trained(spec, images, "cuda", chosen)
     model = build(spec, 1).to(device_for("cuda"))
     second = train_round(model, images, chosen, round_number=1, rounds=2, seed=1, squares=first.squares)

@@ -43,12 +43,22 @@ def test_a_round_reports_what_it_did_and_tells_its_progress(spec, images):
 
 def test_a_round_goes_on_from_the_squares_of_the_one_before(spec, images):
     first, second, anew = build(spec, 1), build(spec, 2), build(spec, 2)
-    one = partial(train_round, data=images, settings=QUICK, rounds=2, seed=1)
+    kept = QUICK.model_copy(update={"squares": "kept"})
+    one = partial(train_round, data=images, settings=kept, rounds=2, seed=1)
     squares = one(first, round_number=0).squares
     assert squares[-1] == 3
     assert one(second, round_number=1, squares=squares).squares[-1] == 6
     one(anew, round_number=1)
     assert not np.array_equal(to_vector(second), to_vector(anew))
+
+
+def test_a_round_begins_anew_unless_the_job_keeps_squares(spec, images):
+    first, second, anew = build(spec, 1), build(spec, 2), build(spec, 2)
+    one = partial(train_round, data=images, rounds=2, seed=1)
+    squares = one(first, settings=QUICK.model_copy(update={"squares": "kept"}), round_number=0).squares
+    assert len(one(second, settings=QUICK, round_number=1, squares=squares).squares) == 0
+    one(anew, settings=QUICK, round_number=1)
+    assert to_vector(second).tobytes() == to_vector(anew).tobytes()
 
 
 def test_the_same_seed_gives_the_same_weights_bit_by_bit(spec, images):

@@ -38,12 +38,3 @@ def test_a_copy_has_a_course_of_rates_of_its_own_and_is_held_by_nothing(fill_sil
     vectors = [to_vector(one) for one in (tuned, plain)]
     assert vectors[0].tobytes() == vectors[1].tobytes()
     assert not np.array_equal(vectors[0], to_vector(build(spec, 1)))
-
-
-def test_a_copy_goes_on_from_what_the_shared_round_learned_of_the_gradients(fill_silo, spec):
-    images = load(fill_silo(), spec)
-    squares = train_round(build(spec, 1), images, QUICK, round_number=0, rounds=1, seed=3).squares
-    copies = [build(spec, 1), build(spec, 1)]
-    for copy, before in zip(copies, (squares, None), strict=True):
-        tune_round(copy, images, QUICK, number=0, tuned=2, seed=3, squares=before)
-    assert not np.array_equal(*map(to_vector, copies))

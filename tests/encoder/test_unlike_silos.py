@@ -15,6 +15,7 @@ from silo_app.errors import CheckpointInvalid, ConfigInvalid, EncoderMismatch
 from tests.encoder.test_participation import PLAN, begin, homes  # noqa: F401  (fixtures)
 
 HEAD = 1 * 16 + 1
+KEPT = PLAN.training.model_dump() | {"squares": "kept"}
 
 
 def plan_with(**changes):
@@ -72,7 +73,13 @@ def test_heads_of_their_own_never_leave_and_are_no_part_of_the_version(begin, ho
 
 @pytest.mark.parametrize(
     "means",
-    [{}, {"personal": "head"}, {"personal": "ditto"}, {"personal": "tuned", "tuning": 1.0}, {"scaffold": True}],
+    [
+        {"training": KEPT},
+        {"personal": "head"},
+        {"personal": "ditto"},
+        {"personal": "tuned", "tuning": 1.0},
+        {"scaffold": True},
+    ],
 )
 def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes, means):  # noqa: F811
     """Gamma is away in the first round; the server is killed in the second, of which one update was made."""
@@ -96,7 +103,7 @@ def test_what_silos_keep_for_themselves_survives_a_kill_bit_by_bit(begin, homes,
 
 
 def test_what_a_silo_learned_of_its_gradients_goes_on_with_the_sums_that_it_is_in(begin, homes):  # noqa: F811
-    job = begin()
+    job = begin(plan=plan_with(training=KEPT))
     job.round()
     job.round(participants=["alpha", "beta"])
     job.catch_up("gamma")
@@ -240,6 +247,7 @@ def test_all_silos_start_from_an_encoder_that_all_of_them_hold(begin, homes):  #
     ("wrong", "why"),
     [
         ({"scaffold": True, "privacy": {"noise": 1.0}}, "scaffold must be false"),
+        ({"training": {"squares": "kept", "contrast": 0}, "privacy": {"noise": 1.0}}, "squares must be"),
         ({"personal": "ditto", "privacy": {"noise": 1.0}}, 'must not be "ditto"'),
         ({"personal": "tuned", "privacy": {"noise": 1.0}}, 'must not be "tuned"'),
         ({"personal": "norm"}, "personal"),
