@@ -11,7 +11,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ from silo_app.aggregation.sums import RoundSum
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluate import evaluate_model
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
-from silo_app.encoder.optimizer import Squares
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.train import train_round
 
@@ -42,13 +40,12 @@ Add = Callable[[int, list[NDArray[np.float32]]], NDArray[np.float32]]
 
 def trained(model: Encoder, silos: Sequence[Images], plan: TrainingPlan, add: Add) -> NDArray[np.float32]:
     """Return the weights after all rounds, each round's updates having gone through `add`."""
-    weights, squares = to_vector(model), dict[int, Squares]()
+    weights = to_vector(model)
     for number in range(plan.rounds):
         updates = []
-        for silo, images in enumerate(silos):
+        for images in silos:
             load_vector(model, weights)
-            one = partial(train_round, round_number=number, rounds=plan.rounds, seed=plan.seed)
-            squares[silo] = one(model, images, plan.training, squares=squares.get(silo)).squares
+            train_round(model, images, plan.training, round_number=number, rounds=plan.rounds, seed=plan.seed)
             updates.append(to_vector(model) - weights)
         weights = weights + add(number, updates)
     return weights

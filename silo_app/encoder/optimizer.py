@@ -1,8 +1,9 @@
 """AdamW in a silo's rounds: what it has learned of the gradients' sizes goes on from one round to the next.
 
 A round is a few dozen steps. An optimizer that begins each of them anew knows the size of a gradient from one batch, then
-from two, and its first steps are as long for a weight that hardly matters as for one that does. So the silo keeps the mean
-squared gradients of its last round (the "second moment" of Kingma and Ba, "Adam", ICLR 2015), for itself: they never leave.
+from two, and its first steps are as long for a weight that hardly matters as for one that does. So where a job asks for it
+(`training.squares`) the silo keeps the mean squared gradients of its last round (the "second moment" of Kingma and Ba,
+"Adam", ICLR 2015), for itself: they never leave.
 The mean direction (the first moment) is not kept: it is of weights that others have moved since. It grows from nothing over
 the first steps of a round, which warms them up.
 """

@@ -132,8 +132,8 @@ def train_round(
     began = anchor or Beginning.of(model)
     device = began.prototypes.device
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-    kept = squares if settings.squares == "kept" and squares is not None and len(squares) else None
-    optimizer, warmup = adamw(model, settings, kept), _ROUND_WARMUP if kept is None else 1
+    optimizer = adamw(model, settings, squares if settings.squares == "kept" else None)
+    warmup = 1 if optimizer.state else _ROUND_WARMUP  # one that goes on warms up by itself
     passes = Passes.on(device, settings.precision, means.at_once)
     planned, steps, total = settings.steps_for(len(data)), 0, torch.zeros((), dtype=torch.float64, device=device)
     unsure = torch.zeros(2, dtype=torch.float64, device=device)

@@ -152,8 +152,7 @@ class Worker:
                 answer["control"] = self._written("control", controls.mean())
             if self._personal == "ditto":
                 load_vector(model, self._own(personal))
-                held_near = chosen.model_copy(update={"proximal": pull})
-                beside_s = plain(held_near, anchor=began).seconds
+                beside_s = plain(chosen.model_copy(update={"proximal": pull}), anchor=began).seconds
             elif tuning is not None:
                 load_vector(model, read_vector(Path(personal or weights)))
                 beside_s = tune_round(model, images, chosen, number=tuning, tuned=tuned, seed=seed, means=means).seconds
