@@ -22,6 +22,8 @@ _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
+_CRITICAL = " - CRITICAL - "
+"""And before the one for which NVFlare itself ended a job's process."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,12 @@ class Console:
 
 
 def told_of_failure(log: str) -> str:
-    """Return the reason for which a job ended itself, as the server's log has it; nothing if it has none."""
-    _, _, told = log.partition(_PANIC)
-    return told.partition("\n")[0].strip()
+    """Return the reason for which a job ended itself, or NVFlare its process, as the server's log has it; else nothing."""
+    for mark in (_PANIC, _CRITICAL):
+        _, found, told = log.partition(mark)
+        if found:
+            return told.partition("\n")[0].strip()
+    return ""
 
 
 def told_of_rounds(log: str) -> list[str]:

@@ -9,14 +9,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from nvflare.apis.shareable import Shareable
+
 from silo_app.encoder.job_record import JobRecord
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
-from silo_app.flare.line import Line, quarantined
-from silo_app.flare.round_trip import Answers, Patience
+from silo_app.flare.line import Line, octets, quarantined
+from silo_app.flare.round_trip import Patience
 
 __all__ = ["Enrolment"]
 
@@ -43,12 +45,9 @@ class Enrolment:
             silos = self._restored(silos)
         for _ in range(_ATTEMPTS):
             roster = self._join(silos)
-            answers = self._agree(roster)
-            wrapped: dict[str, bytes] = {}
-            for reply in answers.accepted.values():
-                wrapped |= {silo: bytes(key) for silo, key in reply[words.WRAPPED_KEYS].items()}
+            agreed, wrapped = self._agree(roster)
             if wrapped or not self.line.roll.masked:
-                self._require(answers.accepted, "agreed on a key")
+                self._require(agreed, "agreed on a key")
                 self.catch_up.introduction = {words.ROSTER: roster, words.WRAPPED_KEYS: wrapped}
                 return wrapped
             silos = sorted(set(silos) - {min(roster)})
@@ -80,20 +79,31 @@ class Enrolment:
 
     def _join(self, silos: list[str]) -> dict[str, bytes]:
         content = {words.PLAN: self._plan_text()}
-        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), wait_for_gone=True)
-        roster = {silo: bytes(reply[words.ANNOUNCEMENT]) for silo, reply in answers.accepted.items()}
+        roster: dict[str, bytes] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
+
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take, wait_for_gone=True)
         self.record.step("join", roster, quarantined(answers, "join"))
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
         self._require(roster, "joined the job")
         return roster
 
-    def _agree(self, roster: dict[str, bytes]) -> Answers:
+    def _agree(self, roster: dict[str, bytes]) -> tuple[set[str], dict[str, bytes]]:
+        """Return who agreed, and the wrapped keys that one of them made."""
         number = self.ledger.next_round
         self.line.roll.enrol(roster, number)
         content = {words.ROSTER: roster, words.BUNDLE_ROUND: number}
-        answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience())
+        wrapped: dict[str, bytes] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            del silo
+            wrapped.update({whose: bytes(key) for whose, key in dict(reply[words.WRAPPED_KEYS]).items()})
+
+        answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience(), take=take)
         self.record.step("agree", answers.accepted, quarantined(answers, "agree"))
-        return answers
+        return set(answers.accepted), wrapped
 
     def _plan_text(self) -> str:
         return json.dumps(self.plan.model_dump(mode="json"))

@@ -4,7 +4,7 @@ Whatever happens the round ends: with a sum, or void. Who did not contribute is 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from silo_app.encoder.roll import drawn
 from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
-from silo_app.flare.line import Line, quarantined
-from silo_app.flare.round_trip import Answers, Patience
+from silo_app.flare.line import Line, octets, quarantined
+from silo_app.flare.round_trip import Patience
 
 __all__ = ["Exchanges"]
 
@@ -154,10 +154,10 @@ class Exchanges:
         }
 
         def take(silo: str, reply: Shareable) -> None:
-            update = reply.pop(words.UPDATE)
+            update = octets(reply, words.UPDATE, silo)
             if reply.get(words.STOP):
                 record.enough.add(silo)
-            record.upload_bytes[silo] = int(update.nbytes)
+            record.upload_bytes[silo] = len(update)
             total.add(update, silo=silo)
 
         patience = Patience(self.needed, self.plan.round_deadline_s, self.plan.straggler_wait_s)
@@ -184,23 +184,28 @@ class Exchanges:
     def _unmask(self, record: RoundRecord) -> dict[str, bytes]:
         """Let the survivors agree on who they are; return what they reveal."""
         survivors = list(record.contributors)
-        signed = self._short(
-            record, words.TASK_SIGN, {words.ROUND: record.number, words.SURVIVORS: survivors}, survivors, "sign"
-        )
-        signatures = {silo: bytes(reply[words.SIGNATURE]) for silo, reply in signed.accepted.items()}
+        content: dict[str, Any] = {words.ROUND: record.number, words.SURVIVORS: survivors}
+        signatures = self._short(record, words.TASK_SIGN, content, survivors, words.SIGNATURE, "sign")
         self._require(signatures, "signed who arrived")
         content = {words.ROUND: record.number, words.SIGNATURES: signatures, words.BUNDLE_ROUND: record.number + 1}
-        shown = self._short(record, words.TASK_REVEAL, content, signatures, "reveal")
-        reveals = {silo: bytes(reply[words.REVEAL]) for silo, reply in shown.accepted.items()}
+        reveals = self._short(record, words.TASK_REVEAL, content, signatures, words.REVEAL, "reveal")
         self._require(reveals, "revealed their shares")
         return reveals
 
-    def _short(self, record: RoundRecord, task: str, content: dict[str, Any], silos: Any, step: str) -> Answers:
+    def _short(
+        self, record: RoundRecord, task: str, content: dict[str, Any], silos: Iterable[str], wanted: str, step: str
+    ) -> dict[str, bytes]:
+        """Ask for what takes milliseconds; return what is `wanted` of each reply."""
+        given: dict[str, bytes] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            given[silo] = octets(reply, wanted, silo)
+
         patience = Patience(self.needed, _SHORT_S, min(_SHORT_STRAGGLER_S, self.plan.straggler_wait_s))
         with _Timed(record, step):
-            answers = self.line.ask(task, content, silos, patience)
+            answers = self.line.ask(task, content, silos, patience, take=take)
         record.quarantine(quarantined(answers, step))
-        return answers
+        return given
 
     def _require(self, silos: Mapping[str, bytes], what: str) -> None:
         if len(silos) < self.needed:

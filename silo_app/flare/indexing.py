@@ -43,8 +43,12 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
         """Send one task to every silo, and write down what each has."""
         everyone = silos_of(fl_ctx)
         patience = Patience(enough=len(everyone), deadline_s=self._deadline_s, straggler_s=0)
-        answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal)
-        reports = {silo: dict(reply[words.REPORT]) for silo, reply in answers.accepted.items()}
+        reports: dict[str, dict[str, Any]] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            reports[silo] = json.loads(json.dumps(dict(reply[words.REPORT])))
+
+        answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal, take)
         record = {"silos": reports, "refused": answers.refused, "missing": answers.missing}
         durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(record, indent=2))
         self.log_info(fl_ctx, f"indexed: {json.dumps(reports)}")

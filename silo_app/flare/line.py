@@ -11,10 +11,11 @@ from nvflare.apis.signal import Signal
 
 from silo_app.encoder.job_record import Quarantined
 from silo_app.encoder.roll import Roll
+from silo_app.errors import UpdateRefused
 from silo_app.flare import round_trip, words
 from silo_app.flare.round_trip import Answers, Patience
 
-__all__ = ["Line", "quarantined"]
+__all__ = ["Line", "octets", "quarantined"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,18 @@ def quarantined(answers: Answers, step: str) -> dict[str, Quarantined]:
     """Return who did not do a step, and why."""
     refused = {silo: Quarantined(code=why["code"], public=why["public"], step=step) for silo, why in answers.refused.items()}
     return refused | {silo: Quarantined.absence(why, step) for silo, why in answers.missing.items()}
+
+
+def octets(reply: Shareable, word: str, silo: str) -> bytes:
+    """Take bytes out of a silo's reply. Raises `UpdateRefused` if it has none there."""
+    given = reply.pop(word, None)
+    if not isinstance(given, bytes):
+        raise UpdateRefused(
+            f"its reply has {type(given).__name__} instead of bytes as {word}",
+            where=silo,
+            remedy="Install the version of siloscope that the other silos have.",
+        )
+    return given
 
 
 def _shareable(data: Mapping[str, object]) -> Shareable:

@@ -15,6 +15,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
+from silo_app.errors import SiloscopeError, UpdateRefused
 from silo_app.flare import words
 
 _POLL_S = 0.05
@@ -61,10 +62,9 @@ def ask(
     Nobody waits for a silo of which `is_gone` or NVFlare says that its process is not there; `meanwhile` is called again
     and again while others are waited for; `heard` sees every reply first, refusals too.
 
-    A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code.
+    A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code; one for which it
+    raises anything else as refused too, and the log has the traceback.
     """
-    from silo_app.errors import SiloscopeError
-
     targets = sorted(silos)
     answers = Answers()
 
@@ -76,14 +76,11 @@ def ask(
         if reply is None or reply.get_return_code() != ReturnCode.OK:
             answers.refused[silo] = why_refused(reply)
             return
-        try:
-            if take is not None:
-                take(silo, reply)
-        except SiloscopeError as error:
-            controller.log_error(fl_ctx, f"{silo}: {error.code}: {error}")
-            answers.refused[silo] = {"code": error.code, "public": error.public}
-        else:
+        refusal = _refusal(controller, fl_ctx, take, silo, reply)
+        if refusal is None:
             answers.accepted[silo] = reply
+        else:
+            answers.refused[silo] = refusal
 
     task = Task(name=name, data=data, timeout=int(patience.deadline_s) + 30, result_received_cb=received)
     controller.broadcast(task=task, fl_ctx=fl_ctx, targets=targets, min_responses=len(targets))
@@ -96,6 +93,23 @@ def ask(
         if silo not in answers.accepted and silo not in answers.refused:
             answers.missing[silo] = "gone" if gone(silo) else "late"
     return answers
+
+
+def _refusal(
+    controller: Controller, fl_ctx: FLContext, take: Callable[[str, Shareable], None] | None, silo: str, reply: Shareable
+) -> dict[str, str] | None:
+    """Let `take` have a reply; return why it did not want it."""
+    if take is None:
+        return None
+    try:
+        take(silo, reply)
+    except SiloscopeError as error:
+        controller.log_error(fl_ctx, f"{silo}: {error.code}: {error}")
+        return {"code": error.code, "public": error.public}
+    except Exception:  # noqa: BLE001  (what one silo sends must not end the task for the others)
+        controller.log_exception(fl_ctx, f"{silo}: its reply cannot be used")
+        return {"code": UpdateRefused.code, "public": UpdateRefused.public}
+    return None
 
 
 def _wait(

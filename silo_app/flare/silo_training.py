@@ -91,7 +91,8 @@ class SiloTraining(Executor):  # type: ignore[misc]
             wrapped_key=_own(task, fl_ctx),
             last=_closed(task),
         )
-        reply[words.UPDATE] = self._joined().round(order)
+        # bytes, because NVFlare lets the server fetch arrays, and ends the server's process when a silo died before that
+        reply[words.UPDATE] = self._joined().round(order).tobytes()
         reply[words.STOP] = self._joined().exhausted
 
     def _sign(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from silo_app.encoder.job_record import JobRecord
@@ -131,8 +132,12 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         exchanges.bring_up(self._ledger.next_round)
         silos = [silo for silo in roll.members if roll.position(silo) >= self._ledger.next_round - 1]
         patience = Patience(self._plan.min_silos, _FINISH_DEADLINE_S, _FINISH_STRAGGLER_S)
-        answers = line.ask(words.TASK_FINISH, exchanges.last(), silos, patience)
-        versions = {silo: str(reply[words.REPORT]["encoder_version"]) for silo, reply in answers.accepted.items()}
+        versions: dict[str, str] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            versions[silo] = str(reply[words.REPORT]["encoder_version"])
+
+        answers = line.ask(words.TASK_FINISH, exchanges.last(), silos, patience, take=take)
         record.step("finish", answers.accepted, quarantined(answers, "finish"), encoder_versions=versions)
         if len(versions) < self._plan.min_silos:
             raise RoundRefused(

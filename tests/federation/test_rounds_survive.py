@@ -189,6 +189,27 @@ def test_stopped_killed_and_crashed_silos_cost_their_own_update_and_the_job_comp
     assert codes & {("hospital-c", "process-failed")} or "hospital-c" in record["rounds"][-1]["accepted"]
 
 
+def test_a_silo_that_dies_while_its_update_is_on_the_way_ends_nobody_elses_job(four):
+    """The server's job process is stopped until all updates wait for it; one silo is gone before it reads them."""
+    seconds, rounds = 4, 3
+    settings = {**SETTINGS, "rounds": rounds, "training.steps": 2000, "training.round_seconds": seconds}
+    job = four.submit("train", settings)
+    four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
+    time.sleep(seconds / 2)  # all silos have their order and train
+    server = processes(four, four.federation.server, job)
+    for pid in server:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2 * seconds)
+    for pid in processes(four, VICTIM, job):
+        os.kill(pid, signal.SIGKILL)
+    for pid in server:
+        os.kill(pid, signal.SIGCONT)
+    record = four.record(job, "rounds.json")
+    assert record["state"] == "finished"
+    assert len([one for one in record["rounds"] if one["accepted"]]) == rounds
+    assert VICTIM not in record["rounds"][-1]["accepted"]
+
+
 def cut(lab, silo, word=""):
     """End every TCP connection of a silo's processes to the server, as a network does that goes away for a moment."""
     port, cuts = lab.federation.consortium.server.port, 0

@@ -68,6 +68,11 @@ def test_what_a_log_says_of_why_a_job_ended():
     assert told_of_failure("nothing of it") == ""
 
 
+def test_why_nvflare_ended_a_jobs_process_is_told():
+    line = "2026-11-28 04:59:21,946 - Adapter - CRITICAL - failed to decode; exiting job process"
+    assert told_of_failure(f"INFO\n{line}\nmore") == "failed to decode; exiting job process"
+
+
 def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
     prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
     one = RoundRecord(number=1, content="update", round=0, participants=("a", "b"), contributors=("a",), seconds=1.5)

@@ -89,7 +89,8 @@ class SimulatedLine:
             update = np.full(session.layout.size, 1e-3, dtype=np.float32)
             statistics = data[words.CONTENT] == STATISTICS
             send = session.encrypt_statistics if statistics else session.encrypt_update
-            reply[words.UPDATE] = send(data[words.ROUND]) if statistics else send(data[words.ROUND], update)
+            message = send(data[words.ROUND]) if statistics else send(data[words.ROUND], update)
+            reply[words.UPDATE] = message.tobytes()
         elif name == words.TASK_SIGN:
             reply[words.SIGNATURE] = session.sign_survivors(data[words.ROUND], data[words.SURVIVORS])
         elif name == words.TASK_REVEAL:

@@ -44,6 +44,8 @@ class SimulatedController:
     def log_error(self, fl_ctx, text):
         self.logged.append(text)
 
+    log_exception = log_error
+
 
 def ok(after=0.0):
     return after, make_reply(ReturnCode.OK)
@@ -116,6 +118,14 @@ def test_a_reply_that_cannot_be_used_costs_its_sender_only():
     assert answers.refused["b"]["code"] == "update-refused"
     assert "another network" not in str(answers.refused)
     assert controller.logged
+
+
+def test_a_reply_that_trips_our_own_code_costs_its_sender_only():
+    controller = SimulatedController({silo: ok() for silo in ALL})
+    answers, _ = asked(controller, take=lambda silo, reply: reply["absent"] if silo == "b" else None)
+    assert set(answers.accepted) == {"a", "c"}
+    assert answers.refused["b"]["code"] == "update-refused"
+    assert controller.logged == ["b: its reply cannot be used"]
 
 
 @pytest.mark.parametrize("given", [None, {"code": 5, "public": "x"}, "text", {"code": "x" * 1000, "public": "y" * 1000}])
