@@ -1,26 +1,61 @@
 """The plan of `jobs/train` as it stands, so that what is measured is what a researcher submits."""
 
+import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from silo_app.cli.job import parse_settings
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import ConfigInvalid
 
-__all__ = ["PLAN_FILE", "default_plan"]
+__all__ = ["PLAN_FILE", "add_settings", "default_plan"]
 
 PLAN_FILE = Path(__file__).parents[1] / "jobs" / "train" / "app" / "config" / "config_fed_server.json"
 
 
 def default_plan(
-    *, seed: int, epochs: float, rounds: int | None = None, squares: str | None = None, **changes: Any
+    *, seed: int, epochs: float, rounds: int | None = None, settings: Mapping[str, Any] | None = None
 ) -> TrainingPlan:
     """Return the default job's plan with `epochs` passes over the images in all its rounds together, or in `rounds`.
 
-    `squares` is the training setting, `changes` are settings of the plan in its place; those that are None are left out.
+    `settings` stand in the place of the job's, by dotted names ("training.squares").
     """
     (workflow,) = json.loads(PLAN_FILE.read_text(encoding="utf-8"))["workflows"]
-    plan = dict(workflow["args"]["plan"])
+    plan = with_settings(workflow["args"]["plan"], settings or {})
     rounds = rounds or TrainingPlan.checked(plan).rounds
-    training = {**plan.get("training", {}), "epochs": epochs / rounds} | ({"squares": squares} if squares else {})
-    plan |= {name: value for name, value in changes.items() if value is not None}
+    training = {**plan.get("training", {}), "epochs": epochs / rounds}
     return TrainingPlan.checked({**plan, "rounds": rounds, "seed": seed, "training": training})
+
+
+def with_settings(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan with other settings, given by dotted names."""
+    changed = dict(plan)
+    for dotted, value in settings.items():
+        part, _, rest = dotted.partition(".")
+        changed[part] = with_settings(changed.get(part, {}), {rest: value}) if rest else value
+    return changed
+
+
+class _Settings(argparse.Action):
+    """Reads settings as `silo job submit --set` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            setattr(namespace, self.dest, parse_settings(values))
+        except ConfigInvalid as error:
+            parser.error(str(error))
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark train with other settings than the job's."""
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action=_Settings,
+        default={},
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="in place of the job's, as `silo job submit jobs/train --set` takes them",
+    )

@@ -66,8 +66,7 @@ def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
-        fairness=arguments.fairness,
-        squares=arguments.squares,
+        settings=arguments.settings,
     )
     device = device_for(arguments.device)
     shared, tuned = federated_and_own(build(spec, seed).to(device), silos, plan)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.default_job import default_plan
+from benchmarks.default_job import add_settings, default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
 from silo_app.encoder.averaging import Moments, step_of
@@ -141,8 +141,7 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
-        weigh=arguments.weigh,
-        fairness=arguments.fairness,
+        settings=arguments.settings,
     )
     fields = {"backbone": arguments.backbone, "input_size": arguments.input_size, "looks": chosen.encoder.looks}
     spec = spec_of(arguments.data, **fields)
@@ -206,10 +205,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hospitals", type=int, nargs="+", default=[3])
     parser.add_argument("--alpha", type=_alpha, nargs="+", default=[0.5], help="label skew (Dirichlet), or iid")
     parser.add_argument("--epochs", type=float, default=8.0, help="passes over the images in all, in every way of training")
-    parser.add_argument("--weigh", choices=["images", "labels"], help="what a silo's update weighs, other than in the job")
-    parser.add_argument(
-        "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
-    )
+    add_settings(parser)
     parser.add_argument("--limit", type=int, help="images in all, at most")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds are averaged")
     parser.add_argument("--backbone", default=EncoderSpec().backbone)

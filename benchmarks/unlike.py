@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.default_job import default_plan
+from benchmarks.default_job import add_settings, default_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import others_beside, unlike_hospitals
 from benchmarks.learning import alone, federated_and_own, pooled_images
@@ -136,8 +136,7 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
         seed=seed,
         epochs=epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
-        fairness=arguments.fairness,
-        squares=arguments.squares,
+        settings=arguments.settings,
     )
     device = device_for(arguments.device)
     if way == _FLOORS:
@@ -243,12 +242,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="as training.device in silo.yaml")
-    parser.add_argument(
-        "--fairness", type=float, help="how much more silos count whose findings are hard, other than in the job"
-    )
-    parser.add_argument(
-        "--squares", choices=["fresh", "kept"], help="what a silo's optimizer begins a round with, other than in the job"
-    )
+    add_settings(parser)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -288,7 +288,7 @@ _OPTIONS = {
     " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
     " unlike-medium": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1",
     " unlike-medium-seeds-8-12": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1",
-    " unlike-medium-seeds-8-12-kept": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1 --squares kept",
+    " unlike-medium-seeds-8-12-kept": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1 --set training.squares=kept",
     " unlike-medium-200": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1",
 }
 

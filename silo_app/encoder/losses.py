@@ -15,6 +15,7 @@ __all__ = [
     "known_loss",
     "prototype_loss",
     "proximal_loss",
+    "smoothed",
     "twins_loss",
 ]
 
@@ -34,6 +35,11 @@ def findings_loss(logits: Tensor, targets: Tensor, known: Tensor, positive_weigh
     if positive_weight is not None:
         weight = weight * torch.where(targets > 0.5, positive_weight, 1.0)
     return ((each * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=_TINY)).sum()
+
+
+def smoothed(targets: Tensor, share: float) -> Tensor:
+    """Return `targets` (B, F) moved from certain to even by a share (label smoothing: Szegedy et al., CVPR 2016)."""
+    return targets + share * (0.5 - targets)
 
 
 def each_findings_loss(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:

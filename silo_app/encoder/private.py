@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from silo_app.encoder.dataset import Images
-from silo_app.encoder.losses import each_findings_loss
+from silo_app.encoder.losses import each_findings_loss, smoothed
 from silo_app.encoder.model import Encoder
 from silo_app.encoder.optimizer import adamw
 from silo_app.encoder.settings import TrainSettings
@@ -136,7 +136,7 @@ def _set_gradients(
     augmenting = torch.Generator(device).manual_seed(int(draws.patients.integers(2**31)))
     strong = settings.photometry == "strong"
     views = standardised(augment(images, augmenting, strong=strong, movement=settings.movement))
-    losses = clipped_gradients(model, views, targets, known, clip_norm)
+    losses = clipped_gradients(model, views, smoothed(targets, settings.smoothing), known, clip_norm)
     if not torch.isfinite(losses).all():
         raise UpdateRefused(
             "the loss of a private step is not finite",

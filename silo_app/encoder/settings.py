@@ -82,6 +82,8 @@ class TrainSettings(BaseModel):
     squares: Literal["fresh", "kept"] = "fresh"
     """What a round's AdamW knows of the sizes of gradients: nothing, or what the silo's last round came to (`optimizer`)."""
     clip_norm: float = Field(default=1.0, gt=0, le=1000.0)
+    smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Label smoothing (Szegedy et al., CVPR 2016): a finding is learned as this share of the way from certain to even."""
     contrast: float = Field(default=0.1, ge=0, le=10.0)
     """Weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020) beside the loss of one finding; of views of
     which F findings are known, sqrt(F) times, as the findings' losses are summed."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from silo_app.encoder.controls import Controls
 from silo_app.encoder.dataset import Images
-from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss, twins_loss
+from silo_app.encoder.losses import contrastive_loss, findings_loss, prototype_loss, proximal_loss, smoothed, twins_loss
 from silo_app.encoder.model import Encoder
 from silo_app.encoder.optimizer import Squares, adamw, squares_of
 from silo_app.encoder.passes import Passes
@@ -208,7 +208,7 @@ def _loss_of(
 
     def loss_of(embeddings: Tensor, logits: Tensor) -> Tensor:
         embedding = embeddings[:count]
-        loss = findings_loss(logits[:count], targets, known, positive)
+        loss = findings_loss(logits[:count], smoothed(targets, settings.smoothing), known, positive)
         findings = known.any(dim=0).sum()
         unsure.add_(torch.stack([loss.detach() / findings.clamp(min=1), (findings > 0).to(loss.dtype)]))
         if settings.contrast:

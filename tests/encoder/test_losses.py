@@ -11,6 +11,7 @@ from silo_app.encoder.losses import (
     known_loss,
     prototype_loss,
     proximal_loss,
+    smoothed,
     twins_loss,
 )
 
@@ -43,6 +44,21 @@ def test_a_finding_is_taught_as_hard_beside_others_as_alone_and_in_few_views_as_
         findings_loss(logits[:, [finding]], targets[:, [finding]], known[:, [finding]]).backward()
         torch.testing.assert_close(logits.grad[:, finding], together[:, finding])
     torch.testing.assert_close(together.sum(dim=0), torch.tensor([-0.5, 0.5, -0.5]))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_smoothed_findings_cost_least_at_the_odds_that_smoothing_leaves(share):
+    targets = torch.tensor([[1.0], [0.0]])
+    known = torch.ones_like(targets, dtype=torch.bool)
+    sure = torch.tensor(1 - share / 2).logit()
+    at = findings_loss(torch.stack([sure, -sure])[:, None], smoothed(targets, share), known)
+    for other in (0.5, 2.0):
+        assert findings_loss(other * torch.stack([sure, -sure])[:, None], smoothed(targets, share), known) >= at
+
+
+def test_without_smoothing_findings_stay_as_they_are():
+    targets = torch.tensor([[1.0, 0.0], [0.3, 1.0]])
+    assert torch.equal(smoothed(targets, 0.0), targets)
 
 
 def test_the_loss_that_is_told_is_a_mean_over_all_that_is_known():

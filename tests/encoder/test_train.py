@@ -247,7 +247,7 @@ def test_steps_of_a_round(settings, steps):
     assert TrainSettings(batch_size=32, **settings).steps_for(128) == steps
 
 
-@pytest.mark.parametrize("option", [{"prototypes": 0.5}, {"proximal": 1.0}, {"photometry": "strong"}])
+@pytest.mark.parametrize("option", [{"prototypes": 0.5}, {"proximal": 1.0}, {"photometry": "strong"}, {"smoothing": 0.1}])
 def test_every_option_changes_what_is_learned(spec, images, option):
     settings = QUICK.model_copy(update=option)
     assert not np.array_equal(trained(spec, images)[0], trained(spec, images, settings)[0])
