@@ -5,10 +5,11 @@ process would end the search for all (NVFlare 2.9, `fed_server.py`, `process_job
 """
 
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+
+from silo_app.flare.site import unknown_task
 
 
 class Anchor(Executor):  # type: ignore[misc]
@@ -16,5 +17,5 @@ class Anchor(Executor):  # type: ignore[misc]
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Answer that there is nothing to do."""
-        del task_name, shareable, fl_ctx, abort_signal
-        return make_reply(ReturnCode.TASK_UNKNOWN)
+        del shareable, fl_ctx, abort_signal
+        return unknown_task(task_name)

@@ -18,7 +18,7 @@ from silo_app.encoder.tell import EvaluationPlan, Telling
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.round_trip import Patience, ask
-from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
+from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
 
 class EvaluateEverywhere(Controller):  # type: ignore[misc]
@@ -84,7 +84,7 @@ class SiloEvaluation(Executor):  # type: ignore[misc]
         """Answer with what the silo's policy lets it tell."""
         del abort_signal  # ABORT_TASK ends the child, which ends the call that waits for it
         if task_name != words.TASK_EVALUATE:
-            return make_reply(ReturnCode.TASK_UNKNOWN)
+            return unknown_task(task_name)
         try:
             plan = EvaluationPlan.checked(json.loads(shareable[words.PLAN]))
             home, folder = config.load(kit_of(fl_ctx)), job_folder(fl_ctx) / "siloscope"

@@ -17,7 +17,7 @@ from silo_app.command import command_line, data_of
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.round_trip import Patience, ask
-from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
+from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
 RECORD_NAME = "index.json"
 
@@ -67,7 +67,7 @@ class SiloIndexing(Executor):  # type: ignore[misc]
         """Build and publish a generation of this silo's index."""
         del shareable
         if task_name != words.TASK_INDEX:
-            return make_reply(ReturnCode.TASK_UNKNOWN)
+            return unknown_task(task_name)
         try:
             home = config.load(kit_of(fl_ctx))
             reply = make_reply(ReturnCode.OK)

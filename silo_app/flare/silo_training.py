@@ -20,7 +20,7 @@ from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import NotReady, SiloscopeError
 from silo_app.flare import tracking, words
-from silo_app.flare.site import failure, job_folder, kit_of, refusal
+from silo_app.flare.site import failure, job_folder, kit_of, refusal, unknown_task
 
 
 class SiloTraining(Executor):  # type: ignore[misc]
@@ -51,7 +51,7 @@ class SiloTraining(Executor):  # type: ignore[misc]
         """Answer one task."""
         del abort_signal  # ABORT_TASK ends the trainer, which ends the call that waits for it
         if task_name not in self._tasks:
-            return make_reply(ReturnCode.TASK_UNKNOWN)
+            return unknown_task(task_name)
         reply = make_reply(ReturnCode.OK)
         try:
             self._tasks[task_name](shareable, reply, fl_ctx)

@@ -7,7 +7,7 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 
-from silo_app.errors import SiloscopeError
+from silo_app.errors import MessageInvalid, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.consortium_file import read_members
 
@@ -42,6 +42,15 @@ def refusal(error: SiloscopeError) -> Shareable:
     reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
     reply[words.REFUSAL] = {"code": error.code, "public": error.public}
     return reply
+
+
+def unknown_task(name: str) -> Shareable:
+    """Return the refusal of a task that this silo does not know; NVFlare's own code for that would end everybody's job."""
+    return refusal(
+        MessageInvalid(
+            f"this silo does not know the task {name}", remedy="Install the version of siloscope that the server has."
+        )
+    )
 
 
 def failure() -> Shareable:
