@@ -289,6 +289,7 @@ _OPTIONS = {
     " unlike-medium": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1",
     " unlike-medium-seeds-8-12": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1",
     " unlike-medium-seeds-8-12-kept": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1 --set training.squares=kept",
+    " unlike-medium-64-rounds": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1 --epochs 64 --set rounds=64 training.squares=kept training.smoothing=0.1 fairness=0.5",
     " unlike-medium-200": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1",
 }
 
