@@ -18,14 +18,17 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.ports import free_port
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 PASSWORD = "silo:secret-of-the-test"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def different_ports(count: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def certificates(folder: Path) -> dict[str, str]:
@@ -76,7 +79,7 @@ class Orthanc:
     def __init__(self, folder: Path, *, tls: dict[str, str] | None = None, move_tls: bool = False) -> None:
         self.folder, self.tls = folder, tls
         folder.mkdir(parents=True)
-        self.http, self.dicom, self.move, self.listen = (free_port() for _ in range(4))
+        self.http, self.dicom, self.move, self.listen = different_ports(4)
         settings = {
             "Name": "test",
             "StorageDirectory": str(folder / "store"),

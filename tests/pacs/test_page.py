@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pacs.conftest import PASSWORD, Orthanc, free_port
+from provisioning.ports import free_port
+from tests.pacs.conftest import PASSWORD, Orthanc
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-connect-a-pacs.md"
 PORTS = ("4242", "8042", "11112", "11113")

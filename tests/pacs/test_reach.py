@@ -2,10 +2,10 @@
 
 import pytest
 
+from provisioning.ports import free_port
 from silo_app.doctor import holdings
 from silo_app.doctor.checked import Outcome
 from silo_app.imaging.sources.listener import listening
-from tests.pacs.conftest import free_port
 
 
 @pytest.mark.parametrize("kind", ["dicomweb", "get", "move"])
