@@ -9,6 +9,7 @@ from typing import Any
 from silo_app.cli.job import parse_settings
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import ConfigInvalid
+from silo_app.overrides import override
 
 __all__ = ["PLAN_FILE", "add_settings", "default_plan"]
 
@@ -23,19 +24,11 @@ def default_plan(
     `settings` stand in the place of the job's, by dotted names ("training.squares").
     """
     (workflow,) = json.loads(PLAN_FILE.read_text(encoding="utf-8"))["workflows"]
-    plan = with_settings(workflow["args"]["plan"], settings or {})
+    plan = workflow["args"]["plan"]
+    override(plan, settings or {})
     rounds = rounds or TrainingPlan.checked(plan).rounds
     training = {**plan.get("training", {}), "epochs": epochs / rounds}
     return TrainingPlan.checked({**plan, "rounds": rounds, "seed": seed, "training": training})
-
-
-def with_settings(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan with other settings, given by dotted names."""
-    changed = dict(plan)
-    for dotted, value in settings.items():
-        part, _, rest = dotted.partition(".")
-        changed[part] = with_settings(changed.get(part, {}), {rest: value}) if rest else value
-    return changed
 
 
 class _Settings(argparse.Action):

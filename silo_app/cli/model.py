@@ -14,6 +14,7 @@ from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, peop
 from silo_app.cli.job import parse_settings
 from silo_app.cli.progress import work
 from silo_app.errors import ConfigInvalid, NotReady
+from silo_app.overrides import override
 
 app = typer.Typer(no_args_is_help=True, help="The encoders of a silo.")
 
@@ -224,14 +225,7 @@ def plan_of(pairs: list[str]) -> Any:
     from silo_app.encoder.plan import TrainingPlan
 
     content: dict[str, Any] = {}
-    for name, value in parse_settings(pairs).items():
-        place = content
-        *parts, last = name.split(".")
-        for part in parts:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise ConfigInvalid(f"{name}: {part} holds no settings", where="--set", remedy="See jobs/README.md.")
-        place[last] = value
+    override(content, parse_settings(pairs))
     return TrainingPlan.checked(content)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.encoder.job_record import RECORD_MARK
-from silo_app.errors import CertificateMissing, ConfigInvalid, InputError, JobFailed, NotReady, ServerUnreachable
+from silo_app.errors import CertificateMissing, InputError, JobFailed, NotReady, ServerUnreachable
+from silo_app.overrides import override
 
 __all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_failure", "told_of_rounds"]
 
@@ -237,14 +238,7 @@ def stage_job(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
 def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
     content = json.loads(file.read_text(encoding="utf-8"))
     arguments = content["workflows"][0]["args"]
-    for dotted, value in settings.items():
-        place = arguments.get("plan", arguments)
-        *parents, last = dotted.split(".")
-        for name in parents:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
-                raise ConfigInvalid(f"{dotted}: {name} holds no settings", where="--set", remedy="See jobs/README.md.")
-        place[last] = value
+    override(arguments.get("plan", arguments), settings)
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
