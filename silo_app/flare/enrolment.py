@@ -5,13 +5,13 @@ A resumed job begins a step earlier: silos take up what they kept, and are sent 
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nvflare.apis.shareable import Shareable
 
-from silo_app.encoder.job_record import JobRecord
+from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import RoundRefused
@@ -45,9 +45,9 @@ class Enrolment:
             silos = self._restored(silos)
         for _ in range(_ATTEMPTS):
             roster = self._join(silos)
-            agreed, wrapped = self._agree(roster)
+            agreed, absent, wrapped = self._agree(roster)
             if wrapped or not self.line.roll.masked:
-                self._require(agreed, "agreed on a key")
+                self._require(agreed, "agreed on a key", absent)
                 self.catch_up.introduction = {words.ROSTER: roster, words.WRAPPED_KEYS: wrapped}
                 return wrapped
             silos = sorted(set(silos) - {min(roster)})
@@ -56,12 +56,13 @@ class Enrolment:
     def _restored(self, silos: list[str]) -> list[str]:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
-        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(), wait_for_gone=True)
+        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience())
         self.line.roll.enrol(answers.accepted, 0)
         for silo, reply in answers.accepted.items():
             self.line.note(silo, reply)
-        self.record.step("restore", answers.accepted, quarantined(answers, "restore"))
-        self._require(answers.accepted, "kept their state of the job")
+        absent = quarantined(answers, "restore")
+        self.record.step("restore", answers.accepted, absent)
+        self._require(answers.accepted, "kept their state of the job", absent)
         end = time.monotonic() + _DEADLINE_S
         while time.monotonic() < end and not self.line.aborted and self._behind():
             self.catch_up.bring(self._behind())
@@ -84,14 +85,15 @@ class Enrolment:
         def take(silo: str, reply: Shareable) -> None:
             roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
 
-        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take, wait_for_gone=True)
-        self.record.step("join", roster, quarantined(answers, "join"))
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take)
+        absent = quarantined(answers, "join")
+        self.record.step("join", roster, absent)
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
-        self._require(roster, "joined the job")
+        self._require(roster, "joined the job", absent)
         return roster
 
-    def _agree(self, roster: dict[str, bytes]) -> tuple[set[str], dict[str, bytes]]:
-        """Return who agreed, and the wrapped keys that one of them made."""
+    def _agree(self, roster: dict[str, bytes]) -> tuple[set[str], dict[str, Quarantined], dict[str, bytes]]:
+        """Return who agreed, who did not, and the wrapped keys that one of them made."""
         number = self.ledger.next_round
         self.line.roll.enrol(roster, number)
         content = {words.ROSTER: roster, words.BUNDLE_ROUND: number}
@@ -102,8 +104,9 @@ class Enrolment:
             wrapped.update({whose: bytes(key) for whose, key in dict(reply[words.WRAPPED_KEYS]).items()})
 
         answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience(), take=take)
-        self.record.step("agree", answers.accepted, quarantined(answers, "agree"))
-        return set(answers.accepted), wrapped
+        absent = quarantined(answers, "agree")
+        self.record.step("agree", answers.accepted, absent)
+        return set(answers.accepted), absent, wrapped
 
     def _plan_text(self) -> str:
         return json.dumps(self.plan.model_dump(mode="json"))
@@ -111,9 +114,10 @@ class Enrolment:
     def _patience(self) -> Patience:
         return Patience(self.plan.min_silos, _DEADLINE_S, min(_STRAGGLER_S, max(self.plan.straggler_wait_s, 1.0)))
 
-    def _require(self, silos: Collection[Any], what: str) -> None:
+    def _require(self, silos: Collection[Any], what: str, absent: Mapping[str, Quarantined]) -> None:
         if self.line.aborted or len(silos) < self.plan.min_silos:
+            why = "; ".join(f"{silo}: {one.code}" for silo, one in sorted(absent.items()))
             raise RoundRefused(
-                f"only {len(silos)} silos {what}, {self.plan.min_silos} are needed",
+                f"only {len(silos)} silos {what}, {self.plan.min_silos} are needed" + (f" ({why})" if why else ""),
                 remedy="Look at the silos named in rounds.json and their logs, then submit the job again.",
             )

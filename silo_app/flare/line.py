@@ -13,7 +13,7 @@ from silo_app.encoder.job_record import Quarantined
 from silo_app.encoder.roll import Roll
 from silo_app.errors import UpdateRefused
 from silo_app.flare import round_trip, words
-from silo_app.flare.round_trip import Answers, Patience
+from silo_app.flare.round_trip import Answers, Patience, Presence
 
 __all__ = ["Line", "octets", "quarantined"]
 
@@ -26,15 +26,20 @@ class Line:
     fl_ctx: FLContext
     abort: Signal
     roll: Roll
-    is_gone: Callable[[str], bool]
-    """Whether nobody should wait for the silo."""
-    is_absent: Callable[[str], bool]
-    """Whether the silo's process was not there when last asked: sooner known, and less sure."""
+    presence: Presence
 
     @property
     def job(self) -> str:
         """The job's id."""
         return str(self.fl_ctx.get_job_id())
+
+    def is_gone(self, silo: str) -> bool:
+        """Return whether nobody should wait for the silo."""
+        return self.presence.is_gone(silo)
+
+    def is_absent(self, silo: str) -> bool:
+        """Return whether the silo's process was not there when last asked: sooner known, and less sure."""
+        return self.presence.is_absent(silo)
 
     @property
     def aborted(self) -> bool:
@@ -50,7 +55,6 @@ class Line:
         *,
         take: Callable[[str, Shareable], None] | None = None,
         meanwhile: Callable[[], None] = lambda: None,
-        wait_for_gone: bool = False,
     ) -> Answers:
         """Send one task to many silos and wait (`round_trip.ask`); note where each says that it is."""
         return round_trip.ask(
@@ -61,8 +65,8 @@ class Line:
             patience,
             self.fl_ctx,
             self.abort,
+            self.presence,
             take,
-            (lambda _: False) if wait_for_gone else self.is_gone,
             meanwhile,
             self.note,
         )

@@ -7,7 +7,9 @@ of a killed process is closed at once, so a question to it fails within millisec
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
+
+from nvflare.apis.fl_context import FLContext
 
 from silo_app.flare import cells, words
 
@@ -21,6 +23,11 @@ _MISSES = 4
 
 class Presence:
     """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed."""
+
+    @classmethod
+    def of(cls, fl_ctx: FLContext, silos: Iterable[str]) -> Self:
+        """Watch the silos of a server's job."""
+        return cls(cells.core_of(fl_ctx.get_engine()), silos, str(fl_ctx.get_job_id()))
 
     def __init__(self, core: Any, silos: Iterable[str], job: str, *, every_s: float = _EVERY_S) -> None:
         self._core = core
@@ -37,6 +44,14 @@ class Presence:
     def is_absent(self, silo: str) -> bool:
         """Return whether the silo's process was not there when last asked; a moment later it may be."""
         return self._misses.get(silo, 0) > 0
+
+    def __enter__(self) -> Self:
+        """Ask until the block is left."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask no more."""
+        self.close()
 
     def close(self) -> None:
         """Ask no more."""

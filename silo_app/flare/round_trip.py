@@ -7,6 +7,7 @@ enough silos have answered, the others get a while longer, and one whose process
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
 from nvflare.apis.fl_constant import ReturnCode
@@ -35,6 +36,16 @@ class Patience:
     unreliable: frozenset[str] = frozenset()
 
 
+class Presence(Protocol):
+    """What is known of silos' processes."""
+
+    def is_gone(self, silo: str) -> bool:
+        """Return whether nobody should wait for the silo."""
+
+    def is_absent(self, silo: str) -> bool:
+        """Return whether the silo's process was not there when last asked: sooner known, and less sure."""
+
+
 @dataclass
 class Answers:
     """Who answered and who did not: `refused` maps silo to {"code", "public"}, `missing` silo to why."""
@@ -52,15 +63,16 @@ def ask(
     patience: Patience,
     fl_ctx: FLContext,
     abort: Signal,
+    presence: Presence,
     take: Callable[[str, Shareable], None] | None = None,
-    is_gone: Callable[[str], bool] = lambda _: False,
     meanwhile: Callable[[], None] = lambda: None,
     heard: Callable[[str, Shareable], None] | None = None,
 ) -> Answers:
     """Send a task to `silos` and collect what comes back; `take` may consume a reply as it arrives.
 
-    Nobody waits for a silo of which `is_gone` or NVFlare says that its process is not there; `meanwhile` is called again
-    and again while others are waited for; `heard` sees every reply first, refusals too.
+    Nobody waits for a silo of which `presence` or NVFlare says that it is gone: a job's process never returns. Who did not
+    answer is named "gone" if that holds at the end, or if it was not there when last asked, else "late". `meanwhile` is
+    called again and again while others are waited for; `heard` sees every reply first, refusals too.
 
     A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code; one for which it
     raises anything else as refused too, and the log has the traceback.
@@ -86,12 +98,12 @@ def ask(
     controller.broadcast(task=task, fl_ctx=fl_ctx, targets=targets, min_responses=len(targets))
 
     def gone(silo: str) -> bool:
-        return bool(controller.get_client_disconnect_time(silo)) or is_gone(silo)
+        return bool(controller.get_client_disconnect_time(silo)) or presence.is_gone(silo)
 
     _wait(controller, task, targets, answers, patience, abort, gone, meanwhile)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
-            answers.missing[silo] = "gone" if gone(silo) else "late"
+            answers.missing[silo] = "gone" if gone(silo) or presence.is_absent(silo) else "late"
     return answers
 
 

@@ -17,7 +17,7 @@ from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import Roll
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
-from silo_app.flare import cells, words
+from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
@@ -64,9 +64,9 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         if not self._ready:
             return
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
-        presence = Presence(cells.core_of(fl_ctx.get_engine()), silos, job)
+        presence = Presence.of(fl_ctx, silos)
         roll = Roll(masked=self._plan.encryption != "none")
-        self._line = Line(self, fl_ctx, abort_signal, roll, presence.is_gone, presence.is_absent)
+        self._line = Line(self, fl_ctx, abort_signal, roll, presence)
         record = JobRecord(job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1])
         try:
             self._run(record, silos)

@@ -230,8 +230,16 @@ def test_a_job_with_a_class_that_no_site_allows_is_refused(searching, tmp_path):
     shutil.copytree(JOBS / "train", folder)
     file = folder / "app" / "config" / "config_fed_client.json"
     file.write_text(file.read_text().replace("silo_app.flare.silo_training.SiloTraining", "subprocess.Popen"))
-    with pytest.raises(JobFailed):
+    with pytest.raises(JobFailed, match=r"only 0 silos joined the job, 2 are needed \(hospital-a: gone; hospital-b: gone"):
         searching.wait(searching.submit("train", folder=folder))
+
+
+def test_a_silo_whose_job_process_dies_is_named_and_the_indexing_of_the_others_ends(searching):
+    job = searching.submit("index")
+    os.kill(searching.until(lambda: _process(searching.federation, "hospital-c", "worker_process", job)), signal.SIGKILL)
+    record = searching.record(job, "index.json")
+    assert set(record["silos"]) == {"hospital-a", "hospital-b"}
+    assert record["missing"] == {"hospital-c": "gone"}
 
 
 def test_a_wrong_setting_ends_the_job_and_is_named(searching):
@@ -280,7 +288,7 @@ def test_a_site_killed_during_queries_never_costs_the_query(searching):
 
 def test_a_crashed_trainer_costs_one_round_and_not_the_job(searching):
     federation = searching.federation
-    job = searching.submit("train", {**SMALL, "rounds": 4, "training.epochs": 4, "straggler_wait_s": 120})
+    job = searching.submit("train", {**SMALL, "rounds": 8, "training.epochs": 4, "straggler_wait_s": 120})
     file = federation.kit(federation.server) / job / "rounds.json"
     searching.until(lambda: file.is_file() and '"round": 0' in file.read_text(), limit_s=120)
     os.kill(_trainer(federation, "hospital-b"), signal.SIGKILL)
@@ -291,7 +299,7 @@ def test_a_crashed_trainer_costs_one_round_and_not_the_job(searching):
 
 def test_a_site_killed_during_a_round_is_named_and_the_others_finish(searching):
     federation = searching.federation
-    job = searching.submit("train", {**SMALL, "rounds": 3, "training.epochs": 4, "straggler_wait_s": 5})
+    job = searching.submit("train", {**SMALL, "rounds": 8, "training.epochs": 4, "straggler_wait_s": 5})
     file = federation.kit(federation.server) / job / "rounds.json"
     searching.until(lambda: file.is_file() and '"round": 0' in file.read_text())
     federation.stop("hospital-c", grace=0)
@@ -333,9 +341,15 @@ def _current(lab, silo):
 
 
 def _trainer(federation, silo):
+    return _process(federation, silo, "silo_app.encoder.worker")
+
+
+def _process(federation, silo, *words):
+    """Return the silo's process whose command has all these words; None if there is none."""
     for pid in federation.pids(silo):
         try:
-            if "silo_app.encoder.worker" in " ".join(psutil.Process(pid).cmdline()):
+            command = " ".join(psutil.Process(pid).cmdline())
+            if all(word in command for word in words):
                 return pid
         except psutil.NoSuchProcess:
             continue

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,18 @@ class SimulatedController:
     log_exception = log_error
 
 
+@dataclass
+class Known:
+    gone: str
+    absent: str
+
+    def is_gone(self, silo):
+        return silo in self.gone
+
+    def is_absent(self, silo):
+        return silo in self.gone + self.absent
+
+
 def ok(after=0.0):
     return after, make_reply(ReturnCode.OK)
 
@@ -57,10 +70,11 @@ def refusing(code="not-ready"):
     return 0.0, reply
 
 
-def asked(controller, *, take=None, **patience):
+def asked(controller, *, take=None, gone="", absent="", **patience):
     settings = {"enough": 2, "deadline_s": 10.0, "straggler_s": 10.0} | patience
     start = time.monotonic()
-    answers = ask(controller, "task", Shareable(), ALL, Patience(**settings), FLContext(), Signal(), take)
+    patience = Patience(**settings)
+    answers = ask(controller, "task", Shareable(), ALL, patience, FLContext(), Signal(), Known(gone, absent), take)
     return answers, time.monotonic() - start
 
 
@@ -83,6 +97,19 @@ def test_nobody_waits_for_a_silo_that_is_gone():
     answers, seconds = asked(SimulatedController({"a": ok(), "b": ok()}, gone="c"))
     assert answers.missing == {"c": "gone"}
     assert seconds < 5
+
+
+def test_nobody_waits_for_silos_whose_processes_are_gone_though_too_few_have_answered():
+    answers, seconds = asked(SimulatedController({"a": ok()}), gone="bc")
+    assert answers.missing == {"b": "gone", "c": "gone"}
+    assert seconds < 5
+
+
+def test_a_silo_that_was_not_there_when_last_asked_gets_its_while_and_is_then_gone():
+    controller = SimulatedController({"a": ok(), "b": ok()})
+    answers, seconds = asked(controller, straggler_s=0.4, absent="c")
+    assert answers.missing == {"c": "gone"}
+    assert seconds >= 0.4
 
 
 def test_nobody_waits_for_a_silo_that_missed_the_last_task():
