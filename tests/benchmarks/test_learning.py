@@ -39,8 +39,6 @@ def test_each_of_them_is_held_to_its_target(monkeypatch, alphas, name):
     assert not measured(monkeypatch, alphas, **{name: 0.7})["held"]
 
 
-@pytest.mark.parametrize(
-    "name", ["federated_auc_over_local", "federated_precision_over_raw_pixels", "federated_auc_over_pooled"]
-)
+@pytest.mark.parametrize("name", ["auc_over_local", "precision_over_raw_pixels", "auc_over_pooled"])
 def test_skewed_ones_too(monkeypatch, name):
     assert not measured(monkeypatch, [0.1], **{f"federated_{name}": 0.7})["held"]
