@@ -285,10 +285,12 @@ _OPTIONS = {
     " seed-2": " --seed 2",
     " pediatric": " --data pediatric-chest-xray.zip",
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
-    " unlike": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --threads 1",
-    " unlike-medium": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1",
-    " unlike-medium-seeds-8-12": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1",
-    " unlike-medium-seeds-8-12-kept": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --first-seed 8 --seeds 5 --threads 1 --set training.squares=kept",
+    **{
+        f" unlike{network}{seeds}{kept}": f" --data pediatric-chest-xray.zip nih-chest-xray-700.zip{backbone}{which} --threads 1{how}"
+        for network, backbone in (("", ""), ("-medium", " --backbone densenet-medium"))
+        for seeds, which in (("", ""), ("-seeds-8-12", " --first-seed 8 --seeds 5"))
+        for kept, how in (("", ""), ("-kept", " --set training.squares=kept"))
+    },
     " unlike-medium-64-rounds": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1 --epochs 64 --set rounds=64 training.squares=kept training.smoothing=0.1 fairness=0.5",
     " unlike-medium-200": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1",
 }
