@@ -18,7 +18,7 @@ from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined
-from silo_app.flare.round_trip import Patience
+from silo_app.flare.round_trip import Patience, Presence
 
 __all__ = ["Enrolment"]
 
@@ -38,6 +38,8 @@ class Enrolment:
     plan: TrainingPlan
     record: JobRecord
     catch_up: CatchUp
+    starting: Presence
+    """Gives up who is not reached less easily: later a silo catches up, but who has not joined is not in the job."""
 
     def run(self, silos: list[str]) -> dict[str, bytes]:
         """Return the wrapped key of every silo. Raises `RoundRefused` with fewer than `min_silos` silos."""
@@ -56,7 +58,7 @@ class Enrolment:
     def _restored(self, silos: list[str]) -> list[str]:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
-        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience())
+        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(), presence=self.starting)
         self.line.roll.enrol(answers.accepted, 0)
         for silo, reply in answers.accepted.items():
             self.line.note(silo, reply)
@@ -85,7 +87,7 @@ class Enrolment:
         def take(silo: str, reply: Shareable) -> None:
             roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
 
-        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take)
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take, presence=self.starting)
         absent = quarantined(answers, "join")
         self.record.step("join", roster, absent)
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")

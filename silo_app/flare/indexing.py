@@ -16,7 +16,7 @@ from silo_app import config, durable
 from silo_app.command import command_line, data_of
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
-from silo_app.flare.presence import Presence
+from silo_app.flare.presence import LONG, Presence
 from silo_app.flare.round_trip import Patience, ask
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
@@ -49,7 +49,7 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
         def take(silo: str, reply: Shareable) -> None:
             reports[silo] = json.loads(json.dumps(dict(reply[words.REPORT])))
 
-        with Presence.of(fl_ctx, everyone) as presence:
+        with Presence.of(fl_ctx, everyone, unreached=LONG) as presence:
             answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal, presence, take)
         record = {"silos": reports, "refused": answers.refused, "missing": answers.missing}
         durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(record, indent=2))

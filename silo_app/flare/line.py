@@ -55,8 +55,12 @@ class Line:
         *,
         take: Callable[[str, Shareable], None] | None = None,
         meanwhile: Callable[[], None] = lambda: None,
+        presence: Presence | None = None,
     ) -> Answers:
-        """Send one task to many silos and wait (`round_trip.ask`); note where each says that it is."""
+        """Send one task to many silos and wait (`round_trip.ask`); note where each says that it is.
+
+        `presence` stands in the place of the line's own, where a silo is given up less easily.
+        """
         return round_trip.ask(
             self.controller,
             name,
@@ -65,7 +69,7 @@ class Line:
             patience,
             self.fl_ctx,
             self.abort,
-            self.presence,
+            presence or self.presence,
             take,
             meanwhile,
             self.note,

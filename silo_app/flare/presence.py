@@ -19,31 +19,42 @@ _EVERY_S = 3.0
 _TIMEOUT_S = 3.0
 _MISSES = 4
 """So many unanswered questions in a row, about 12 s: a glitch or a restart of the site is shorter."""
+LONG = 40
+"""About 2 min: where one answer is hours of work, a cut of the network is worth waiting for."""
+_THERE = (0, _MISSES)
 
 
 class Presence:
-    """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed."""
+    """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed.
+
+    A site may say that the process has ended: after four times it is gone. One that is not reached may be there still: it is
+    gone after `unreached` times.
+    """
 
     @classmethod
-    def of(cls, fl_ctx: FLContext, silos: Iterable[str]) -> Self:
+    def of(cls, fl_ctx: FLContext, silos: Iterable[str], *, unreached: int = _MISSES) -> Self:
         """Watch the silos of a server's job."""
-        return cls(cells.core_of(fl_ctx.get_engine()), silos, str(fl_ctx.get_job_id()))
+        return cls(cells.core_of(fl_ctx.get_engine()), silos, str(fl_ctx.get_job_id()), unreached=unreached)
 
-    def __init__(self, core: Any, silos: Iterable[str], job: str, *, every_s: float = _EVERY_S) -> None:
+    def __init__(
+        self, core: Any, silos: Iterable[str], job: str, *, unreached: int = _MISSES, every_s: float = _EVERY_S
+    ) -> None:
         self._core = core
         self._job = job.encode()
-        self._misses = dict.fromkeys(silos, 0)
+        self._missed = dict.fromkeys(silos, _THERE)
+        self._unreached = unreached
         self._every_s = every_s
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="presence", daemon=True).start()
 
     def is_gone(self, silo: str) -> bool:
         """Return whether the silo's process has not been there for a while."""
-        return self._misses.get(silo, 0) >= _MISSES
+        missed, of = self._missed.get(silo, _THERE)
+        return missed >= of
 
     def is_absent(self, silo: str) -> bool:
         """Return whether the silo's process was not there when last asked; a moment later it may be."""
-        return self._misses.get(silo, 0) > 0
+        return self._missed.get(silo, _THERE) != _THERE
 
     def __enter__(self) -> Self:
         """Ask until the block is left."""
@@ -60,14 +71,17 @@ class Presence:
     def _watch(self) -> None:
         while not self._closed.is_set():
             start = time.monotonic()
-            for silo in self._misses:
-                self._misses[silo] = 0 if self._is_there(silo) else self._misses[silo] + 1
+            for silo, (missed, _) in list(self._missed.items()):
+                of = self._asked(silo)
+                self._missed[silo] = _THERE if of is None else (missed + 1, of)
             self._closed.wait(max(0.1, self._every_s - (time.monotonic() - start)))
 
-    def _is_there(self, silo: str) -> bool:
+    def _asked(self, silo: str) -> int | None:
+        """Return None if the silo's process is there, and otherwise how many such answers in a row mean that it is gone."""
         try:
-            return cells.request(self._core, words.TOPIC_ALIVE, silo, self._job, _TIMEOUT_S) != words.ENDED
+            ended = cells.request(self._core, words.TOPIC_ALIVE, silo, self._job, _TIMEOUT_S) == words.ENDED
         except cells.CellUnreachable:
-            return False
+            return self._unreached
         except cells.CellTimeout:
-            return True  # connected but busy: not gone
+            return None  # connected but busy: not gone
+        return _MISSES if ended else None

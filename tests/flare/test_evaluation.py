@@ -83,7 +83,7 @@ def run(context, monkeypatch, tmp_path):
             return answers
 
         monkeypatch.setattr(evaluation, "ask", ask)
-        monkeypatch.setattr(evaluation.Presence, "of", lambda *_: nullcontext())
+        monkeypatch.setattr(evaluation.Presence, "of", lambda *_, **__: nullcontext())
         monkeypatch.setattr(evaluation, "silos_of", lambda _ctx: sorted([*replies, *answers.missing]))
         controller, panics = EvaluateEverywhere(plan), []
         controller.system_panic = lambda reason, _ctx: panics.append(reason)

@@ -5,19 +5,21 @@ import time
 import pytest
 
 from silo_app.flare import cells, words
-from silo_app.flare.presence import Presence
+from silo_app.flare.presence import LONG, Presence
 
 
 @pytest.mark.parametrize(
-    ("answer", "gone"),
+    ("answer", "unreached", "absent", "gone"),
     [
-        (words.HERE, False),
-        (words.ENDED, True),
-        (cells.CellUnreachable("a"), True),
-        (cells.CellTimeout("a"), False),
+        (words.HERE, 4, False, False),
+        (words.ENDED, 4, True, True),
+        (words.ENDED, LONG, True, True),
+        (cells.CellUnreachable("a"), 4, True, True),
+        (cells.CellUnreachable("a"), LONG, True, False),
+        (cells.CellTimeout("a"), 4, False, False),
     ],
 )
-def test_who_is_gone(monkeypatch, answer, gone):
+def test_who_is_gone(monkeypatch, answer, unreached, absent, gone):
     asked = []
 
     def request(core, topic, target, payload, timeout_s):
@@ -27,11 +29,11 @@ def test_who_is_gone(monkeypatch, answer, gone):
         return answer
 
     monkeypatch.setattr(cells, "request", request)
-    presence = Presence(None, ["a"], "job-1", every_s=0.0)
+    presence = Presence(None, ["a"], "job-1", unreached=unreached, every_s=0.0)
     assert not presence.is_gone("a")
     end = time.monotonic() + 10
     while len(asked) < 6 and time.monotonic() < end:
         time.sleep(0.05)
     presence.close()
-    assert presence.is_gone("a") is presence.is_absent("a") is gone
+    assert (presence.is_absent("a"), presence.is_gone("a")) == (absent, gone)
     assert set(asked) == {(words.TOPIC_ALIVE, "a", b"job-1")}
