@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
-EXTRAS ?= dev,pacs,milvus,dp,tensorboard
+EXTRAS ?= dev,pacs,milvus,dp,tensorboard,mlflow
 PIP_ARGS ?=
 OUT ?= demo
 DATA ?=

@@ -1,7 +1,8 @@
 """TensorBoard and MLflow through NVFlare's own receivers: pooled losses travel as NVFlare's analytics events.
 
 The receivers run in the server's job process. What they write is decided here: numbers of known names alone, whatever a
-site sends. The MLflow server is the operator's choice (`MLFLOW_TRACKING_URI`), never a job's.
+site sends. The MLflow server is the operator's choice (`MLFLOW_TRACKING_URI`), never a job's; and what MLflow would report
+of itself to its makers is turned off, unless the operator's `MLFLOW_DISABLE_TELEMETRY` says otherwise.
 """
 
 import math
@@ -57,6 +58,8 @@ def _receiver(name: str) -> AnalyticsReceiver:
             from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
             return TBAnalyticsReceiver(tb_folder="tensorboard", events=[EVENT])
+        # before it is loaded: its makers would be told what this server does with it
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from nvflare.app_opt.tracking.mlflow.mlflow_receiver import MLflowReceiver
 
         names = {"experiment_name": "siloscope", "run_name": "pooled"}

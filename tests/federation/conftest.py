@@ -105,7 +105,11 @@ def lab(tmp_path_factory):
     archives = make_phantoms(root / "archives", hospitals=3, studies=24, seed=7, progress=None, workers=2)
     often = {"similar_queries_per_day": 10_000}  # tests ask the same thing again and again
     private = {"private": {"answer": True, "processes": 1}}  # all but the last answer private queries
-    silos = [archive.silo() | {"release": often | (private if archive.name != "hospital-c" else {})} for archive in archives]
+    told = {"training": {"share_metrics": True}}
+    silos = [
+        archive.silo() | told | {"release": often | (private if archive.name != "hospital-c" else {})}
+        for archive in archives
+    ]
     content = {"name": "test", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
     kits.provision(Consortium.model_validate(content), root / "consortium")
     federation = Federation.load(root / "consortium")
@@ -123,8 +127,8 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(lab):
-    """The consortium after one training job; yields (lab, job, record)."""
-    job, record = lab.run("train", "rounds.json", SMALL)
+    """The consortium after one training job, which was followed; yields (lab, job, record)."""
+    job, record = lab.run("train", "rounds.json", {**SMALL, "track": ["tensorboard", "mlflow"]})
     return lab, job, record
 
 

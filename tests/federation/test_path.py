@@ -1,9 +1,11 @@
 """From images to a search across hospitals, on real processes; then each part is killed in turn."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -73,6 +75,19 @@ def test_a_training_can_be_followed_from_the_servers_log(trained):
     with Console.open(lab.federation.admin_kit) as console:
         told = records_told(console.log(job))
     assert [one for one in told if one["round"] is not None] == record["rounds"]
+
+
+def test_what_all_silos_agree_to_share_reaches_tensorboard_and_mlflow(trained):
+    lab, job, _ = trained
+    with Console.open(lab.federation.admin_kit) as console:
+        folder = console.download(job)
+    assert {file.parent.name for file in folder.rglob("events.out.tfevents.*")} == set(lab.federation.silos)
+    (database,) = folder.rglob("mlflow.db")
+    told = "SELECT runs.name, metrics.key, metrics.step FROM metrics JOIN runs USING (run_uuid)"
+    with contextlib.closing(sqlite3.connect(database)) as mlflow:
+        rows = [(run.rpartition("-")[0].split(f"-{job[:6]}")[0], key, step) for run, key, step in mlflow.execute(told)]
+    assert {silo for silo, _, _ in rows} == set(lab.federation.silos)
+    assert {(key, step) for _, key, step in rows} >= {("pooled/loss", 1), ("pooled/loss", 2), ("pooled/held_out_loss", 1)}
 
 
 def test_held_out_scores_stay_in_the_silo(trained):

@@ -9,7 +9,7 @@ from nvflare.apis.analytix import AnalyticsDataType
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import EventScope, FLContextKey, ReservedKey
+from nvflare.apis.fl_constant import EventScope, FLContextKey, ProcessType, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
@@ -111,19 +111,51 @@ def test_a_library_that_is_missing_is_named(monkeypatch, name, module):
     assert f"siloscope[{name}]" in missing.value.remedy
 
 
+def a_jobs(folder):
+    """The context of a job's process at the server."""
+    fl_ctx = FLContext()
+    workspace = SimpleNamespace(get_run_dir=lambda _: str(folder), get_result_root=lambda _: str(folder))
+    clients = [SimpleNamespace(name="alpha")]
+    fl_ctx.get_engine = lambda: SimpleNamespace(get_workspace=lambda: workspace, get_clients=lambda: clients)
+    fl_ctx.get_workspace = lambda: workspace
+    fl_ctx.get_process_type = lambda: ProcessType.SERVER_JOB
+    fl_ctx.get_job_id = lambda: "job"
+    return fl_ctx
+
+
+def tracked(name, folder):
+    """Have one of NVFlare's receivers write two numbers."""
+    fl_ctx = a_jobs(folder)
+    receivers = Receivers([name], fl_ctx)
+    for step, value in ((1, 0.5), (2, 0.25)):
+        for _, data in sent([SharedMetric("loss", step, value)]):
+            receivers.handle(EVENT, arriving(data))
+    receivers.handle(EventType.END_RUN, fl_ctx)
+
+
 def test_tensorboard_can_read_what_nvflares_receiver_wrote(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    fl_ctx = FLContext()
-    workspace = SimpleNamespace(get_run_dir=lambda _: str(tmp_path))
-    fl_ctx.get_engine = lambda: SimpleNamespace(get_workspace=lambda: workspace)
-    fl_ctx.get_job_id = lambda: "job"
-    receivers = Receivers(["tensorboard"], fl_ctx)
-    for step, value in ((1, 0.5), (2, 0.25)):
-        for _, data in sent([SharedMetric("loss", step, value)]):
-            receivers.handle(EVENT, arriving(data))
-    receivers.handle(EventType.END_RUN, FLContext())
+    tracked("tensorboard", tmp_path)
     (file,) = (tmp_path / "tensorboard" / "alpha").iterdir()
     events = [event for event in EventFileLoader(str(file)).Load() if event.summary.value]
     assert [(event.summary.value[0].tag, event.step) for event in events] == [("pooled/loss", 1), ("pooled/loss", 2)]
+
+
+@pytest.mark.filterwarnings("default")  # MLflow's own, of SQLAlchemy and the like
+def test_mlflow_can_read_what_nvflares_receiver_wrote_and_tells_nobody(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    tracked("mlflow", tmp_path)
+    from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
+    from mlflow.tracking import MlflowClient
+
+    assert MLFLOW_DISABLE_TELEMETRY.get()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("siloscope").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert [(one.value, one.step) for one in client.get_metric_history(run.info.run_id, "pooled/loss")] == [
+        (0.5, 1),
+        (0.25, 2),
+    ]
