@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,14 @@ ALIKE = (
     Target("federated_auc_over_pooled", 0.99, at_least=True),
 )
 """Of hospitals whose labels are less skewed than `SKEWED`; the others share with every kind what `ALWAYS` says."""
-UNLIKE = (Target("federated_auc_over_pooled_at_alpha_0.1", 0.97, at_least=True),)
+_AT_SKEWED = f"_at_alpha_{SKEWED}"
+UNLIKE = (Target(f"federated_auc_over_pooled{_AT_SKEWED}", 0.97, at_least=True),)
+HELD: tuple[tuple[Callable[[float], bool], tuple[Target, ...]], ...] = (
+    (lambda _: True, ALWAYS),
+    (lambda alpha: alpha > SKEWED, ALIKE),
+    (lambda alpha: alpha <= SKEWED, UNLIKE),
+)
+"""Which label skews are held to which targets."""
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
@@ -64,19 +71,17 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         for (hospitals, alpha), means in federations.items()
         for name, value in means.items()
     ]
-    skewed = [means for (_, alpha), means in federations.items() if alpha <= SKEWED]
-    others = [means for (_, alpha), means in federations.items() if alpha > SKEWED]
-    for targets, chosen in ((ALWAYS, [*others, *skewed]), (ALIKE, others), (UNLIKE, skewed)):
+    for are_held, targets in HELD:
+        chosen = [means for (_, alpha), means in federations.items() if are_held(alpha)]
         for name in (target.figure for target in targets if chosen):
-            of = name.removesuffix("_at_alpha_0.1")
-            figures.append(Figure(name, min(means[of] for means in chosen), "x" if "_over_" in name else ""))
+            least = min(means[name.removesuffix(_AT_SKEWED)] for means in chosen)
+            figures.append(Figure(name, least, "x" if "_over_" in name else ""))
     return figures
 
 
 def wanted(arguments: argparse.Namespace) -> tuple[Target, ...]:
     """Return the targets of the label skews that are measured."""
-    alike, unlike = (any(alpha > SKEWED for alpha in arguments.alpha), any(alpha <= SKEWED for alpha in arguments.alpha))
-    return (*ALWAYS, *(ALIKE if alike else ()), *(UNLIKE if unlike else ()))
+    return tuple(target for are_held, targets in HELD if any(map(are_held, arguments.alpha)) for target in targets)
 
 
 def _named(alpha: float) -> str:

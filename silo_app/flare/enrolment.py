@@ -18,7 +18,8 @@ from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined
-from silo_app.flare.round_trip import Patience, Presence
+from silo_app.flare.presence import LONG, MISSES
+from silo_app.flare.round_trip import Patience
 
 __all__ = ["Enrolment"]
 
@@ -38,8 +39,6 @@ class Enrolment:
     plan: TrainingPlan
     record: JobRecord
     catch_up: CatchUp
-    starting: Presence
-    """Gives up who is not reached less easily: later a silo catches up, but who has not joined is not in the job."""
 
     def run(self, silos: list[str]) -> dict[str, bytes]:
         """Return the wrapped key of every silo. Raises `RoundRefused` with fewer than `min_silos` silos."""
@@ -58,7 +57,7 @@ class Enrolment:
     def _restored(self, silos: list[str]) -> list[str]:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
-        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(), presence=self.starting)
+        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(unreached=LONG))
         self.line.roll.enrol(answers.accepted, 0)
         for silo, reply in answers.accepted.items():
             self.line.note(silo, reply)
@@ -87,7 +86,7 @@ class Enrolment:
         def take(silo: str, reply: Shareable) -> None:
             roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
 
-        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(), take=take, presence=self.starting)
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(unreached=LONG), take=take)
         absent = quarantined(answers, "join")
         self.record.step("join", roster, absent)
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
@@ -113,8 +112,10 @@ class Enrolment:
     def _plan_text(self) -> str:
         return json.dumps(self.plan.model_dump(mode="json"))
 
-    def _patience(self) -> Patience:
-        return Patience(self.plan.min_silos, _DEADLINE_S, min(_STRAGGLER_S, max(self.plan.straggler_wait_s, 1.0)))
+    def _patience(self, *, unreached: int = MISSES) -> Patience:
+        """Return how long a step may take; later a silo catches up, but who has not joined is not in the job."""
+        straggler_s = min(_STRAGGLER_S, max(self.plan.straggler_wait_s, 1.0))
+        return Patience(self.plan.min_silos, _DEADLINE_S, straggler_s, unreached=unreached)
 
     def _require(self, silos: Collection[Any], what: str, absent: Mapping[str, Quarantined]) -> None:
         if self.line.aborted or len(silos) < self.plan.min_silos:

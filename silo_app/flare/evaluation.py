@@ -17,8 +17,7 @@ from silo_app.encoder.evaluation_record import RECORD_NAME, EvaluationRecord
 from silo_app.encoder.tell import EvaluationPlan, Telling
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
-from silo_app.flare.presence import LONG, Presence
-from silo_app.flare.round_trip import Patience, ask
+from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
 
@@ -55,9 +54,7 @@ class EvaluateEverywhere(Controller):  # type: ignore[misc]
             told[silo] = SiloAnswer.checked(json.loads(reply[words.REPORT]))
 
         everyone = silos_of(fl_ctx)
-        patience = Patience(enough=len(everyone), deadline_s=self._plan.deadline_s, straggler_s=0)
-        with Presence.of(fl_ctx, everyone, unreached=LONG) as presence:
-            answers = ask(self, words.TASK_EVALUATE, task, everyone, patience, fl_ctx, abort_signal, presence, take)
+        answers = ask_each(self, words.TASK_EVALUATE, task, everyone, self._plan.deadline_s, fl_ctx, abort_signal, take)
         refused = {silo: why["public"] for silo, why in answers.refused.items()}
         record = EvaluationRecord(silos=told, refused=refused, missing=answers.missing)
         durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(record.content(), indent=2))

@@ -16,8 +16,7 @@ from silo_app import config, durable
 from silo_app.command import command_line, data_of
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
-from silo_app.flare.presence import LONG, Presence
-from silo_app.flare.round_trip import Patience, ask
+from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
 RECORD_NAME = "index.json"
@@ -43,14 +42,12 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Send one task to every silo, and write down what each has."""
         everyone = silos_of(fl_ctx)
-        patience = Patience(enough=len(everyone), deadline_s=self._deadline_s, straggler_s=0)
         reports: dict[str, dict[str, Any]] = {}
 
         def take(silo: str, reply: Shareable) -> None:
             reports[silo] = json.loads(json.dumps(dict(reply[words.REPORT])))
 
-        with Presence.of(fl_ctx, everyone, unreached=LONG) as presence:
-            answers = ask(self, words.TASK_INDEX, Shareable(), everyone, patience, fl_ctx, abort_signal, presence, take)
+        answers = ask_each(self, words.TASK_INDEX, Shareable(), everyone, self._deadline_s, fl_ctx, abort_signal, take)
         record = {"silos": reports, "refused": answers.refused, "missing": answers.missing}
         durable.write_text(job_folder(fl_ctx) / RECORD_NAME, json.dumps(record, indent=2))
         self.log_info(fl_ctx, f"indexed: {json.dumps(reports)}")

@@ -13,7 +13,8 @@ from silo_app.encoder.job_record import Quarantined
 from silo_app.encoder.roll import Roll
 from silo_app.errors import UpdateRefused
 from silo_app.flare import round_trip, words
-from silo_app.flare.round_trip import Answers, Patience, Presence
+from silo_app.flare.presence import Presence
+from silo_app.flare.round_trip import Answers, Patience
 
 __all__ = ["Line", "octets", "quarantined"]
 
@@ -55,12 +56,8 @@ class Line:
         *,
         take: Callable[[str, Shareable], None] | None = None,
         meanwhile: Callable[[], None] = lambda: None,
-        presence: Presence | None = None,
     ) -> Answers:
-        """Send one task to many silos and wait (`round_trip.ask`); note where each says that it is.
-
-        `presence` stands in the place of the line's own, where a silo is given up less easily.
-        """
+        """Send one task to many silos and wait (`round_trip.ask`); note where each says that it is."""
         return round_trip.ask(
             self.controller,
             name,
@@ -69,7 +66,7 @@ class Line:
             patience,
             self.fl_ctx,
             self.abort,
-            presence or self.presence,
+            self.presence,
             take,
             meanwhile,
             self.note,

@@ -13,48 +13,45 @@ from nvflare.apis.fl_context import FLContext
 
 from silo_app.flare import cells, words
 
-__all__ = ["Presence"]
+__all__ = ["LONG", "MISSES", "Presence"]
 
 _EVERY_S = 3.0
 _TIMEOUT_S = 3.0
-_MISSES = 4
+MISSES = 4
 """So many unanswered questions in a row, about 12 s: a glitch or a restart of the site is shorter."""
 LONG = 40
 """About 2 min: where one answer is hours of work, a cut of the network is worth waiting for."""
-_THERE = (0, _MISSES)
 
 
 class Presence:
     """Asks every site for its process of `job` every few seconds, on a thread of its own, until it is closed.
 
-    A site may say that the process has ended: after four times it is gone. One that is not reached may be there still: it is
-    gone after `unreached` times.
+    A site may say that the process has ended: after four times it is gone. One that is not reached may be there still: after
+    how many times it is gone is for the one to say who waits.
     """
 
     @classmethod
-    def of(cls, fl_ctx: FLContext, silos: Iterable[str], *, unreached: int = _MISSES) -> Self:
+    def of(cls, fl_ctx: FLContext, silos: Iterable[str]) -> Self:
         """Watch the silos of a server's job."""
-        return cls(cells.core_of(fl_ctx.get_engine()), silos, str(fl_ctx.get_job_id()), unreached=unreached)
+        return cls(cells.core_of(fl_ctx.get_engine()), silos, str(fl_ctx.get_job_id()))
 
-    def __init__(
-        self, core: Any, silos: Iterable[str], job: str, *, unreached: int = _MISSES, every_s: float = _EVERY_S
-    ) -> None:
+    def __init__(self, core: Any, silos: Iterable[str], job: str, *, every_s: float = _EVERY_S) -> None:
         self._core = core
         self._job = job.encode()
-        self._missed = dict.fromkeys(silos, _THERE)
-        self._unreached = unreached
+        self._missed = dict.fromkeys(silos, (0, False))
+        """How often in a row a silo's process was not there, and whether its site said so the last time."""
         self._every_s = every_s
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="presence", daemon=True).start()
 
-    def is_gone(self, silo: str) -> bool:
-        """Return whether the silo's process has not been there for a while."""
-        missed, of = self._missed.get(silo, _THERE)
-        return missed >= of
+    def is_gone(self, silo: str, *, unreached: int = MISSES) -> bool:
+        """Return whether it has not been there for a while: `unreached` times in a row, if its site does not say so."""
+        missed, ended = self._missed.get(silo, (0, False))
+        return missed >= (MISSES if ended else unreached)
 
     def is_absent(self, silo: str) -> bool:
         """Return whether the silo's process was not there when last asked; a moment later it may be."""
-        return self._missed.get(silo, _THERE) != _THERE
+        return self._missed.get(silo, (0, False))[0] > 0
 
     def __enter__(self) -> Self:
         """Ask until the block is left."""
@@ -72,16 +69,16 @@ class Presence:
         while not self._closed.is_set():
             start = time.monotonic()
             for silo, (missed, _) in list(self._missed.items()):
-                of = self._asked(silo)
-                self._missed[silo] = _THERE if of is None else (missed + 1, of)
+                there, ended = self._asked(silo)
+                self._missed[silo] = (0 if there else missed + 1, ended)
             self._closed.wait(max(0.1, self._every_s - (time.monotonic() - start)))
 
-    def _asked(self, silo: str) -> int | None:
-        """Return None if the silo's process is there, and otherwise how many such answers in a row mean that it is gone."""
+    def _asked(self, silo: str) -> tuple[bool, bool]:
+        """Return whether the silo's process is there, and whether its site says that it has ended."""
         try:
             ended = cells.request(self._core, words.TOPIC_ALIVE, silo, self._job, _TIMEOUT_S) == words.ENDED
         except cells.CellUnreachable:
-            return self._unreached
+            return False, False
         except cells.CellTimeout:
-            return None  # connected but busy: not gone
-        return _MISSES if ended else None
+            return True, False  # connected but busy: not gone
+        return not ended, ended

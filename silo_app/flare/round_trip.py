@@ -5,9 +5,8 @@ enough silos have answered, the others get a while longer, and one whose process
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
 from nvflare.apis.fl_constant import ReturnCode
@@ -18,6 +17,7 @@ from nvflare.apis.signal import Signal
 
 from silo_app.errors import SiloscopeError, UpdateRefused
 from silo_app.flare import words
+from silo_app.flare.presence import LONG, MISSES, Presence
 
 _POLL_S = 0.05
 
@@ -27,23 +27,14 @@ class Patience:
     """How long a task may take: `deadline_s` in all, `straggler_s` after `enough` silos have answered.
 
     For the silos in `unreliable` (they missed the last task) nobody waits once `enough` have answered; what they send in
-    time still counts.
+    time still counts. A silo that is not reached is given up after `unreached` questions (`presence`).
     """
 
     enough: int
     deadline_s: float
     straggler_s: float
     unreliable: frozenset[str] = frozenset()
-
-
-class Presence(Protocol):
-    """What is known of silos' processes."""
-
-    def is_gone(self, silo: str) -> bool:
-        """Return whether nobody should wait for the silo."""
-
-    def is_absent(self, silo: str) -> bool:
-        """Return whether the silo's process was not there when last asked: sooner known, and less sure."""
+    unreached: int = MISSES
 
 
 @dataclass
@@ -98,13 +89,29 @@ def ask(
     controller.broadcast(task=task, fl_ctx=fl_ctx, targets=targets, min_responses=len(targets))
 
     def gone(silo: str) -> bool:
-        return bool(controller.get_client_disconnect_time(silo)) or presence.is_gone(silo)
+        return bool(controller.get_client_disconnect_time(silo)) or presence.is_gone(silo, unreached=patience.unreached)
 
     _wait(controller, task, targets, answers, patience, abort, gone, meanwhile)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
             answers.missing[silo] = "gone" if gone(silo) or presence.is_absent(silo) else "late"
     return answers
+
+
+def ask_each(
+    controller: Controller,
+    name: str,
+    data: Shareable,
+    silos: Collection[str],
+    deadline_s: float,
+    fl_ctx: FLContext,
+    abort: Signal,
+    take: Callable[[str, Shareable], None] | None = None,
+) -> Answers:
+    """Send a task whose answer is all that a silo does in the job, and wait as long as any silo works on it (`ask`)."""
+    patience = Patience(enough=len(silos), deadline_s=deadline_s, straggler_s=0, unreached=LONG)
+    with Presence.of(fl_ctx, silos) as presence:
+        return ask(controller, name, data, silos, patience, fl_ctx, abort, presence, take)
 
 
 def _refusal(

@@ -25,8 +25,7 @@ from nvflare.app_common.workflows.statistics_controller import StatisticsControl
 
 from silo_app import config, durable
 from silo_app.errors import MessageInvalid, SiloscopeError
-from silo_app.flare.presence import LONG, Presence
-from silo_app.flare.round_trip import Patience, ask
+from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
 from silo_app.privacy.questions import TABLES
 from silo_app.privacy.survey import Released, release
@@ -63,9 +62,7 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
         """
         self._asked = self._asked or silos_of(fl_ctx)
         silos = [silo for silo in self._asked if silo not in self._refused and silo not in self._missing]
-        patience = Patience(enough=len(silos), deadline_s=self._deadline_s, straggler_s=0)
-        with Presence.of(fl_ctx, silos, unreached=LONG) as presence:
-            answers = ask(self, task.name, task.data, silos, patience, fl_ctx, abort_signal, presence)
+        answers = ask_each(self, task.name, task.data, silos, self._deadline_s, fl_ctx, abort_signal)
         self._refused |= answers.refused
         self._missing |= answers.missing
         for silo, reply in sorted(answers.accepted.items()):

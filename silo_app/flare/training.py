@@ -23,7 +23,7 @@ from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
 from silo_app.flare.line import Line, quarantined
 from silo_app.flare.memory import give_back_freed
-from silo_app.flare.presence import LONG, Presence
+from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Patience
 from silo_app.flare.site import job_folder, rounds_folder, silos_of
 from silo_app.flare.tracking import Receivers
@@ -94,8 +94,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             line.tell("ENCRYPTION IS OFF for this job: the server sees every silo's plain update")
         catch_up = CatchUp(line, self._ledger)
         try:
-            with Presence.of(line.fl_ctx, silos, unreached=LONG) as starting:
-                agreed = Enrolment(line, self._ledger, plan, record, catch_up, starting).run(silos)
+            agreed = Enrolment(line, self._ledger, plan, record, catch_up).run(silos)
             exchanges = Exchanges(line, self._ledger, plan, catch_up, agreed)
             self._rounds(exchanges, record)
             self._finish(exchanges, record)

@@ -85,7 +85,7 @@ def test_what_all_silos_agree_to_share_reaches_tensorboard_and_mlflow(trained):
     (database,) = folder.rglob("mlflow.db")
     told = "SELECT runs.name, metrics.key, metrics.step FROM metrics JOIN runs USING (run_uuid)"
     with contextlib.closing(sqlite3.connect(database)) as mlflow:
-        rows = [(run.rpartition("-")[0].split(f"-{job[:6]}")[0], key, step) for run, key, step in mlflow.execute(told)]
+        rows = [(run.partition(f"-{job[:6]}")[0], key, step) for run, key, step in mlflow.execute(told)]
     assert {silo for silo, _, _ in rows} == set(lab.federation.silos)
     assert {(key, step) for _, key, step in rows} >= {("pooled/loss", 1), ("pooled/loss", 2), ("pooled/held_out_loss", 1)}
 

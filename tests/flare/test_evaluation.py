@@ -1,7 +1,6 @@
 """`jobs/evaluate` at its two ends: what a silo sends is checked where it arrives, and nothing ends everybody's job."""
 
 import json
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -70,7 +69,7 @@ def run(context, monkeypatch, tmp_path):
     def go(replies, missing=None, plan=None):
         answers = Answers(missing=missing or {})
 
-        def ask(_controller, name, data, silos, _patience, _ctx, _abort, _presence, take):
+        def ask(_controller, name, data, silos, _deadline_s, _ctx, _abort, take):
             assert (name, json.loads(data[words.PLAN])["floors"]) == (words.TASK_EVALUATE, True)
             assert silos == sorted([*replies, *answers.missing])
             for silo, told in replies.items():
@@ -82,8 +81,7 @@ def run(context, monkeypatch, tmp_path):
                     answers.refused[silo] = {"code": error.code, "public": error.public}
             return answers
 
-        monkeypatch.setattr(evaluation, "ask", ask)
-        monkeypatch.setattr(evaluation.Presence, "of", lambda *_, **__: nullcontext())
+        monkeypatch.setattr(evaluation, "ask_each", ask)
         monkeypatch.setattr(evaluation, "silos_of", lambda _ctx: sorted([*replies, *answers.missing]))
         controller, panics = EvaluateEverywhere(plan), []
         controller.system_panic = lambda reason, _ctx: panics.append(reason)

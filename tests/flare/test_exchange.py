@@ -45,7 +45,7 @@ class SimulatedLine:
         done(reply)
         return SimpleNamespace(completion_status="done" if reply is not None else None)
 
-    def ask(self, name, data, silos, patience, *, take=None, meanwhile=lambda: None, presence=None):
+    def ask(self, name, data, silos, patience, *, take=None, meanwhile=lambda: None):
         answers = Answers()
         meanwhile()
         for silo in silos:

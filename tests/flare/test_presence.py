@@ -29,11 +29,11 @@ def test_who_is_gone(monkeypatch, answer, unreached, absent, gone):
         return answer
 
     monkeypatch.setattr(cells, "request", request)
-    presence = Presence(None, ["a"], "job-1", unreached=unreached, every_s=0.0)
+    presence = Presence(None, ["a"], "job-1", every_s=0.0)
     assert not presence.is_gone("a")
     end = time.monotonic() + 10
     while len(asked) < 6 and time.monotonic() < end:
         time.sleep(0.05)
     presence.close()
-    assert (presence.is_absent("a"), presence.is_gone("a")) == (absent, gone)
+    assert (presence.is_absent("a"), presence.is_gone("a", unreached=unreached)) == (absent, gone)
     assert set(asked) == {(words.TOPIC_ALIVE, "a", b"job-1")}

@@ -53,7 +53,8 @@ class Known:
     gone: str
     absent: str
 
-    def is_gone(self, silo):
+    def is_gone(self, silo, *, unreached):
+        assert unreached == 4
         return silo in self.gone
 
     def is_absent(self, silo):
