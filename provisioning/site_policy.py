@@ -8,7 +8,16 @@ and build only classes of the installed `silo_app.flare`.
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CLASS_ALLOW_LIST", "GATEWAY", "LAUNCHER", "MAX_JOBS", "authorization", "server_resources", "site_resources"]
+__all__ = [
+    "CLASS_ALLOW_LIST",
+    "GATEWAY",
+    "JOB_REPORTS",
+    "LAUNCHER",
+    "MAX_JOBS",
+    "authorization",
+    "server_resources",
+    "site_resources",
+]
 
 CLASS_ALLOW_LIST = ("silo_app.flare.",)
 """What a job's configuration may name. An entry with a final dot allows everything below it, one without allows that
@@ -19,6 +28,9 @@ GATEWAY = {"id": "silo_gateway", "path": "silo_app.flare.gateway.SiloGateway", "
 
 LAUNCHER = {"id": "process_launcher", "path": "silo_app.flare.launcher.SiloJobLauncher", "args": {}}
 """In place of NVFlare's own launcher: a job process that is killed must not end the job for everybody."""
+
+JOB_REPORTS = {"id": "job_reports", "path": "silo_app.flare.containment.JobReports", "args": {}}
+"""Our component in the server's NVFlare process: what a site reports of a job must not end the job for everybody."""
 
 MAX_JOBS = 8
 """Jobs that the server runs beside each other; the search broker holds one for good."""
@@ -48,7 +60,7 @@ def server_resources(default: Settings, *, home: Path) -> Settings:
         "class_list_enforcement_mode": "enforce",
         "class_allow_list": list(CLASS_ALLOW_LIST),
         "snapshot_persistor": persistor | {"args": persistor["args"] | {"storage": snapshots}},
-        "components": [_server_component(component, home) for component in _without_log_streams(default)],
+        "components": [*(_server_component(component, home) for component in _without_log_streams(default)), JOB_REPORTS],
     }
 
 

@@ -12,6 +12,7 @@ from nvflare.apis.signal import Signal
 from silo_app.errors import SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.consortium_file import read_members
+from silo_app.flare.containment import contain
 from silo_app.flare.site import kit_of
 from silo_app.search.broker import Broker
 from silo_app.search.transport import SiloLate, SiloUnreachable
@@ -47,6 +48,7 @@ class SearchBroker(Controller):  # type: ignore[misc]
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Read who is in the federation."""
+        contain(fl_ctx)
         try:
             self._kit = kit_of(fl_ctx)
             self._silos = read_members(self._kit).silos

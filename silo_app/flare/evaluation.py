@@ -17,6 +17,7 @@ from silo_app.encoder.evaluation_record import RECORD_NAME, EvaluationRecord
 from silo_app.encoder.tell import EvaluationPlan, Telling
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
+from silo_app.flare.containment import contain
 from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
@@ -31,6 +32,7 @@ class EvaluateEverywhere(Controller):  # type: ignore[misc]
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong setting ends the job with its name."""
+        contain(fl_ctx)
         try:
             self._plan = EvaluationPlan.checked(self._given)
         except SiloscopeError as error:

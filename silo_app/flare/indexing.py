@@ -16,6 +16,7 @@ from silo_app import config, durable
 from silo_app.command import command_line, data_of
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
+from silo_app.flare.containment import contain
 from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
@@ -31,7 +32,8 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
         self._min_silos = int(min_silos)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing to prepare."""
+        """Let no silo end the job for the others."""
+        contain(fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing to release."""

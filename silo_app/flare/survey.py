@@ -22,9 +22,12 @@ from nvflare.app_common.filters.statistics_privacy_filter import StatisticsPriva
 from nvflare.app_common.statistics.histogram_bins_cleanser import HistogramBinsCleanser
 from nvflare.app_common.statistics.min_count_cleanser import MinCountCleanser
 from nvflare.app_common.workflows.statistics_controller import StatisticsController
+from nvflare.fuel.utils import fobs
+from pydantic import BaseModel, ConfigDict, Field
 
 from silo_app import config, durable
 from silo_app.errors import MessageInvalid, SiloscopeError
+from silo_app.flare.containment import contain
 from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
 from silo_app.privacy.questions import TABLES
@@ -55,6 +58,11 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
         self._missing: dict[str, str] = {}
         self._asked: list[str] = []
 
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Let no silo end the job for the others."""
+        contain(fl_ctx)
+        super().start_controller(fl_ctx)
+
     def broadcast_and_wait(self, task: Task, fl_ctx: FLContext, abort_signal: Signal, **_: Any) -> None:
         """Ask every silo that has not refused (not the anchor); wait for those that live, no longer than the deadline.
 
@@ -62,7 +70,8 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
         """
         self._asked = self._asked or silos_of(fl_ctx)
         silos = [silo for silo in self._asked if silo not in self._refused and silo not in self._missing]
-        answers = ask_each(self, task.name, task.data, silos, self._deadline_s, fl_ctx, abort_signal)
+        require = _require_terms if task.name == Words.FED_STATS_PRE_RUN else _require_tables
+        answers = ask_each(self, task.name, task.data, silos, self._deadline_s, fl_ctx, abort_signal, require)
         self._refused |= answers.refused
         self._missing |= answers.missing
         for silo, reply in sorted(answers.accepted.items()):
@@ -189,6 +198,54 @@ class _ReleasedStatistics(Statistics):  # type: ignore[misc]
         if dataset != DATASET or feature not in _QUESTIONS:
             raise MessageInvalid("there is no such table", remedy="Submit jobs/survey as it is.")
         return list(self._silo.released.counts[feature])
+
+
+class _Terms(BaseModel):
+    """On which terms a silo answers (`Released`)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    min_count: int
+    epsilon: float | None
+    spent: float
+    day: str = Field(max_length=10)
+
+
+def _require_terms(silo: str, reply: Shareable) -> None:
+    """Raise `MessageInvalid` for terms that cannot be written down."""
+    try:
+        _Terms.model_validate(from_shareable(reply).data)
+    except ValueError:
+        raise _unreadable(silo) from None
+
+
+def _require_tables(silo: str, reply: Shareable) -> None:
+    """Raise `MessageInvalid` for statistics over which the sum of all silos' would stumble: that fails the whole survey."""
+    data = from_shareable(reply).data
+    for statistic, of_datasets in fobs.loads(data[data[Words.STATISTICS_TASK_KEY]]).items():
+        for dataset, of_tables in of_datasets.items():
+            for name, told in of_tables.items():
+                known = statistic in _STATISTICS and dataset == DATASET and name in _QUESTIONS
+                if not known or not (_is_table(told, name) if statistic == Words.STATS_HISTOGRAM else _is_count(told)):
+                    raise _unreadable(silo)
+
+
+def _is_table(told: Any, name: str) -> bool:
+    bins = told.bins if isinstance(told, Histogram) else ()
+    return len(bins) == len(_QUESTIONS[name].labels) and all(
+        (one.low_value, one.high_value) == (place, place + 1) and _is_count(one.sample_count)
+        for place, one in enumerate(bins)
+    )
+
+
+def _is_count(told: Any) -> bool:
+    return told is None or (isinstance(told, int) and told >= 0)
+
+
+def _unreadable(silo: str) -> MessageInvalid:
+    return MessageInvalid(
+        "it tells no such statistics", where=silo, remedy="Does the silo have the version of siloscope that the server has?"
+    )
 
 
 def _cells(histogram: Histogram) -> list[int]:

@@ -19,6 +19,7 @@ from silo_app.encoder.roll import Roll
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
+from silo_app.flare.containment import contain
 from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
 from silo_app.flare.line import Line, quarantined
@@ -51,6 +52,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Validate the plan, so that a wrong number ends the job with its name rather than in a silo's training."""
         give_back_freed()
+        contain(fl_ctx)
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)

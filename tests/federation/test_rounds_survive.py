@@ -30,6 +30,7 @@ from silo_app.flare.console import Console, stage_job, told_of_rounds
 from silo_app.imaging.ingest import ingest
 from silo_app.imaging.samples.phantom import make_phantoms
 from tests.encoder.simulated_job import InProcessTrainer, SimulatedJob
+from tests.federation import saboteur
 from tests.federation.conftest import JOBS, Lab
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
@@ -50,7 +51,7 @@ _PIDFD_GETFD = 438
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    """Four silos with phantoms, up."""
+    """Four silos with phantoms, up; one of them does harm when it is told to."""
     root = tmp_path_factory.mktemp("four")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     archives = make_phantoms(root / "archives", hospitals=4, studies=8, seed=5, progress=None, workers=2)
@@ -58,6 +59,9 @@ def four(tmp_path_factory):
     content = {"name": "four", "server": {"port": 0}, "silos": silos, "researchers": [{"name": "lead@siloscope.example"}]}
     kits.provision(Consortium.model_validate(content), root / "consortium")
     federation = Federation.load(root / "consortium")
+    resources = federation.kit(VICTIM) / "local" / "resources.json"
+    given = json.loads(resources.read_text())
+    resources.write_text(json.dumps({**given, "components": [*given["components"], saboteur.COMPONENT]}))
     for silo in federation.silos:
         assert not ingest(config.load(federation.kit(silo)), workers=1).refused
     federation.up()
@@ -208,6 +212,19 @@ def test_a_silo_that_dies_while_its_update_is_on_the_way_ends_nobody_elses_job(f
     assert record["state"] == "finished"
     assert len([one for one in record["rounds"] if one["accepted"]]) == rounds
     assert VICTIM not in record["rounds"][-1]["accepted"]
+
+
+def test_a_silo_that_reports_failures_and_sends_poison_ends_nobody_elses_job(four):
+    """It says that the job failed, that it is unsafe, and sends a result that cannot be decoded."""
+    job = four.submit("train", {**SETTINGS, "straggler_wait_s": 4})
+    four.until(lambda: len(entries(four, job)) >= 1, limit_s=120)
+    tried = saboteur.sabotage(four.federation.kit(VICTIM), job, four)
+    assert set(tried) == {"failed", "unsafe", "undecodable"}
+    record = four.record(job, "rounds.json")
+    assert record["state"] == "finished"
+    assert len(set(record["finish"]["encoder_versions"].values())) == 1
+    with Console.open(four.federation.admin_kit) as console:
+        assert console.state(job).status == "FINISHED:COMPLETED"
 
 
 def cut(lab, silo, word=""):

@@ -24,6 +24,7 @@ def context(make_silo, tmp_path):
     fl_ctx = FLContext()
     workspace = SimpleNamespace(get_root_dir=lambda: str(home.kit), get_run_dir=lambda _: str(tmp_path / "job"))
     fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, workspace)
+    fl_ctx.set_prop(FLContextKey.RUNNER, SimpleNamespace())
     fl_ctx.get_job_id = lambda: "job"
     return fl_ctx
 

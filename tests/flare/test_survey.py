@@ -4,17 +4,20 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from nvflare.apis.dxo import from_shareable
+from nvflare.apis.controller_spec import Task
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
-from nvflare.app_common.abstract.statistics_spec import StatisticConfig
+from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType, StatisticConfig
 from nvflare.app_common.app_constant import StatisticsConstants as Words
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
+from silo_app.errors import MessageInvalid
 from silo_app.flare import survey, words
+from silo_app.flare.round_trip import Answers
 from silo_app.flare.survey import DATASET, SiloSurvey, SurveyEverywhere
 from silo_app.privacy.questions import TABLES
 from silo_app.privacy.survey import Released
@@ -125,6 +128,85 @@ def test_a_bug_of_ours_is_an_answer_too(context, monkeypatch):
     reply = executor.execute(Words.FED_STATS_TASK, Shareable(), context, Signal())
     assert reply.get_return_code() == ReturnCode.EXECUTION_RESULT_ERROR
     assert reply[words.REFUSAL]["code"] == "internal"
+
+
+def terms_reply(**changed):
+    given = {"min_count": 11, "epsilon": 5.0, "spent": 5.0, "day": "2026-11-23"} | changed
+    return DXO(DataKind.STATISTICS, data=given).to_shareable()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"min_count": "11"}, {"epsilon": object()}, {"spent": None}, {"day": "x" * 100}, {"more": 1}, {"day": {"a": [1]}}],
+)
+def test_terms_that_cannot_be_written_down_are_refused(changed):
+    survey._require_terms("a", terms_reply())
+    survey._require_terms("a", terms_reply(epsilon=None))
+    with pytest.raises(MessageInvalid):
+        survey._require_terms("a", terms_reply(**changed))
+
+
+def tables_reply(statistics):
+    data = {Words.STATISTICS_TASK_KEY: Words.STATS_2nd_STATISTICS, Words.STATS_2nd_STATISTICS: fobs.dumps(statistics)}
+    return DXO(DataKind.STATISTICS, data=data).to_shareable()
+
+
+def table(*counts, first=0):
+    return Histogram(HistogramType.STANDARD, [Bin(n, n + 1, count) for n, count in enumerate(counts, first)])
+
+
+def test_what_a_silo_of_ours_tells_is_readable(silo):
+    asked, ends = histogram_request()
+    reply, _ = silo(asked, **ends)
+    survey._require_tables("a", reply)
+    reply, _ = silo({Words.STATS_COUNT: {}, Words.STATS_FAILURE_COUNT: {}})
+    survey._require_tables("a", reply)
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"histogram": {DATASET: {"sex": table(1, 2, 3)}}},
+        {"histogram": {DATASET: {"sex": table(1, 2, 3, 4, first=1)}}},
+        {"histogram": {DATASET: {"sex": table(1, 2, 3, "4")}}},
+        {"histogram": {DATASET: {"sex": table(1, 2, 3, -4)}}},
+        {"histogram": {DATASET: {"sex": 5}}},
+        {"histogram": {DATASET: {"names": table(1)}}},
+        {"histogram": {"others": {"sex": table(1, 2, 3, 4)}}},
+        {"count": {DATASET: {"sex": "many"}}},
+        {"count": {DATASET: {"sex": 0.5}}},
+        {"mean": {DATASET: {"sex": 1}}},
+    ],
+)
+def test_statistics_over_which_the_sum_would_stumble_are_refused(statistics):
+    fobs_registration()
+    with pytest.raises(MessageInvalid):
+        survey._require_tables("a", tables_reply(statistics))
+
+
+def test_one_silos_poison_costs_its_own_answer(context, monkeypatch):
+    """The server's callback is given what can be read, and no other reply."""
+    fobs_registration()
+    good = tables_reply({"histogram": {DATASET: {"sex": table(1, 2, 3, 4)}}})
+    replies = {"a": good, "b": tables_reply({"histogram": {DATASET: {"sex": table(1)}}}), "c": Shareable()}
+
+    def ask_each(_controller, _name, _data, silos, _deadline_s, _ctx, _abort, take):
+        answers = Answers()
+        for silo in silos:
+            try:
+                take(silo, replies[silo])
+                answers.accepted[silo] = replies[silo]
+            except Exception as error:  # noqa: BLE001  (as `ask` does)
+                answers.refused[silo] = {"code": type(error).__name__, "public": ""}
+        return answers
+
+    monkeypatch.setattr(survey, "ask_each", ask_each)
+    controller, heard = SurveyEverywhere(), []
+    controller._asked = sorted(replies)
+    task = Task(Words.FED_STATS_TASK, Shareable(), result_received_cb=lambda client_task, fl_ctx: heard.append(client_task))
+    controller.broadcast_and_wait(task, context, Signal())
+    assert [(one.client.name, one.result) for one in heard] == [("a", good)]
+    assert set(controller._refused) == {"b", "c"}
 
 
 def test_too_few_answers_fail_the_job_and_are_written_down(tmp_path, monkeypatch):

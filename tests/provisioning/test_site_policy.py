@@ -68,6 +68,7 @@ def test_a_servers_stores_lie_in_its_own_folder():
     assert components["job_manager"]["args"] == {"uri_root": "/srv/coordinator/store/jobs", "job_store_id": "job_store"}
     assert components["job_scheduler"]["args"]["max_jobs"] >= 4
     assert "log_receiver" not in components
+    assert components["job_reports"] == site_policy.JOB_REPORTS
     assert resources["servers"] == DEFAULT_SERVER["servers"]
 
 
