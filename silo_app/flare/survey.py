@@ -216,7 +216,7 @@ def _require_terms(silo: str, reply: Shareable) -> None:
     try:
         _Terms.model_validate(from_shareable(reply).data)
     except ValueError:
-        raise _unreadable(silo) from None
+        raise _unreadable("these are no terms of a survey", silo) from None
 
 
 def _require_tables(silo: str, reply: Shareable) -> None:
@@ -225,26 +225,28 @@ def _require_tables(silo: str, reply: Shareable) -> None:
     for statistic, of_datasets in fobs.loads(data[data[Words.STATISTICS_TASK_KEY]]).items():
         for dataset, of_tables in of_datasets.items():
             for name, told in of_tables.items():
-                known = statistic in _STATISTICS and dataset == DATASET and name in _QUESTIONS
-                if not known or not (_is_table(told, name) if statistic == Words.STATS_HISTOGRAM else _is_count(told)):
-                    raise _unreadable(silo)
+                if dataset != DATASET or name not in _QUESTIONS or not _fits(statistic, told, len(_QUESTIONS[name].labels)):
+                    raise _unreadable(f"{statistic} of {name} in {dataset} is none of a survey's", silo)
 
 
-def _is_table(told: Any, name: str) -> bool:
-    bins = told.bins if isinstance(told, Histogram) else ()
-    return len(bins) == len(_QUESTIONS[name].labels) and all(
-        (one.low_value, one.high_value) == (place, place + 1) and _is_count(one.sample_count)
-        for place, one in enumerate(bins)
-    )
+def _fits(statistic: str, told: Any, cells: int) -> bool:
+    """Return whether this may be told of a table with so many cells; its ends are asked for before its histogram."""
+    if statistic == Words.STATS_HISTOGRAM:
+        bins = told.bins if isinstance(told, Histogram) else ()
+        ends = [(one.low_value, one.high_value) for one in bins]
+        return ends == [(place, place + 1) for place in range(cells)] and all(_is_count(one.sample_count) for one in bins)
+    if statistic in {Words.STATS_MIN, Words.STATS_MAX}:
+        return told is None or told == (cells if statistic == Words.STATS_MAX else 0)
+    return statistic in _STATISTICS and (told is None or _is_count(told))
 
 
 def _is_count(told: Any) -> bool:
-    return told is None or (isinstance(told, int) and told >= 0)
+    return isinstance(told, int) and told >= 0
 
 
-def _unreadable(silo: str) -> MessageInvalid:
+def _unreadable(problem: str, silo: str) -> MessageInvalid:
     return MessageInvalid(
-        "it tells no such statistics", where=silo, remedy="Does the silo have the version of siloscope that the server has?"
+        problem[:200], where=silo, remedy="Does the silo have the version of siloscope that the server has?"
     )
 
 

@@ -159,7 +159,8 @@ def test_what_a_silo_of_ours_tells_is_readable(silo):
     asked, ends = histogram_request()
     reply, _ = silo(asked, **ends)
     survey._require_tables("a", reply)
-    reply, _ = silo({Words.STATS_COUNT: {}, Words.STATS_FAILURE_COUNT: {}})
+    ends = {table.name: {"bins": len(table.labels), "range": [0, len(table.labels)]} for table in TABLES}
+    reply, _ = silo({Words.STATS_COUNT: {}, Words.STATS_FAILURE_COUNT: {}, Words.STATS_MIN: ends, Words.STATS_MAX: ends})
     survey._require_tables("a", reply)
 
 
@@ -176,6 +177,8 @@ def test_what_a_silo_of_ours_tells_is_readable(silo):
         {"count": {DATASET: {"sex": "many"}}},
         {"count": {DATASET: {"sex": 0.5}}},
         {"mean": {DATASET: {"sex": 1}}},
+        {"min": {DATASET: {"sex": 1}}},
+        {"max": {DATASET: {"sex": 1000}}},
     ],
 )
 def test_statistics_over_which_the_sum_would_stumble_are_refused(statistics):
