@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from silo_app.errors import CertificateMissing, MessageInvalid, SignatureInvalid
 from silo_app.session_key import SessionKeys, Vouched, Vouchers
 
-__all__ = ["Identity", "Signer", "Trust", "Verified", "unverified_payload"]
+__all__ = ["Identity", "Signer", "Trust", "Verified"]
 
 PAYLOAD_LIMIT = 64 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
@@ -185,11 +185,6 @@ class Identity:
     def peers(self) -> dict[str, Vouched[Signer]]:
         """By name, the keys of others' sessions: what they are asked is locked for these."""
         return {}
-
-
-def unverified_payload(signed: bytes, *, limit: int = PAYLOAD_LIMIT) -> bytes:
-    """Return what a signed message says without asking who signed it: for a relay. Raises `MessageInvalid`."""
-    return _unpack(signed, limit)[1]
 
 
 def _statement(context: bytes, certificate: bytes, payload: bytes) -> bytes:

@@ -7,9 +7,10 @@ from hashlib import sha256
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from silo_app.aggregation.bundle import PAIR, SELF, Bundle, private_key, read_bundle
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.place import Place
-from silo_app.aggregation.shares import PAIR, SELF, Bundle, Secrets, deal, open_share, private_key, read_bundle
+from silo_app.aggregation.shares import Secrets, deal, open_share
 from silo_app.aggregation.survivors import Reveal, agreed, sign_reveal, sign_survivors
 from silo_app.aggregation.unmasking import pair_key, self_key
 from silo_app.errors import KeyRefused, RoundRefused

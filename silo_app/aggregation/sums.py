@@ -1,5 +1,7 @@
 """The server's side of a round: add what arrives, unopened. It holds no key and imports no cryptography."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,7 @@ from silo_app.aggregation.codec import WIDTHS, FieldPlan
 from silo_app.aggregation.wire import KINDS, Header, body_digest, join, split
 from silo_app.errors import RoundRefused, UpdateRefused
 
-__all__ = ["RoundSum", "blocks_of"]
+__all__ = ["RoundSum", "RoundSums", "blocks_of"]
 
 REMEDY = "Nothing of it was used; the round goes on without it."
 
@@ -41,7 +43,10 @@ class RoundSum:
         Raises `UpdateRefused` for what is malformed, of another silo than it says, or does not fit the others, and
         `RoundRefused` for another round or a silo's second update; the sum is then as it was.
         """
-        header, body = split(message)
+        return self.take(*split(message), silo)
+
+    def take(self, header: Header, body: NDArray[np.uint8], silo: str | None) -> str:
+        """Add an update that is split already, as `add` does."""
         name = header.silos[0]
         self._require_mine(header, silo)
         if header.encryption == "bfv":
@@ -86,11 +91,7 @@ class RoundSum:
                 remedy=REMEDY,
             )
         if self.header is not None and header.agreement != self.header.agreement:
-            raise UpdateRefused(
-                "it differs from the others in " + ", ".join(_differences(header, self.header)),
-                where=name,
-                remedy=REMEDY,
-            )
+            raise _unlike(header, self.header, name)
 
     def _add_encrypted(self, name: str, header: Header, body: NDArray[np.uint8]) -> None:
         blocks = blocks_of(header)
@@ -124,6 +125,52 @@ class RoundSum:
         self._seeds[name] = np.empty((0, ring.SEED_BYTES), dtype=np.uint8)
 
 
+class RoundSums:
+    """The sums of one round, one for each thing that silos agree on (`Header.agreement`): that of the most is the round's.
+
+    Whose update comes first is not believed more than others: it could make all of them differ. What a silo alone says
+    takes the memory of one update until the round is over.
+    """
+
+    def __init__(self, job: str, round_number: int, *, min_silos: int) -> None:
+        """Begin the sums of round `round_number` of `job`, which needs `min_silos` updates that agree."""
+        self._new = partial(RoundSum, job, round_number, min_silos=min_silos)
+        self._sums: dict[tuple[object, ...], RoundSum] = {}
+
+    @property
+    def contributors(self) -> tuple[str, ...]:
+        """Whose updates are in the round's sum, sorted."""
+        return self._largest.contributors
+
+    @property
+    def others(self) -> dict[str, UpdateRefused]:
+        """By silo, how its update differs from those in the round's sum."""
+        usual = self._largest
+        return {
+            name: _unlike(one.header, usual.header, name)
+            for one in self._sums.values()
+            if one is not usual and one.header and usual.header
+            for name in one.contributors
+        }
+
+    def add(self, message: NDArray[np.uint8] | bytes, *, silo: str) -> None:
+        """Add one silo's update, uint8 (n,). Raises as `RoundSum.add`, but for what does not fit the others."""
+        header, body = split(message)
+        running = self._sums.get(header.agreement) or self._new()
+        if any(silo in one.contributors for one in self._sums.values() if one is not running):
+            raise RoundRefused("it sent another update before", where=silo, remedy=REMEDY)
+        running.take(header, body, silo)
+        self._sums[header.agreement] = running
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return the message of the round's sum, uint8 (n,). Raises `RoundRefused` below `min_silos` updates that agree."""
+        return self._largest.result()
+
+    @property
+    def _largest(self) -> RoundSum:
+        return max(self._sums.values(), key=lambda one: len(one.contributors), default=self._new())
+
+
 def blocks_of(header: Header) -> int:
     """Return how many blocks an encrypted message of `header` has; 0 for a header that no silo writes."""
     if not header.size:
@@ -131,9 +178,7 @@ def blocks_of(header: Header) -> int:
     return FieldPlan(header.bits).blocks(header.size) + 1 if header.bits in WIDTHS else 0
 
 
-def _differences(header: Header, other: Header) -> list[str]:
-    return [
-        slot
-        for slot in Header.__slots__
-        if slot not in {"kind", "silos", "body"} and getattr(header, slot) != getattr(other, slot)
-    ]
+def _unlike(header: Header, others: Header, silo: str) -> UpdateRefused:
+    slots = [slot for slot in Header.__slots__ if slot not in {"kind", "silos", "body"}]
+    different = [slot for slot in slots if getattr(header, slot) != getattr(others, slot)]
+    return UpdateRefused(f"it differs from the others in {', '.join(different)}", where=silo, remedy=REMEDY)

@@ -14,7 +14,7 @@ from silo_app.aggregation.wire import NAME_LIMIT, parse_map
 from silo_app.errors import RoundRefused, SurvivorsDisputed
 from silo_app.identity import Identity
 
-__all__ = ["Reveal", "agreed", "read_reveal", "sign_reveal", "sign_survivors"]
+__all__ = ["Reveal", "agreed", "read_reveal", "read_signature", "sign_reveal", "sign_survivors"]
 
 SURVIVORS = b"siloscope/survivors/1"
 REVEAL = b"siloscope/reveal/1"
@@ -49,7 +49,7 @@ def agreed(place: Place, own: tuple[str, ...], signatures: Mapping[str, bytes], 
     """
     signers = set()
     for name, signed in sorted(signatures.items()):
-        other = _read(place, name, signed)
+        other = read_signature(place, name, signed)
         if other != own:
             raise SurvivorsDisputed(
                 f"this silo was told that {', '.join(own)} arrived, {name} was told {', '.join(other)}",
@@ -66,7 +66,8 @@ def agreed(place: Place, own: tuple[str, ...], signatures: Mapping[str, bytes], 
         )
 
 
-def _read(place: Place, name: str, signed: bytes) -> tuple[str, ...]:
+def read_signature(place: Place, name: str, signed: bytes) -> tuple[str, ...]:
+    """Return who arrived, as the silo `name` signed. Raises `ProtocolError`, for another round or signer too."""
     verified = place.members.trust.verify(signed, context=SURVIVORS)
     try:
         job, number, roster, names = msgpack.unpackb(verified.payload)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from silo_app.aggregation.bundle import PAIR, SELF, Bundle, private_key
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.place import Place
-from silo_app.aggregation.shares import PAIR, SELF, Bundle, join_shares, private_key
+from silo_app.aggregation.shares import join_shares
 from silo_app.aggregation.survivors import Reveal, read_reveal
 from silo_app.errors import ProtocolError, RoundRefused
 

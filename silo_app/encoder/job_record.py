@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from silo_app import durable
+from silo_app.errors import SiloscopeError
 
 __all__ = ["RECORD_MARK", "JobRecord", "Quarantined", "RoundRecord"]
 
@@ -34,6 +35,16 @@ class Quarantined:
     def absence(cls, why: str, step: str) -> "Quarantined":
         """Return the entry of a silo that was "late", "gone" or "behind"."""
         return cls(code=why, public=_ABSENCES.get(why, "It did not answer."), step=step)
+
+    @classmethod
+    def of(cls, error: SiloscopeError, step: str) -> "Quarantined":
+        """Return the entry of a silo of which the server itself found this out."""
+        return cls(code=error.code, public=error.public, step=step)
+
+    @classmethod
+    def other_encoder(cls) -> "Quarantined":
+        """Return the entry of a silo that ended with another encoder than the others."""
+        return cls(code="other-encoder", public="It ended with another encoder than most silos.", step="finish")
 
 
 @dataclass(kw_only=True)

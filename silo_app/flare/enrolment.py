@@ -14,7 +14,7 @@ from nvflare.apis.shareable import Shareable
 from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import RoundRefused
+from silo_app.errors import RoundRefused, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined
@@ -28,6 +28,7 @@ _STRAGGLER_S = 60.0
 _ATTEMPTS = 3
 """If the silo that makes the key is gone before it has sent it, the others begin again without it."""
 _POLL_S = 0.1
+_MOST_KEY_BYTES = 64 * 1024
 
 
 @dataclass
@@ -87,8 +88,12 @@ class Enrolment:
             roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
 
         answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(unreached=LONG), take=take)
-        absent = quarantined(answers, "join")
+        unfit = self.line.vetting.muster(roster)
+        roster = {silo: announcement for silo, announcement in roster.items() if silo not in unfit}
+        absent = quarantined(answers, "join") | {silo: Quarantined.of(error, "join") for silo, error in unfit.items()}
         self.record.step("join", roster, absent)
+        for error in unfit.values():
+            self.line.tell(f"not in the job: {error}")
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
         self._require(roster, "joined the job", absent)
         return roster
@@ -101,8 +106,8 @@ class Enrolment:
         wrapped: dict[str, bytes] = {}
 
         def take(silo: str, reply: Shareable) -> None:
-            del silo
-            wrapped.update({whose: bytes(key) for whose, key in dict(reply[words.WRAPPED_KEYS]).items()})
+            if silo == min(roster):  # nobody else makes keys
+                wrapped.update(_keys_for(roster, reply[words.WRAPPED_KEYS], silo))
 
         answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience(), take=take)
         absent = quarantined(answers, "agree")
@@ -124,3 +129,12 @@ class Enrolment:
                 f"only {len(silos)} silos {what}, {self.plan.min_silos} are needed" + (f" ({why})" if why else ""),
                 remedy="Look at the silos named in rounds.json and their logs, then submit the job again.",
             )
+
+
+def _keys_for(roster: Collection[str], given: Any, maker: str) -> dict[str, bytes]:
+    """Return the wrapped keys that a silo made. Raises `UpdateRefused` for anything else."""
+    if not isinstance(given, dict) or any(
+        silo not in roster or not isinstance(key, bytes) or len(key) > _MOST_KEY_BYTES for silo, key in given.items()
+    ):
+        raise UpdateRefused("these are no keys for the silos of the job", where=maker, remedy="The job begins without it.")
+    return given

@@ -11,7 +11,7 @@ from typing import Any
 from nvflare.apis.shareable import Shareable
 
 from silo_app.aggregation.settings import threshold
-from silo_app.aggregation.sums import RoundSum
+from silo_app.aggregation.sums import RoundSums
 from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.encoder.ledger import ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
@@ -100,6 +100,7 @@ class Exchanges:
         except RoundRefused as error:
             raise _Void(error.problem) from None
         record.contributors = total.contributors
+        record.quarantine({silo: Quarantined.of(error, "update") for silo, error in total.others.items()})
         record.download_bytes = int(message.nbytes)
         reveals = self._unmask(record) if self._masked else {}
         return ClosedRound(
@@ -140,9 +141,9 @@ class Exchanges:
         gone = {silo for silo in absent if self.line.is_gone(silo) or self.line.is_absent(silo)}
         record.quarantine({s: Quarantined.absence("gone" if s in gone else "behind", "order") for s in absent})
 
-    def _collect(self, record: RoundRecord) -> RoundSum:
+    def _collect(self, record: RoundRecord) -> RoundSums:
         roll, number = self.line.roll, record.number
-        total = RoundSum(self.line.job, number, min_silos=self.plan.min_silos)
+        total = RoundSums(self.line.job, number, min_silos=self.plan.min_silos)
         order = {
             words.ROUND: number,
             words.CONTENT: record.content,
@@ -183,23 +184,32 @@ class Exchanges:
 
     def _unmask(self, record: RoundRecord) -> dict[str, bytes]:
         """Let the survivors agree on who they are; return what they reveal."""
-        survivors = list(record.contributors)
+        survivors, vetting = list(record.contributors), self.line.vetting
         content: dict[str, Any] = {words.ROUND: record.number, words.SURVIVORS: survivors}
-        signatures = self._short(record, words.TASK_SIGN, content, survivors, words.SIGNATURE, "sign")
+        signatures = self._short(record, words.TASK_SIGN, content, survivors, words.SIGNATURE, "sign", vetting.signature)
         self._require(signatures, "signed who arrived")
         content = {words.ROUND: record.number, words.SIGNATURES: signatures, words.BUNDLE_ROUND: record.number + 1}
-        reveals = self._short(record, words.TASK_REVEAL, content, signatures, words.REVEAL, "reveal")
+        reveals = self._short(record, words.TASK_REVEAL, content, signatures, words.REVEAL, "reveal", vetting.reveal)
         self._require(reveals, "revealed their shares")
         return reveals
 
     def _short(
-        self, record: RoundRecord, task: str, content: dict[str, Any], silos: Iterable[str], wanted: str, step: str
+        self,
+        record: RoundRecord,
+        task: str,
+        content: dict[str, Any],
+        silos: Iterable[str],
+        wanted: str,
+        step: str,
+        vet: Callable[[str, int, Iterable[str], bytes], None],
     ) -> dict[str, bytes]:
-        """Ask for what takes milliseconds; return what is `wanted` of each reply."""
+        """Ask for what takes milliseconds; return what is `wanted` of each reply and can be relayed."""
         given: dict[str, bytes] = {}
 
         def take(silo: str, reply: Shareable) -> None:
-            given[silo] = octets(reply, wanted, silo)
+            signed = octets(reply, wanted, silo)
+            vet(silo, record.number, record.contributors, signed)
+            given[silo] = signed
 
         patience = Patience(self.needed, _SHORT_S, min(_SHORT_STRAGGLER_S, self.plan.straggler_wait_s))
         with _Timed(record, step):

@@ -9,9 +9,10 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
+from silo_app.aggregation.vetting import Vetting
 from silo_app.encoder.job_record import Quarantined
 from silo_app.encoder.roll import Roll
-from silo_app.errors import UpdateRefused
+from silo_app.errors import ProtocolError, UpdateRefused
 from silo_app.flare import round_trip, words
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Answers, Patience
@@ -28,6 +29,7 @@ class Line:
     abort: Signal
     roll: Roll
     presence: Presence
+    vetting: Vetting
 
     @property
     def job(self) -> str:
@@ -98,14 +100,20 @@ class Line:
             self.controller.cancel_task(task, completion_status=TaskCompletionStatus.CANCELLED)
 
     def note(self, silo: str, reply: Shareable) -> None:
-        """Take note of the silo's next round and of a bundle that came with a reply."""
+        """Take note of the silo's next round and of a bundle that came with a reply, if the others can use it."""
         position, number, bundle = (
             reply.get(words.NEXT_ROUND),
             reply.get(words.BUNDLE_ROUND),
             reply.get(words.BUNDLE),
         )
-        with_bundle = (number, bytes(bundle)) if isinstance(number, int) and isinstance(bundle, bytes) else None
-        self.roll.heard(silo, position if isinstance(position, int) else None, with_bundle)
+        self.roll.heard(silo, position if isinstance(position, int) else None)
+        if self.roll.masked and isinstance(number, int) and isinstance(bundle, bytes):
+            try:
+                self.vetting.bundle(silo, number, bundle)
+            except ProtocolError as error:  # no bundle, no place in the round: the others would all refuse it
+                self.tell(f"{silo}: its masks for exchange {number} are not relayed: {error.problem}")
+            else:
+                self.roll.heard(silo, None, (number, bundle))
 
     def tell(self, text: str) -> None:
         """Write a line into the job's log."""

@@ -5,6 +5,7 @@ plaintext update, in memory or on disk (docs/explanation-encryption.md). Whateve
 three states: finished, failed with a reason, aborted.
 """
 
+import re
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -12,7 +13,8 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from silo_app.encoder.job_record import JobRecord
+from silo_app.aggregation.vetting import Vetting, most_of
+from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import Roll
@@ -26,10 +28,12 @@ from silo_app.flare.line import Line, quarantined
 from silo_app.flare.memory import give_back_freed
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Patience
-from silo_app.flare.site import job_folder, rounds_folder, silos_of
+from silo_app.flare.site import job_folder, kit_of, rounds_folder, silos_of
 from silo_app.flare.tracking import Receivers
+from silo_app.identity import Identity
 
 RECORD_NAME = "rounds.json"
+_VERSION = re.compile(r"[0-9a-f]{32}")
 _FINISH_DEADLINE_S = 600.0
 _FINISH_STRAGGLER_S = 60.0
 
@@ -56,6 +60,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         try:
             given = TrainingPlan.checked(self._given)
             self._ledger, self._plan = _opened(given, fl_ctx)
+            self._trust = Identity.load(kit_of(fl_ctx)).trust
             self._receivers = Receivers(self._plan.track, fl_ctx) if self._plan.track else None
             self._ready = True
         except SiloscopeError as error:
@@ -68,7 +73,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         silos, job = silos_of(fl_ctx), str(fl_ctx.get_job_id())
         presence = Presence.of(fl_ctx, silos)
         roll = Roll(masked=self._plan.encryption != "none")
-        self._line = Line(self, fl_ctx, abort_signal, roll, presence)
+        self._line = Line(self, fl_ctx, abort_signal, roll, presence, Vetting(job, self._trust))
         record = JobRecord(job_folder(fl_ctx) / RECORD_NAME, job, self._plan.model_dump(mode="json"), self._ledger.jobs[:-1])
         try:
             self._run(record, silos)
@@ -137,16 +142,22 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         versions: dict[str, str] = {}
 
         def take(silo: str, reply: Shareable) -> None:
-            versions[silo] = str(reply[words.REPORT]["encoder_version"])
+            version = reply[words.REPORT]["encoder_version"]
+            if not isinstance(version, str) or not _VERSION.fullmatch(version):
+                raise UpdateRefused("it names no encoder", where=silo, remedy="Install the others' version of siloscope.")
+            versions[silo] = version
 
         answers = line.ask(words.TASK_FINISH, exchanges.last(), silos, patience, take=take)
-        record.step("finish", answers.accepted, quarantined(answers, "finish"), encoder_versions=versions)
+        agreed = most_of(versions.values())
+        kept = {silo: one for silo, one in versions.items() if one == agreed}
+        others = {silo: Quarantined.other_encoder() for silo in versions if silo not in kept}
+        record.step("finish", kept, quarantined(answers, "finish") | others, encoder_versions=kept)
         if len(versions) < self._plan.min_silos:
             raise RoundRefused(
                 f"only {len(versions)} silos kept the encoder, {self._plan.min_silos} are needed",
                 remedy="Look at the silos named in rounds.json, then go on: silo job submit jobs/train --resume.",
             )
-        if len(set(versions.values())) != 1:
+        if len(kept) < self._plan.min_silos:
             raise UpdateRefused(
                 f"the silos ended with different encoders: {versions}",
                 where="finish",
@@ -154,7 +165,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             )
         self._ledger.remove()
         record.end("finished")
-        line.tell(f"encoder {next(iter(versions.values()))} kept by {len(versions)} silos")
+        without = f"; {', '.join(others)} ended with another" if others else ""
+        line.tell(f"encoder {agreed} kept by {len(kept)} silos{without}")
 
 
 def _opened(given: TrainingPlan, fl_ctx: FLContext) -> tuple[Ledger, TrainingPlan]:

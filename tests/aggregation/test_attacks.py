@@ -18,10 +18,11 @@ import pytest
 import tenseal
 
 from silo_app.aggregation import exchange, masked_round, protocol, ring, wire
+from silo_app.aggregation.bundle import PAIR, SELF, private_key
 from silo_app.aggregation.cipher import SECRET_BYTES, Cipher
 from silo_app.aggregation.codec import FieldPlan
 from silo_app.aggregation.masking import Masks
-from silo_app.aggregation.shares import PAIR, SELF, join_shares, private_key
+from silo_app.aggregation.shares import join_shares
 from silo_app.aggregation.sums import RoundSum
 from silo_app.aggregation.survivors import sign_survivors
 from silo_app.aggregation.unmasking import pair_key, self_key
@@ -312,8 +313,8 @@ def test_the_server_needs_no_cryptographic_library():
     assert out.stdout.strip() == "set()"
 
 
-def test_the_server_gathers_reveals_without_opening_libraries():
-    """It reads signed messages, so it has the certificates' library; it has none that decrypts or joins shares."""
-    code = "import sys, silo_app.aggregation.gathering; print({'tenseal', 'Crypto'} & set(sys.modules))"
+def test_the_server_vets_messages_without_opening_libraries():
+    """It verifies signatures, so it has the certificates' library; it has none that decrypts sums or joins shares."""
+    code = "import sys, silo_app.aggregation.vetting; print({'tenseal', 'Crypto'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "set()"

@@ -7,10 +7,10 @@ import msgpack
 import numpy as np
 import pytest
 
-from silo_app.aggregation import shares, survivors
+from silo_app.aggregation import survivors
+from silo_app.aggregation.bundle import BUNDLE, PAIR, SELF, private_key, read_bundle
 from silo_app.aggregation.masked_round import MaskedRound
 from silo_app.aggregation.place import Place
-from silo_app.aggregation.shares import PAIR, SELF
 from silo_app.aggregation.unmasking import remaining
 from silo_app.errors import KeyRefused, MessageInvalid, RoundRefused, SignatureInvalid, UpdateRefused
 
@@ -25,8 +25,8 @@ def federation(make):
 def forged(federation, name, **changes):
     """Return the bundle of `name` with something changed, signed by it again."""
     session = federation.sessions[name]
-    payload = session._identity.trust.verify(session.share_secrets(0), context=shares.BUNDLE).payload
-    return session._identity.sign(msgpack.packb({**msgpack.unpackb(payload), **changes}), context=shares.BUNDLE)
+    payload = session._identity.trust.verify(session.share_secrets(0), context=BUNDLE).payload
+    return session._identity.sign(msgpack.packb({**msgpack.unpackb(payload), **changes}), context=BUNDLE)
 
 
 def others(federation, name, content):
@@ -180,9 +180,9 @@ def test_shares_that_make_another_secret_are_their_dealers_fault(make):
     session = federation.sessions[LAST]
     place = Place(session._members(), 0)
     rounds = session._rounds[0] = MaskedRound(place, session._identity, session._exchange.private, 3)
-    genuine = shares.read_bundle(LAST, rounds.share(), place)
-    other = replace(genuine, public=shares.private_key(bytes(16)).public_key().public_bytes_raw())
-    rounds._bundle = session._identity.sign(msgpack.packb(asdict(other)), context=shares.BUNDLE)
+    genuine = read_bundle(LAST, rounds.share(), place)
+    other = replace(genuine, public=private_key(bytes(16)).public_key().public_bytes_raw())
+    rounds._bundle = session._identity.sign(msgpack.packb(asdict(other)), context=BUNDLE)
     federation.begin(0)
     updates = federation.updates()
     message, names = federation.add(

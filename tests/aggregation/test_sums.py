@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.aggregation import ring, wire
-from silo_app.aggregation.sums import RoundSum
+from silo_app.aggregation.sums import RoundSum, RoundSums
 from silo_app.errors import ProtocolError, RoundRefused, UpdateRefused
 
 
@@ -136,6 +136,49 @@ def test_a_sum_weighs_as_much_as_one_update(round_zero):
         total.add(message)
     seeds = 2 * len(messages) * ring.SEED_BYTES  # of two blocks: the numbers and the update
     assert len(total.result()) <= max(map(len, messages.values())) + seeds + 64
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "different", [{"layout": bytes(32)}, {"participants": ("silo-01",)}, {"basis": b"x"}, {"masks": b"x"}]
+)
+def test_one_silo_that_differs_is_named_even_if_it_comes_first(round_zero, different, first):
+    _, messages = round_zero
+    sums = RoundSums("job-1", 0, min_silos=2)
+    odd = changed(messages["silo-01"], **different)
+    others = [name for name in messages if name != "silo-01"]
+    for name in ["silo-01", *others] if first else [*others, "silo-01"]:
+        sums.add(odd if name == "silo-01" else messages[name], silo=name)
+    assert sums.contributors == tuple(others)
+    assert [f"in {', '.join(different)}" in str(error) for error in sums.others.values()] == [True]
+    assert list(sums.others) == ["silo-01"]
+    alone = RoundSum("job-1", 0)
+    for name in others:
+        alone.add(messages[name])
+    np.testing.assert_array_equal(sums.result(), alone.result())
+
+
+def test_a_silo_has_one_update_in_all_sums(round_zero):
+    _, messages = round_zero
+    sums = RoundSums("job-1", 0, min_silos=2)
+    sums.add(messages["silo-00"], silo="silo-00")
+    with pytest.raises(RoundRefused, match="another update before"):
+        sums.add(changed(messages["silo-00"], basis=b"x"), silo="silo-00")
+    with pytest.raises(RoundRefused, match="with updates of silo-00"):
+        sums.add(messages["silo-00"], silo="silo-00")
+    with pytest.raises(UpdateRefused, match="not an update of silo-01"):
+        sums.add(messages["silo-00"], silo="silo-01")
+    assert (sums.contributors, sums.others) == (("silo-00",), {})
+
+
+def test_updates_that_all_differ_make_no_sum(round_zero):
+    sums = RoundSums("job-1", 0, min_silos=2)
+    with pytest.raises(RoundRefused, match="0 updates of the 2"):
+        sums.result()
+    for number, (name, message) in enumerate(sorted(round_zero[1].items())):
+        sums.add(changed(message, basis=bytes([number])), silo=name)
+    with pytest.raises(RoundRefused, match="1 updates of the 2"):
+        sums.result()
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,113 +1,21 @@
 """One round on the server, with silos that answer, refuse or are not there; their messages are real, the network is not."""
 
 import dataclasses
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from nvflare.apis.fl_constant import ReturnCode
-from nvflare.apis.shareable import make_reply
 
-from silo_app.encoder.ledger import STATISTICS, UPDATE, ClosedRound, Ledger
+from silo_app.aggregation import survivors, wire
+from silo_app.aggregation.place import Place
+from silo_app.encoder.ledger import STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.encoder.roll import Roll
-from silo_app.errors import RoundRefused, SiloscopeError
+from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.exchange import Exchanges
-from silo_app.flare.round_trip import Answers
 from tests.aggregation.conftest import make, root  # noqa: F401  (fixtures)
+from tests.flare.simulated_line import SimulatedLine
 
 PLAN = TrainingPlan.checked({"straggler_wait_s": 0.2, "round_deadline_s": 5})
-
-
-class SimulatedLine:
-    """`Line` in front of sessions: `faults` maps (silo, task) to an error, "late" or a function of the reply."""
-
-    def __init__(self, federation):
-        self.federation, self.roll, self.job = federation, Roll(), federation.job
-        self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
-
-    def is_gone(self, silo):
-        return silo in self.gone
-
-    def is_absent(self, silo):
-        return silo in self.gone | self.absent
-
-    def tell(self, text):
-        self.told.append(text)
-
-    def cancel(self, task):
-        task.completion_status = "cancelled"
-
-    def post(self, name, data, silo, *, deadline_s, done):
-        reply = self._reply(name, data, silo)
-        done(reply)
-        return SimpleNamespace(completion_status="done" if reply is not None else None)
-
-    def ask(self, name, data, silos, patience, *, take=None, meanwhile=lambda: None):
-        answers = Answers()
-        meanwhile()
-        for silo in silos:
-            reply = self._reply(name, data, silo)
-            if reply is None:
-                answers.missing[silo] = "gone" if silo in self.gone else "late"
-                continue
-            if reply.get_return_code() != ReturnCode.OK:
-                answers.refused[silo] = reply[words.REFUSAL]
-                continue
-            try:
-                if take is not None:
-                    take(silo, reply)
-                answers.accepted[silo] = reply
-            except SiloscopeError as error:
-                answers.refused[silo] = {"code": error.code, "public": error.public}
-        return answers
-
-    def _reply(self, name, data, silo):
-        fault = self.faults.get((silo, name))
-        if silo in self.gone or fault == "late":
-            return None
-        session, reply = self.federation.sessions[silo], make_reply(ReturnCode.OK)
-        try:
-            if isinstance(fault, SiloscopeError):
-                raise fault
-            self._answer(session, name, data, reply)
-        except SiloscopeError as error:
-            reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-            reply[words.REFUSAL] = {"code": error.code, "public": error.public}
-        self.roll.heard(silo, session.next_round)
-        if words.BUNDLE in reply:
-            self.roll.heard(silo, None, (reply[words.BUNDLE_ROUND], reply[words.BUNDLE]))
-        return reply
-
-    def _answer(self, session, name, data, reply):
-        if words.CLOSED in data:
-            close(session, data[words.CLOSED])
-        if name == words.TASK_ROUND:
-            session.begin_round(data[words.ROUND], data[words.BUNDLES])
-            update = np.full(session.layout.size, 1e-3, dtype=np.float32)
-            statistics = data[words.CONTENT] == STATISTICS
-            send = session.encrypt_statistics if statistics else session.encrypt_update
-            message = send(data[words.ROUND]) if statistics else send(data[words.ROUND], update)
-            reply[words.UPDATE] = message.tobytes()
-        elif name == words.TASK_SIGN:
-            reply[words.SIGNATURE] = session.sign_survivors(data[words.ROUND], data[words.SURVIVORS])
-        elif name == words.TASK_REVEAL:
-            reply[words.REVEAL] = session.reveal(data[words.ROUND], data[words.SIGNATURES])
-        if words.BUNDLE_ROUND in data:
-            reply[words.BUNDLE_ROUND] = data[words.BUNDLE_ROUND]
-            reply[words.BUNDLE] = session.share_secrets(data[words.BUNDLE_ROUND])
-
-
-def close(session, packed):
-    closed = ClosedRound.unpacked(packed)
-    if closed.number < session.next_round:
-        return
-    if closed.void:
-        session.void_round(closed.number)
-    else:
-        session.open_sum(closed.number, closed.message, closed.contributors, closed.reveals, closed.bundles)
 
 
 @pytest.fixture
@@ -115,6 +23,7 @@ def job(make, tmp_path):  # noqa: F811  (a fixture)
     """Four silos after key exchange and statistics; returns (line, exchanges)."""
     federation = make((10, 20, 30, 40)).exchange()
     line = SimulatedLine(federation)
+    assert line.vetting.muster({silo: session.announce() for silo, session in federation.sessions.items()}) == {}
     line.roll.enrol(federation.sessions, 0)
     for silo, session in federation.sessions.items():
         line.roll.heard(silo, 0, (0, session.share_secrets(0)))
@@ -216,6 +125,54 @@ def test_a_sum_that_nobody_can_open_is_taken_back(job):
     assert exchanges.ledger.read(1).void
     assert "taken back" in " ".join(line.told)
     assert outcome(exchanges.run(UPDATE, 0))[0] == (A, B, C, D)
+
+
+def first_to_differ(reply):
+    header, body = wire.split(reply[words.UPDATE])
+    reply[words.UPDATE] = wire.join(dataclasses.replace(header, basis=bytes(32)), body).tobytes()
+
+
+POISON = {
+    "an update unlike the others": (words.TASK_ROUND, first_to_differ, "update-refused", "update"),
+    "junk for an update": (words.TASK_ROUND, lambda r: r.update({words.UPDATE: b"junk"}), "update-refused", "update"),
+    "no update": (words.TASK_ROUND, lambda r: r.update({words.UPDATE: 7}), "update-refused", "update"),
+    "junk for a signature": (words.TASK_SIGN, lambda r: r.update({words.SIGNATURE: b"junk"}), "message-invalid", "sign"),
+    "junk for a reveal": (words.TASK_REVEAL, lambda r: r.update({words.REVEAL: b"junk"}), "message-invalid", "reveal"),
+}
+
+
+@pytest.mark.parametrize("case", POISON)
+def test_what_one_silo_poisons_costs_the_others_nothing(job, case):
+    """The first silo in name order answers first."""
+    line, exchanges = job
+    task, poison, code, step = POISON[case]
+    line.faults[A, task] = poison
+    for number in range(3):
+        record = exchanges.run(UPDATE, number)
+        assert not record.void
+        assert set(record.contributors) >= {B, C, D}
+        assert outcome(record)[1] == {A: (code, step)}
+    assert exchanges.ledger.sums() == 3
+
+
+def test_a_silo_that_signs_other_survivors_stops_nobody(job):
+    line, exchanges = job
+    session = line.federation.sessions[A]
+    line.faults[A, words.TASK_SIGN] = lambda reply: reply.update(
+        {words.SIGNATURE: survivors.sign_survivors(Place(session._members(), 1), (A, B), session._identity)}
+    )
+    record = exchanges.run(UPDATE, 0)
+    assert outcome(record) == ((A, B, C, D), {A: ("round-refused", "sign")})
+
+
+def test_masks_that_the_others_would_refuse_are_not_relayed(job):
+    line, exchanges = job
+    line.faults[A, words.TASK_REVEAL] = lambda reply: reply.update({words.BUNDLE: b"junk"})
+    line.faults[A, words.TASK_CATCH_UP] = lambda reply: reply.update({words.BUNDLE: b"junk"})
+    exchanges.run(UPDATE, 0)
+    record = exchanges.run(UPDATE, 1)
+    assert outcome(record) == ((B, C, D), {A: ("behind", "order")})
+    assert "its masks for exchange 2 are not relayed" in " ".join(line.told)
 
 
 def test_an_aborted_job_closes_nothing(job):

@@ -4,7 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from silo_app.encoder.job_record import JobRecord
 from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import UpdateRefused
+from silo_app.flare import words
+from silo_app.flare.round_trip import Answers
 from silo_app.flare.training import TrainingRounds
 
 
@@ -26,3 +30,63 @@ def test_counts_come_first_and_the_last_weights_losses_last(sums, enough, select
     rounds._plan = TrainingPlan(rounds=2, select=select)
     rounds._ledger = SimpleNamespace(sums=lambda content: sums.get(content, 0))
     assert rounds._next(enough=enough) == following
+
+
+VERSIONS = {"x": "a" * 32, "y": "b" * 32}
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """End a job whose silos report what is given, and return its record, or raise what fails it."""
+
+    def go(reports, min_silos=2):
+        answers, removed = Answers(missing={}), []
+
+        def ask(_task, _data, silos, _patience, *, take):
+            for silo in silos:
+                try:
+                    take(silo, {words.REPORT: {"encoder_version": reports[silo]}})
+                except UpdateRefused as error:
+                    answers.refused[silo] = {"code": error.code, "public": error.public}
+            return answers
+
+        rounds, record = TrainingRounds(), JobRecord(tmp_path / "rounds.json", "job", {})
+        rounds._plan = TrainingPlan(min_silos=min_silos)
+        rounds._ledger = SimpleNamespace(next_round=3, remove=lambda: removed.append(True))
+        roll = SimpleNamespace(members=sorted(reports), position=lambda _silo: 3)
+        rounds._line = SimpleNamespace(roll=roll, ask=ask, tell=lambda _text: None)
+        try:
+            rounds._finish(SimpleNamespace(bring_up=lambda _number: None, last=dict), record)
+        finally:
+            assert removed == ([True] if record.content["state"] == "finished" else [])
+        return record.content
+
+    return go
+
+
+def test_a_silo_that_ends_with_another_encoder_is_named_and_fails_nobody(finish):
+    record = finish({"a": VERSIONS["x"], "b": VERSIONS["y"], "c": VERSIONS["x"]})
+    assert record["state"] == "finished"
+    assert record["finish"]["encoder_versions"] == {"a": VERSIONS["x"], "c": VERSIONS["x"]}
+    assert record["finish"]["accepted"] == ["a", "c"]
+    assert record["finish"]["quarantined"]["b"]["code"] == "other-encoder"
+
+
+@pytest.mark.parametrize("poison", [None, 5, "", "A" * 32, "a" * 33, ["a" * 32], "a" * 31 + "\n"])
+def test_a_silo_that_names_no_encoder_is_refused(finish, poison):
+    record = finish({"a": VERSIONS["x"], "b": poison, "c": VERSIONS["x"]})
+    assert record["finish"]["quarantined"]["b"]["code"] == "update-refused"
+    assert set(record["finish"]["encoder_versions"]) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("reports", "min_silos"),
+    [
+        ({"a": "x", "b": "y"}, 2),
+        ({"a": "x", "b": "y", "c": "x", "d": "y"}, 2),
+        ({"a": "x", "b": "y", "c": "x"}, 3),
+    ],
+)
+def test_too_few_with_one_encoder_fail_the_job(finish, reports, min_silos):
+    with pytest.raises(UpdateRefused, match="different encoders"):
+        finish({silo: VERSIONS[one] for silo, one in reports.items()}, min_silos)

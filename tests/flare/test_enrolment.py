@@ -1,0 +1,92 @@
+"""How a job begins on the server: whom the others would refuse is left out, and the others begin."""
+
+import dataclasses
+
+import pytest
+
+from silo_app.aggregation import keys
+from silo_app.encoder.job_record import JobRecord
+from silo_app.encoder.ledger import STATISTICS, Ledger
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import NotReady, RoundRefused
+from silo_app.flare import words
+from silo_app.flare.catch_up import CatchUp
+from silo_app.flare.enrolment import Enrolment
+from silo_app.flare.exchange import Exchanges
+from tests.aggregation.conftest import make, root  # noqa: F401  (fixtures)
+from tests.flare.simulated_line import SimulatedLine
+
+PLAN = TrainingPlan.checked({"straggler_wait_s": 0.2, "round_deadline_s": 5})
+A, B, C, D = (f"silo-{index:02}" for index in range(4))
+
+
+@pytest.fixture
+def begin(make, tmp_path):  # noqa: F811  (a fixture)
+    """Begin a job of four silos with faults; returns the record and the first round that the silos then run."""
+    federation = make((10, 20, 30, 40))
+
+    def go(**faults):
+        line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", federation.job, {})
+        line.faults |= {(silo, task): fault for task, by_silo in faults.items() for silo, fault in by_silo.items()}
+        record, catch_up = JobRecord(tmp_path / "rounds.json", federation.job, {}), CatchUp(line, ledger)
+        wrapped = Enrolment(line, ledger, PLAN, record, catch_up).run(sorted(federation.sessions))
+        for silo, key in wrapped.items():
+            federation.sessions[silo].receive_key(key)
+        return record.content, Exchanges(line, ledger, PLAN, catch_up, wrapped).run(STATISTICS, None)
+
+    go.federation = federation
+    return go
+
+
+def other_start(federation, silo):
+    exchange = federation.sessions[silo]._exchange
+    content = dataclasses.replace(exchange._announcement(), initial=bytes(32))
+    return lambda reply: reply.update({words.ANNOUNCEMENT: keys.announce(content, exchange.identity)})
+
+
+def test_all_join(begin):
+    record, first = begin()
+    assert record["join"] == {"accepted": [A, B, C, D], "quarantined": {}}
+    assert first.contributors == (A, B, C, D)
+
+
+@pytest.mark.parametrize("silo", [A, C])
+def test_a_silo_that_starts_from_other_weights_is_named_and_the_others_begin(begin, silo):
+    """It may be the one that would make the key."""
+    record, first = begin(**{words.TASK_JOIN: {silo: other_start(begin.federation, silo)}})
+    rest = tuple(one for one in (A, B, C, D) if one != silo)
+    assert record["join"]["accepted"] == list(rest)
+    assert record["join"]["quarantined"][silo]["code"] == "update-refused"
+    assert first.contributors == rest
+
+
+@pytest.mark.parametrize("poison", [b"junk", b"", 7, None])
+def test_junk_for_an_announcement_costs_its_silo_the_job(begin, poison):
+    record, first = begin(**{words.TASK_JOIN: {A: lambda reply: reply.update({words.ANNOUNCEMENT: poison})}})
+    assert set(record["join"]["quarantined"]) == {A}
+    assert first.contributors == (B, C, D)
+
+
+@pytest.mark.parametrize(
+    "poison", [{A: b"junk", B: b"junk", C: b"junk"}, {B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 10**6}]
+)
+def test_only_the_first_silo_makes_keys(begin, poison):
+    record, first = begin(**{words.TASK_AGREE: {D: lambda reply: reply.update({words.WRAPPED_KEYS: poison})}})
+    assert record["agree"]["quarantined"] == {}
+    assert first.contributors == (A, B, C, D)
+
+
+@pytest.mark.parametrize("poison", [{B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 10**6}])
+def test_keys_that_are_none_are_refused(begin, poison):
+    """Its silos begin again without it; here they cannot, as their sessions have fixed who is in the job."""
+    with pytest.raises(RoundRefused):
+        begin(**{words.TASK_AGREE: {A: lambda reply: reply.update({words.WRAPPED_KEYS: poison})}})
+
+
+def test_too_few_that_fit_together_begin_no_job(begin):
+    faults = {silo: NotReady("no", remedy="none") for silo in (B, C)}
+    faults[D] = lambda reply: reply.update({words.ANNOUNCEMENT: b"junk"})
+    with pytest.raises(
+        RoundRefused, match=f"only 1 silos joined the job, 2 are needed .{B}: not-ready; {C}: .*; {D}: message"
+    ):
+        begin(**{words.TASK_JOIN: faults})
