@@ -85,6 +85,9 @@ class TrainingSettings(Settings):
     """Whether this silo takes part in training."""
     min_silos: int = Field(default=2, ge=2)
     """Refuse a sum of fewer silos' updates: with one other, a sum is an update."""
+    admit: bool = True
+    """Whether this silo gives the keys of a training's closed sums to a silo that enters it later, where the resumed job
+    names that silo. They open sums, which every silo of the job has; no single update."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the trainer; null leaves it to the library."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|all|cuda(:\d{1,2})?)$")

@@ -72,13 +72,15 @@ class SiloSession:
         min_silos: int = 2,
         random: np.random.Generator | None = None,
         state: bytes | None = None,
+        earlier: tuple[EarlierJob, ...] = (),
     ) -> None:
         """Begin a job, or go on with one.
 
         `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
         silo weighs (nobody but the silos learns more than sums of it), `min_silos` the smallest number of updates in a
         sum that this silo will open, `random` rounds (by default from a secret seed). `state` is what `export_state` gave
-        in the job that this one resumes.
+        in the job that this one resumes; a silo that was not in it gives `earlier` instead, the jobs so far, oldest first
+        (`entry`), and stands before their first round.
         """
         if samples < 1:
             raise UpdateRefused("no images to train on", where=identity.name, remedy="Ingest images, then join.")
@@ -90,9 +92,10 @@ class SiloSession:
         self._identity = identity
         self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos)
         basis = sha256(b"siloscope/basis/2" + layout.digest + initial + self.settings.digest).digest()
-        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), job, samples=samples)
+        first_job = earlier[0].job if earlier else job
+        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), first_job, samples=samples)
         self._progress: Progress = fresh
-        self._earlier: tuple[EarlierJob, ...] = ()
+        self._earlier = earlier
         if state:
             self._progress, self._earlier = resumed(state, self.silo, layout, self.settings)
         self._exchange = KeyExchange(
@@ -131,6 +134,11 @@ class SiloSession:
     def silos(self) -> tuple[str, ...]:
         """The silos of the job, sorted. Raises `KeyRefused` before they are known."""
         return tuple(sorted(self._exchange.require_roster().announcements))
+
+    @property
+    def earlier(self) -> tuple[EarlierJob, ...]:
+        """The jobs that this one resumes, as far as this silo has their keys, oldest first."""
+        return self._earlier
 
     @property
     def threshold(self) -> int:

@@ -29,6 +29,10 @@ def submit(
     resume: Annotated[  # noqa: FBT002
         bool, typer.Option("--resume", help="Go on where a training job ended that did not finish, with its settings.")
     ] = False,
+    admit: Annotated[
+        list[str] | None,
+        typer.Option("--admit", help="With --resume: a silo that was not in the job and may enter now; may be given again."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is over.")] = False,  # noqa: FBT002
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
     output: FormatOption = OutputFormat.TABLE,
@@ -41,19 +45,27 @@ def submit(
         silo job submit jobs/train --set rounds=4 --set training.batch_size=16 --wait
 
         silo job submit jobs/train --resume
+
+        silo job submit jobs/train --resume --admit hospital-d
     """
     from silo_app.flare.console import Console, stage_job
 
     given = parse_settings(settings or [])
-    if (resume and given) or (job and not resume):
+    if resume and given:
         raise ConfigInvalid(
-            "a job is resumed with the settings that it began with" if resume else f"{job!r} is given without --resume",
+            "a job is resumed with the settings that it began with",
             where="silo job submit",
             remedy="Leave out --set to resume, or leave out --resume to begin anew.",
         )
+    if (job or admit) and not resume:
+        raise ConfigInvalid(
+            f"{job or ', '.join(admit or ())!r} is given without --resume",
+            where="silo job submit",
+            remedy="A job that begins takes every silo that is there. Give --resume to go on with one.",
+        )
     with Console.open(admin) as console:
         if resume:
-            given = {"resume": console.unfinished(folder.name, job)}
+            given = {"resume": console.unfinished(folder.name, job), **({"admit": admit} if admit else {})}
             _people.print(f"resuming {given['resume']}")
         with stage_job(folder, given) as staged:
             submitted = console.submit(staged)

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app import durable
+from silo_app.aggregation.entry import Entry, admitted
 from silo_app.aggregation.layout import Layout, digest_of
+from silo_app.aggregation.progress import EarlierJob
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.settings import AggregationSettings
+from silo_app.audit.log import AuditLog
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder import job_state
@@ -36,7 +39,7 @@ from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.telling import card_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, PrivacyRefused, ProcessFailed, RoundRefused, SumRejected
+from silo_app.errors import KeyRefused, NotReady, PrivacyRefused, ProcessFailed, ReleaseRefused, RoundRefused, SumRejected
 from silo_app.identity import Identity
 
 __all__ = ["Participation", "RoundOrder"]
@@ -69,6 +72,7 @@ class Participation:
         self._keyed = self._agreed = False
         self._answered: tuple[int, NDArray[np.uint8]] | None = None
         self._session: SiloSession | None = None
+        self._entry: Entry | None = None
         self._rounding = np.random.Generator(np.random.PCG64())
 
     @property
@@ -97,6 +101,53 @@ class Participation:
             raise NotReady("the resumed job has other settings than before", remedy="Submit it without --resume.")
         self._lineage = [*jobs, self._job]
         self._begin(plan, state)
+
+    def ask_entry(self, plan: TrainingPlan, jobs: Sequence[str]) -> bytes | None:
+        """Return the signed request to enter the training whose jobs so far are `jobs`; None if this silo need not ask.
+
+        It asks where the plan names it and it keeps nothing of these jobs.
+        """
+        if self._identity.name not in plan.admit or set(jobs) & set(job_state.kept(self._jobs)):
+            return None
+        self._plan, self._lineage = plan, [*jobs, self._job]
+        self._entry = Entry(self._job, self._identity)
+        return self._entry.request()
+
+    def admit(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return, by silo, the keys of the earlier jobs for who asks to enter this one, sealed and signed.
+
+        Raises `ReleaseRefused` if this silo gives none, or the job does not name who asks; else as `entry.admitted`.
+        """
+        earlier = self._joined().earlier
+        if not self._home.config.training.admit or not set(requests) <= set(self._plan.admit):
+            raise ReleaseRefused(
+                f"keys of a training are not given to {', '.join(sorted(requests))}",
+                where="silo.yaml: training.admit",
+                remedy="The silo's owner decides; and the job must name who enters: silo job submit --resume --admit.",
+            )
+        audit = AuditLog(self._home.audit)
+        try:
+            audit.append("admission", {"job": self._job, "silos": sorted(requests), "jobs": [one.job for one in earlier]})
+        finally:
+            audit.close()
+        own = self._identity
+        return {
+            silo: admitted(request, job=self._job, silo=silo, own=own, earlier=earlier) for silo, request in requests.items()
+        }
+
+    def enter(self, admission: bytes) -> None:
+        """Begin with the keys that a member gave, before the first closed round. Raises as `Entry.open`, and `NotReady`."""
+        if self._entry is None:
+            raise NotReady("this silo has not asked to enter the job", remedy="It takes part again in the next job.")
+        earlier = self._entry.open(admission)
+        jobs = [one.job for one in earlier]  # one that closed no round left no key
+        if jobs[:1] != self._lineage[:1] or jobs != [job for job in self._lineage if job in jobs]:
+            raise KeyRefused(
+                "the keys are of other jobs than those that this job goes on from",
+                where=f"job {self._job}",
+                remedy="Nothing was used; this silo takes part in the next job.",
+            )
+        self._begin(self._plan, None, earlier)
 
     def join(self, plan: TrainingPlan) -> bytes:
         """Open the data and the start weights; return the signed announcement. Raises `NotReady` without images."""
@@ -219,7 +270,7 @@ class Participation:
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
 
-    def _begin(self, plan: TrainingPlan, state: JobState | None) -> None:
+    def _begin(self, plan: TrainingPlan, state: JobState | None, earlier: tuple[EarlierJob, ...] = ()) -> None:
         if not self._home.config.training.join:
             raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
         job_state.forget_all(self._jobs, older_than_days=job_state.KEEP_DAYS)
@@ -241,7 +292,7 @@ class Participation:
         self._layout = Layout(tuple(names), tuple(tuple(shape) for shape in shapes))
         self._weights = read_vector(Path(opened["weights"]))
         self._initial = digest_of(self._weights)
-        self._session = self._new_session(state.session if state else None)
+        self._session = self._new_session(state.session if state else None, earlier)
         self._moments = Moments.none(plan.averaging, len(self._weights))
         self._own, self._total = Own.begun(len(self._weights), scaffold=plan.scaffold), 0
         if state is not None:
@@ -249,7 +300,7 @@ class Participation:
             self._moments, self._own, self._total = state.moments, state.own, state.total
             self._best = Best(Selection(**state.selection), state.best)
 
-    def _new_session(self, state: bytes | None) -> SiloSession:
+    def _new_session(self, state: bytes | None, earlier: tuple[EarlierJob, ...] = ()) -> SiloSession:
         return SiloSession(
             self._job,
             self._identity,
@@ -260,6 +311,7 @@ class Participation:
             min_silos=max(self._plan.min_silos, self._home.config.training.min_silos),
             random=self._rounding,
             state=state,
+            earlier=earlier,
         )
 
     def _joined(self) -> SiloSession:

@@ -38,6 +38,8 @@ class TrainingPlan(BaseModel):
     """The job fails after so many rounds in a row without a sum: fewer than `min_silos` answered, or signed who did."""
     resume: str | None = Field(default=None, max_length=64)
     """The job whose last closed round this job goes on from; every other setting is then that job's."""
+    admit: tuple[str, ...] = ()
+    """With `resume`: silos that were in none of the job's rounds and may enter it now; a member gives them its keys."""
     straggler_wait_s: float = Field(default=1800.0, ge=0, le=86_400)
     """How much longer the others get once `min_silos` have answered: hospitals differ in size and hardware.
 
@@ -86,6 +88,12 @@ class TrainingPlan(BaseModel):
                 f"with privacy, training.{' and training.'.join(together)} must be 0: it compares patients with each other, "
                 "and then nobody can say what one of them gave"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _enters_what_is_there(self) -> Self:
+        if self.admit and self.resume is None:
+            raise ValueError("admit needs resume: a job that begins takes every silo that is there")
         return self
 
     @model_validator(mode="after")

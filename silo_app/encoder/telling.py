@@ -10,7 +10,7 @@ __all__ = ["card_of", "own_of", "settings_of"]
 
 def settings_of(plan: TrainingPlan) -> dict[str, Any]:
     """Return what must be the same in a job that resumes another."""
-    return plan.model_dump(mode="json", exclude={"resume"})
+    return plan.model_dump(mode="json", exclude={"resume", "admit"})
 
 
 def own_of(trained: Mapping[str, Any], weighed: float, *, encrypt_s: float, open_s: float) -> dict[str, Any]:

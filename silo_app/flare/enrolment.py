@@ -5,7 +5,7 @@ A resumed job begins a step earlier: silos take up what they kept, and are sent 
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ _STRAGGLER_S = 60.0
 _ATTEMPTS = 3
 """If the silo that makes the key is gone before it has sent it, the others begin again without it."""
 _POLL_S = 0.1
-_MOST_KEY_BYTES = 64 * 1024
+_MOST_SEALED_BYTES = 1024 * 1024
 
 
 @dataclass
@@ -40,6 +40,8 @@ class Enrolment:
     plan: TrainingPlan
     record: JobRecord
     catch_up: CatchUp
+    entered: tuple[str, ...] = ()
+    """Who was in none of the rounds so far: it is to be counted before it gives anything."""
 
     def run(self, silos: list[str]) -> dict[str, bytes]:
         """Return the wrapped key of every silo. Raises `RoundRefused` with fewer than `min_silos` silos."""
@@ -59,12 +61,15 @@ class Enrolment:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
         answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(unreached=LONG))
-        self.line.roll.enrol(answers.accepted, 0)
-        for silo, reply in answers.accepted.items():
-            self.line.note(silo, reply)
+        entries = {silo: entry for silo, reply in answers.accepted.items() if (entry := reply.get(words.ENTRY)) is not None}
+        members = sorted(set(answers.accepted) - set(entries), key=lambda silo: _newest_first(silo, answers.accepted[silo]))
         absent = quarantined(answers, "restore")
-        self.record.step("restore", answers.accepted, absent)
-        self._require(answers.accepted, "kept their state of the job", absent)
+        self.record.step("restore", members, absent)
+        self._require(members, "kept their state of the job", absent)
+        self.entered = self._admitted(entries, members) if entries else ()
+        self.line.roll.enrol([*members, *self.entered], 0)
+        for silo in members:
+            self.line.note(silo, answers.accepted[silo])
         end = time.monotonic() + _DEADLINE_S
         while time.monotonic() < end and not self.line.aborted and self._behind():
             self.catch_up.bring(self._behind())
@@ -75,6 +80,25 @@ class Enrolment:
         self.catch_up.close()
         behind = self._behind()
         return [silo for silo in self.line.roll.members if silo not in behind]
+
+    def _admitted(self, entries: Mapping[str, bytes], members: Sequence[str]) -> tuple[str, ...]:
+        """Let the first member that will give the earlier jobs' keys to who asks to enter; return who has begun with them.
+
+        The first are those that opened the most rounds: one that was away for a job does not have its key.
+        """
+        sealed: dict[str, bytes] = {}
+
+        def take(silo: str, reply: Shareable) -> None:
+            sealed.update(_for_each(entries, reply[words.ADMISSIONS], silo))
+
+        for member in members:
+            self.line.ask(words.TASK_ADMIT, {words.ENTRIES: dict(entries)}, [member], self._patience(), take=take)
+            if sealed or self.line.aborted:
+                break
+        answers = self.line.ask(words.TASK_ENTER, {words.ADMISSIONS: sealed}, entries, self._patience())
+        self.record.step("enter", answers.accepted, quarantined(answers, "enter"))
+        self.line.tell(f"entered: {', '.join(sorted(answers.accepted)) or 'nobody'}")
+        return tuple(answers.accepted)
 
     def _behind(self) -> list[str]:
         roll = self.line.roll
@@ -107,7 +131,7 @@ class Enrolment:
 
         def take(silo: str, reply: Shareable) -> None:
             if silo == min(roster):  # nobody else makes keys
-                wrapped.update(_keys_for(roster, reply[words.WRAPPED_KEYS], silo))
+                wrapped.update(_for_each(roster, reply[words.WRAPPED_KEYS], silo))
 
         answers = self.line.ask(words.TASK_AGREE, content, roster, self._patience(), take=take)
         absent = quarantined(answers, "agree")
@@ -131,10 +155,16 @@ class Enrolment:
             )
 
 
-def _keys_for(roster: Collection[str], given: Any, maker: str) -> dict[str, bytes]:
-    """Return the wrapped keys that a silo made. Raises `UpdateRefused` for anything else."""
+def _newest_first(silo: str, reply: Shareable) -> tuple[int, str]:
+    position = reply.get(words.NEXT_ROUND)
+    return -position if isinstance(position, int) else 0, silo
+
+
+def _for_each(silos: Collection[str], given: Any, maker: str) -> dict[str, bytes]:
+    """Return what a silo made for others, by silo. Raises `UpdateRefused` for anything else."""
     if not isinstance(given, dict) or any(
-        silo not in roster or not isinstance(key, bytes) or len(key) > _MOST_KEY_BYTES for silo, key in given.items()
+        silo not in silos or not isinstance(sealed, bytes) or len(sealed) > _MOST_SEALED_BYTES
+        for silo, sealed in given.items()
     ):
-        raise UpdateRefused("these are no keys for the silos of the job", where=maker, remedy="The job begins without it.")
+        raise UpdateRefused("this is nothing for the silos of the job", where=maker, remedy="The job goes on without it.")
     return given

@@ -31,6 +31,8 @@ class SiloTraining(Executor):  # type: ignore[misc]
         self._part: Participation | None = None
         self._tasks: dict[str, Callable[[Shareable, Shareable, FLContext], None]] = {
             words.TASK_RESTORE: self._restore,
+            words.TASK_ADMIT: self._admit,
+            words.TASK_ENTER: self._enter,
             words.TASK_JOIN: self._join,
             words.TASK_AGREE: self._agree,
             words.TASK_ROUND: self._round,
@@ -65,9 +67,23 @@ class SiloTraining(Executor):  # type: ignore[misc]
         return reply
 
     def _restore(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
-        del reply
         self._part = self._open(fl_ctx)
-        self._part.restore(_plan(task), [str(job) for job in task[words.JOBS]])
+        plan, jobs = _plan(task), [str(job) for job in task[words.JOBS]]
+        if (entry := self._part.ask_entry(plan, jobs)) is None:
+            self._part.restore(plan, jobs)
+        else:
+            reply[words.ENTRY] = entry
+
+    def _admit(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del fl_ctx
+        reply[words.ADMISSIONS] = self._joined().admit(_bytes(task[words.ENTRIES]))
+
+    def _enter(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
+        del reply
+        own = _bytes(task[words.ADMISSIONS]).get(fl_ctx.get_identity_name())
+        if own is None:
+            raise NotReady("nobody admitted this silo to the job", remedy="It takes part in the next job.")
+        self._joined().enter(own)
 
     def _join(self, task: Shareable, reply: Shareable, fl_ctx: FLContext) -> None:
         plan = _plan(task)

@@ -18,6 +18,7 @@ from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import Roll
+from silo_app.encoder.telling import settings_of
 from silo_app.errors import RoundRefused, SiloscopeError, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
@@ -44,7 +45,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def __init__(self, plan: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._given = plan or {}
-        self._ready = False
+        self._ready = self._uncounted = False
         self._receivers: Receivers | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -101,7 +102,9 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             line.tell("ENCRYPTION IS OFF for this job: the server sees every silo's plain update")
         catch_up = CatchUp(line, self._ledger)
         try:
-            agreed = Enrolment(line, self._ledger, plan, record, catch_up).run(silos)
+            enrolment = Enrolment(line, self._ledger, plan, record, catch_up)
+            agreed = enrolment.run(silos)
+            self._uncounted = bool(set(enrolment.entered) & set(line.roll.members))
             exchanges = Exchanges(line, self._ledger, plan, catch_up, agreed)
             self._rounds(exchanges, record)
             self._finish(exchanges, record)
@@ -117,6 +120,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             done = exchanges.run(content, self._ledger.sums(UPDATE) if content == UPDATE else None)
             record.add(done)
             void = void + 1 if done.void else 0
+            self._uncounted = self._uncounted and (bool(done.void) or content != STATISTICS)
             enough = enough or (bool(done.contributors) and done.enough >= set(done.contributors))
         raise RoundRefused(
             f"{void} rounds in a row ended without a sum; the last because {done.void}",
@@ -126,7 +130,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def _next(self, *, enough: bool) -> str | None:
         """Return what the next round is of: counts, then updates, and the last weights' losses if the best are kept."""
         ledger = self._ledger
-        if not ledger.sums(STATISTICS):
+        if not ledger.sums(STATISTICS) or self._uncounted:
             return STATISTICS
         if ledger.sums(NUMBERS):
             return None
@@ -173,10 +177,9 @@ def _opened(given: TrainingPlan, fl_ctx: FLContext) -> tuple[Ledger, TrainingPla
     """Return a new ledger, or that of the job to resume with the plan that it began with."""
     root, job = rounds_folder(fl_ctx), str(fl_ctx.get_job_id())
     if given.resume is None:
-        settings = given.model_dump(mode="json", exclude={"resume"})
-        return Ledger.begin(root, job, settings), given
+        return Ledger.begin(root, job, settings_of(given)), given
     ledger = Ledger.resume(root, given.resume, job)
-    return ledger, TrainingPlan.checked(ledger.plan | {"resume": given.resume})
+    return ledger, TrainingPlan.checked(ledger.plan | given.model_dump(mode="json", include={"resume", "admit"}))
 
 
 __all__ = ["RECORD_NAME", "TrainingRounds"]

@@ -21,6 +21,7 @@ def run(capsys, *arguments):
     [
         (("--resume", "--set", "rounds=3"), "a job is resumed with the settings that it began with"),
         (("7f2c",), "'7f2c' is given without --resume"),
+        (("--admit", "hospital-d"), "'hospital-d' is given without --resume"),
     ],
 )
 def test_what_does_not_go_together_is_refused(capsys, tmp_path, arguments, problem):

@@ -36,8 +36,13 @@ class SimulatedJob:
         return self
 
     def restore(self, jobs):
+        asking = {silo: asked for silo, part in self.parts.items() if (asked := part.ask_entry(self.plan, jobs))}
+        members = [silo for silo in self.parts if silo not in asking]
+        for silo in members:
+            self.parts[silo].restore(self.plan, jobs)
+        for silo, admission in (self.parts[members[0]].admit(asking) if asking else {}).items():
+            self.parts[silo].enter(admission)
         for part in self.parts.values():
-            part.restore(self.plan, jobs)
             for closed in self.ledger.since(part.next_round):
                 part.close_round(closed)
         return self.join()

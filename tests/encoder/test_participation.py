@@ -13,11 +13,20 @@ from cryptography.x509.oid import NameOID
 
 from silo_app import config
 from silo_app.encoder import checkpoint, job_state
-from silo_app.encoder.ledger import Ledger
+from silo_app.encoder.ledger import NUMBERS, Ledger
 from silo_app.encoder.participation import Participation
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan
-from silo_app.errors import CheckpointInvalid, ConfigInvalid, NotReady, PrivacyRefused, RoundRefused, SumRejected
+from silo_app.errors import (
+    CheckpointInvalid,
+    ConfigInvalid,
+    KeyRefused,
+    NotReady,
+    PrivacyRefused,
+    ReleaseRefused,
+    RoundRefused,
+    SumRejected,
+)
 from silo_app.privacy.accountant import epsilon_of
 from silo_app.privacy.ledger import PrivacyLedger
 from tests.encoder.simulated_job import InProcessTrainer, SimulatedJob
@@ -72,7 +81,7 @@ def homes(fill_silo):
 def begin(homes, tmp_path):
     """A function that begins a job, or resumes one."""
 
-    def begin(job="job-1", plan=PLAN, resume=None, silos=SILOS):
+    def begin(job="job-1", plan=PLAN, resume=None, silos=SILOS, admit=()):
         parts = {}
         for name in silos:
             folder = homes[name].root / "work" / job
@@ -83,7 +92,7 @@ def begin(homes, tmp_path):
             settings = plan.model_dump(mode="json", exclude={"resume"})
             return SimulatedJob(parts, plan, Ledger.begin(root, job, settings), job).join().statistics()
         ledger = Ledger.resume(root, resume, job)
-        plan = TrainingPlan.checked(ledger.plan | {"resume": resume})
+        plan = TrainingPlan.checked(ledger.plan | {"resume": resume, "admit": list(admit)})
         return SimulatedJob(parts, plan, ledger, job).restore(list(ledger.jobs[:-1]))
 
     return begin
@@ -434,3 +443,77 @@ def test_losses_that_compare_patients_are_refused_in_a_private_job():
         TrainingPlan.checked({"privacy": {"epsilon": 3}})
     with pytest.raises(ConfigInvalid, match="either epsilon or noise"):
         TrainingPlan.checked({"privacy": {}, "training": {"contrast": 0}})
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        PLAN.model_copy(update={"encryption": "none"}),
+        PLAN.model_copy(update={"averaging": AveragingPlan(method="momentum"), "scaffold": True}),
+        PLAN.model_copy(update={"select": "best"}),
+    ],
+    ids=["as it is", "plain", "with memory", "best"],
+)
+def test_a_silo_that_comes_later_enters_the_resumed_job_and_ends_with_everybodys_encoder(begin, homes, plan):
+    job = begin(plan=plan, silos=SILOS[:2])
+    job.round()
+    late = begin("job-2", resume="job-1", admit=["gamma"]).statistics()
+    assert late.parts["gamma"].next_round == late.parts["alpha"].next_round
+    closed = late.round()
+    assert closed.contributors == SILOS
+    if plan.select == "best":
+        late.round(NUMBERS)
+    assert len(set(late.finish().values())) == 1
+    records = [json.loads(line) for line in homes["alpha"].audit.read_text().splitlines()]
+    assert [(one["silos"], one["jobs"]) for one in records if one.get("event") == "admission"] == [(["gamma"], ["job-1"])]
+    assert not homes["beta"].audit.exists()
+
+
+def test_it_enters_after_a_job_that_closed_no_round_too(begin):
+    begin(silos=SILOS[:2]).round()
+    begin("job-2", resume="job-1", silos=SILOS[:2])
+    late = begin("job-3", resume="job-2", admit=["gamma"]).statistics()
+    assert late.round().contributors == SILOS
+
+
+def test_a_silo_that_the_job_does_not_name_is_told_that_it_keeps_nothing(begin):
+    begin(silos=SILOS[:2]).round()
+    with pytest.raises(NotReady, match="keeps nothing of the job"):
+        begin("job-2", resume="job-1")
+
+
+def test_one_that_kept_its_state_needs_nobodys_keys(begin):
+    begin().round()
+    again = begin("job-2", resume="job-1", admit=["gamma"])
+    assert again.parts["gamma"]._entry is None
+    assert again.round().contributors == SILOS
+
+
+@pytest.mark.parametrize("why", ["the owner", "the job"])
+def test_keys_are_given_only_where_the_silos_owner_and_the_job_allow_it(begin, homes, why):
+    if why == "the owner":
+        for name in SILOS:
+            training = homes[name].config.training.model_copy(update={"admit": False})
+            changed = homes[name].config.model_copy(update={"training": training})
+            homes[name] = homes[name].model_copy(update={"config": changed})
+    begin(silos=SILOS[:2]).round()
+    if why == "the owner":
+        with pytest.raises(ReleaseRefused, match="gamma"):
+            begin("job-2", resume="job-1", admit=["gamma"])
+        return
+    again = begin("job-2", resume="job-1", silos=SILOS[:2])
+    with pytest.raises(ReleaseRefused, match="gamma"):
+        again.parts["alpha"].admit({"gamma": b""})
+
+
+def test_keys_of_other_jobs_begin_nothing(begin, homes, tmp_path):
+    begin(silos=SILOS[:2]).round()
+    member = begin("job-2", resume="job-1", silos=SILOS[:2], admit=["gamma"]).parts["alpha"]
+    (folder := tmp_path / "late").mkdir()
+    late = Participation(homes["gamma"], job="job-2", folder=folder, trainer=InProcessTrainer(homes["gamma"], folder))
+    with pytest.raises(NotReady, match="has not asked"):
+        late.enter(b"")
+    request = late.ask_entry(member._plan, ["job-0", "job-1"])
+    with pytest.raises(KeyRefused, match="of other jobs"):
+        late.enter(member.admit({"gamma": request})["gamma"])

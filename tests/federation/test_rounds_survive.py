@@ -149,6 +149,32 @@ def test_one_silo_killed_the_server_killed_resumed_finished_equals_an_unharmed_r
     assert replay(four, tmp_path, [rounds[number]["accepted"] for number in sorted(rounds)]) == set(ended.values())
 
 
+def test_a_silo_that_comes_after_the_job_began_enters_it_when_it_is_resumed(four):
+    """Three silos begin; the job is ended, and goes on with a fourth, which no round had so far."""
+    federation = four.federation
+    federation.stop(VICTIM)
+    job = four.submit("train", {**SETTINGS, "rounds": 4})
+    four.until(lambda: len(entries(four, job)) >= 2, limit_s=120)
+    with Console.open(federation.admin_kit) as console:
+        console.abort(job)
+        four.until(lambda: console.state(job).over)
+    federation.start(VICTIM)
+    four.until(lambda: any(part.name == VICTIM and part.reached for part in federation.status()), limit_s=120)
+
+    admin = ("--admin", federation.admin_kit, "--wait")
+    status, envelope, text = four.silo("job", "submit", JOBS / "train", "--resume", "--admit", VICTIM, *admin)
+    assert status == 0, text
+    record = four.record(envelope["data"]["job"], "rounds.json")
+    assert record["state"] == "finished"
+    assert VICTIM not in record["restore"]["accepted"]
+    assert record["enter"] == {"accepted": [VICTIM], "quarantined": {}}
+    assert [one["accepted"] for one in record["statistics"]] == [sorted(federation.silos)]
+    assert all(VICTIM in one["accepted"] for one in record["rounds"])
+    assert len(record["rounds"]) < 4
+    assert set(record["finish"]["encoder_versions"]) == set(federation.silos)
+    assert len(set(versions(four).values())) == 1
+
+
 def processes(lab, silo, word):
     """Return the processes of a silo with `word` in their command line."""
     found = []

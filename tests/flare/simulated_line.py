@@ -20,8 +20,12 @@ class SimulatedLine:
 
     def __init__(self, federation):
         self.federation, self.roll, self.job = federation, Roll(), federation.job
+        self.others = {}
+        """By task: what a silo answers that its session knows nothing of."""
         self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
         self.vetting = Vetting(federation.job, federation.root.identity("coordinator").trust)
+
+    note = Line.note
 
     def is_gone(self, silo):
         return silo in self.gone
@@ -73,14 +77,16 @@ class SimulatedLine:
         except SiloscopeError as error:
             reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
             reply[words.REFUSAL] = {"code": error.code, "public": error.public}
-        reply[words.NEXT_ROUND] = session.next_round
-        Line.note(self, silo, reply)
+        reply.setdefault(words.NEXT_ROUND, session.next_round)
+        self.note(silo, reply)
         return reply
 
     def _answer(self, session, name, data, reply):
         if words.CLOSED in data:
             close(session, data[words.CLOSED])
-        if name == words.TASK_JOIN:
+        if name in self.others:
+            self.others[name](session.silo, data, reply)
+        elif name == words.TASK_JOIN:
             reply[words.ANNOUNCEMENT] = session.announce()
         elif name == words.TASK_AGREE:
             reply[words.WRAPPED_KEYS] = session.receive_roster(data[words.ROSTER])

@@ -68,7 +68,7 @@ def test_junk_for_an_announcement_costs_its_silo_the_job(begin, poison):
 
 
 @pytest.mark.parametrize(
-    "poison", [{A: b"junk", B: b"junk", C: b"junk"}, {B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 10**6}]
+    "poison", [{A: b"junk", B: b"junk", C: b"junk"}, {B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 2**21}]
 )
 def test_only_the_first_silo_makes_keys(begin, poison):
     record, first = begin(**{words.TASK_AGREE: {D: lambda reply: reply.update({words.WRAPPED_KEYS: poison})}})
@@ -76,7 +76,7 @@ def test_only_the_first_silo_makes_keys(begin, poison):
     assert first.contributors == (A, B, C, D)
 
 
-@pytest.mark.parametrize("poison", [{B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 10**6}])
+@pytest.mark.parametrize("poison", [{B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 2**21}])
 def test_keys_that_are_none_are_refused(begin, poison):
     """Its silos begin again without it; here they cannot, as their sessions have fixed who is in the job."""
     with pytest.raises(RoundRefused):
@@ -90,3 +90,54 @@ def test_too_few_that_fit_together_begin_no_job(begin):
         RoundRefused, match=f"only 1 silos joined the job, 2 are needed .{B}: not-ready; {C}: .*; {D}: message"
     ):
         begin(**{words.TASK_JOIN: faults})
+
+
+@pytest.fixture
+def resume(make, tmp_path):  # noqa: F811  (a fixture)
+    """Resume a job of three silos that a fourth asks to enter; `asked` are those whom the server asks for keys, in order."""
+    federation, asked = make((10, 20, 30, 40)), []
+
+    def go(positions, gives):
+        line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", "job-0", {})
+        ledger = Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
+
+        def restore(silo, _data, reply):
+            reply.update({words.ENTRY: b"request"} if silo == D else {words.NEXT_ROUND: positions.get(silo, 0)})
+
+        def admit(silo, data, reply):
+            assert data[words.ENTRIES] == {D: b"request"}
+            asked.append(silo)
+            reply[words.ADMISSIONS] = gives(silo)
+
+        def enter(silo, data, _reply):
+            if silo not in data[words.ADMISSIONS]:
+                raise NotReady("nobody admitted it", remedy="none")
+
+        line.others = {words.TASK_RESTORE: restore, words.TASK_ADMIT: admit, words.TASK_ENTER: enter}
+        record = JobRecord(tmp_path / "rounds.json", federation.job, {})
+        plan = PLAN.model_copy(update={"resume": "job-0", "admit": (D,)})
+        enrolment = Enrolment(line, ledger, plan, record, CatchUp(line, ledger))
+        enrolment.run([A, B, C, D])
+        return record.content, enrolment.entered, asked
+
+    return go
+
+
+def test_who_opened_the_most_rounds_is_asked_for_keys_first(resume):
+    record, entered, asked = resume({A: 1, B: 3, C: 2}, lambda _silo: {D: b"sealed"})
+    assert (record["restore"]["accepted"], record["join"]["accepted"]) == ([A, B, C], [A, B, C, D])
+    assert (entered, asked) == ((D,), [B])
+    assert record["enter"] == {"accepted": [D], "quarantined": {}}
+
+
+@pytest.mark.parametrize("junk", [{}, {A: b"x"}, {D: 7}, 7, {D: b"x" * 2**21}])
+def test_if_one_gives_no_keys_the_next_is_asked(resume, junk):
+    _, entered, asked = resume({}, lambda silo: junk if silo == A else {D: b"sealed"})
+    assert (entered, asked) == ((D,), [A, B])
+
+
+def test_without_keys_the_others_go_on(resume):
+    record, entered, asked = resume({}, lambda _silo: {})
+    assert (entered, asked) == ((), [A, B, C])
+    assert record["enter"]["quarantined"][D]["code"] == "not-ready"
+    assert record["join"]["accepted"] == [A, B, C]
