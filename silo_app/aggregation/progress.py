@@ -17,7 +17,7 @@ from silo_app.aggregation.settings import AggregationSettings
 from silo_app.aggregation.wire import parse_map
 from silo_app.errors import CheckpointInvalid, ProtocolError
 
-__all__ = ["EarlierJob", "Progress", "Sent", "State", "resumed"]
+__all__ = ["EarlierJob", "Progress", "Sent", "State", "begun", "entering", "resumed"]
 
 MAGIC = b"SILP"
 VERSION = 1
@@ -160,6 +160,26 @@ class State:
         )
         earlier = tuple(EarlierJob(job, roster, tuple(names), secret) for job, roster, names, secret in content["earlier"])
         return cls(content["silo"], content["layout"], content["settings"], progress, earlier)
+
+
+def begun(layout: Layout, initial: bytes, settings: AggregationSettings, *, first_job: str, samples: int) -> Progress:
+    """Return where a silo with `samples` images stands before the first round; `initial` is the start weights' digest."""
+    basis = sha256(b"siloscope/basis/2" + layout.digest + initial + settings.digest).digest()
+    return Progress(basis, np.full(len(layout.names), settings.first_clip), first_job, samples=samples)
+
+
+def entering(
+    silo: str,
+    layout: Layout,
+    initial: bytes,
+    settings: AggregationSettings,
+    *,
+    samples: int,
+    earlier: tuple[EarlierJob, ...],
+) -> bytes:
+    """Return the state of a silo that was in none of the jobs `earlier`, oldest first, and opens their rounds now."""
+    progress = begun(layout, initial, settings, first_job=earlier[0].job, samples=samples)
+    return State(silo, layout.digest, settings.digest, progress, earlier).packed()
 
 
 def resumed(

@@ -25,7 +25,7 @@ from silo_app.aggregation.masked_round import MaskedRound, digest_of_bundles, re
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.place import Members, Place
-from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, resumed
+from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, begun, resumed
 from silo_app.aggregation.receiving import read_encrypted, read_plain, require_ours
 from silo_app.aggregation.sending import Envelope, message, part_of, require_finite
 from silo_app.aggregation.settings import AggregationSettings, threshold
@@ -72,15 +72,13 @@ class SiloSession:
         min_silos: int = 2,
         random: np.random.Generator | None = None,
         state: bytes | None = None,
-        earlier: tuple[EarlierJob, ...] = (),
     ) -> None:
         """Begin a job, or go on with one.
 
         `initial` is the digest of the initial weights (`layout.digest_of`), `samples` the number of images that this
         silo weighs (nobody but the silos learns more than sums of it), `min_silos` the smallest number of updates in a
         sum that this silo will open, `random` rounds (by default from a secret seed). `state` is what `export_state` gave
-        in the job that this one resumes; a silo that was not in it gives `earlier` instead, the jobs so far, oldest first
-        (`entry`), and stands before their first round.
+        in the job that this one resumes, or `entering` of a silo that was not in it.
         """
         if samples < 1:
             raise UpdateRefused("no images to train on", where=identity.name, remedy="Ingest images, then join.")
@@ -91,13 +89,11 @@ class SiloSession:
         self.min_silos = max(min_silos, 2)
         self._identity = identity
         self._terms = Terms(job, identity.name, layout, self.settings, self.min_silos)
-        basis = sha256(b"siloscope/basis/2" + layout.digest + initial + self.settings.digest).digest()
-        first_job = earlier[0].job if earlier else job
-        fresh = Progress(basis, np.full(len(layout.names), self.settings.first_clip), first_job, samples=samples)
-        self._progress: Progress = fresh
-        self._earlier = earlier
+        self._progress: Progress = begun(layout, initial, self.settings, first_job=job, samples=samples)
+        self.earlier: tuple[EarlierJob, ...] = ()
+        """The jobs that this one resumes, as far as this silo has their keys, oldest first."""
         if state:
-            self._progress, self._earlier = resumed(state, self.silo, layout, self.settings)
+            self._progress, self.earlier = resumed(state, self.silo, layout, self.settings)
         self._exchange = KeyExchange(
             job=job,
             identity=identity,
@@ -134,11 +130,6 @@ class SiloSession:
     def silos(self) -> tuple[str, ...]:
         """The silos of the job, sorted. Raises `KeyRefused` before they are known."""
         return tuple(sorted(self._exchange.require_roster().announcements))
-
-    @property
-    def earlier(self) -> tuple[EarlierJob, ...]:
-        """The jobs that this one resumes, as far as this silo has their keys, oldest first."""
-        return self._earlier
 
     @property
     def threshold(self) -> int:
@@ -292,7 +283,7 @@ class SiloSession:
         if self._exchange.roster is not None and (self._exchange.secret or self._terms.plain):
             members = self._members()
             current = (EarlierJob(self.job, members.roster, members.names, self._exchange.secret),)
-        state = State(self.silo, self.layout.digest, self.settings.digest, self._progress, (*self._earlier, *current))
+        state = State(self.silo, self.layout.digest, self.settings.digest, self._progress, (*self.earlier, *current))
         return state.packed()
 
     # --- within ---
@@ -330,7 +321,7 @@ class SiloSession:
 
     def _key_of(self, job: str) -> _Key:
         """Return key and silos of an earlier job if `job` is one that this job resumes, else of this job."""
-        for one in self._earlier:
+        for one in self.earlier:
             if one.job == job != self.job:
                 cipher = None if self._terms.plain else Cipher(one.secret)
                 return _Key(Members(one.job, one.roster, one.names, self._identity.trust), cipher)

@@ -1,4 +1,4 @@
-"""A silo's own test of a sum: weights much worse for its held-out patients make it stand aside.
+"""What a silo accepts: trainings that it takes part in; and sums, of which much worse weights make it stand aside.
 
 Pure. What it says stays in the silo; the server learns that the sum was rejected, and no number.
 """
@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from silo_app.config import AcceptanceSettings
+from silo_app.config import AcceptanceSettings, TrainingSettings
+from silo_app.encoder.plan import TrainingPlan
+from silo_app.errors import NotReady, PrivacyRefused
 
-__all__ = ["why_rejected"]
+__all__ = ["require_willing", "why_rejected"]
 
 _LOSS_OF_NOTHING = 0.7
 """The loss of an encoder that knows nothing, ln 2 a finding: no loss below it counts as exploding."""
@@ -38,3 +40,16 @@ def why_rejected(before: Mapping[str, Any] | None, after: Mapping[str, Any], set
 def _mean_drop(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> float:
     pairs = [(was, now) for name, was in before.items() if was is not None and (now := after.get(name)) is not None]
     return sum(was - now for was, now in pairs) / len(pairs) if pairs else 0.0
+
+
+def require_willing(own: TrainingSettings, plan: TrainingPlan) -> None:
+    """Raise `NotReady` or `PrivacyRefused` if the silo's owner takes part in no training, or in none such as this."""
+    if not own.join:
+        raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
+    if own.privacy.required and plan.privacy is None:
+        raise PrivacyRefused(
+            "the job promises no differential privacy, and this silo takes part in none without",
+            where="silo.yaml: training.privacy.required",
+            remedy="Submit it with privacy, for example "
+            "--set privacy.epsilon=8 --set training.contrast=0 --set personal=none --set fairness=0.",
+        )

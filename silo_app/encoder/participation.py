@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app import durable
-from silo_app.aggregation.entry import Entry, admitted
 from silo_app.aggregation.layout import Layout, digest_of
-from silo_app.aggregation.progress import EarlierJob
+from silo_app.aggregation.progress import EarlierJob, entering
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.settings import AggregationSettings
-from silo_app.audit.log import AuditLog
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder import job_state
-from silo_app.encoder.acceptance import why_rejected
+from silo_app.encoder.acceptance import require_willing, why_rejected
 from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.beside import held_out_numbers, numbers_beside
+from silo_app.encoder.entrance import Entrance
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
 from silo_app.encoder.ledger import ClosedRound
@@ -39,7 +38,7 @@ from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.telling import card_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import KeyRefused, NotReady, PrivacyRefused, ProcessFailed, ReleaseRefused, RoundRefused, SumRejected
+from silo_app.errors import NotReady, ProcessFailed, RoundRefused, SumRejected
 from silo_app.identity import Identity
 
 __all__ = ["Participation", "RoundOrder"]
@@ -72,7 +71,7 @@ class Participation:
         self._keyed = self._agreed = False
         self._answered: tuple[int, NDArray[np.uint8]] | None = None
         self._session: SiloSession | None = None
-        self._entry: Entry | None = None
+        self._entrance: Entrance | None = None
         self._rounding = np.random.Generator(np.random.PCG64())
 
     @property
@@ -103,51 +102,20 @@ class Participation:
         self._begin(plan, state)
 
     def ask_entry(self, plan: TrainingPlan, jobs: Sequence[str]) -> bytes | None:
-        """Return the signed request to enter the training whose jobs so far are `jobs`; None if this silo need not ask.
-
-        It asks where the plan names it and it keeps nothing of these jobs.
-        """
-        if self._identity.name not in plan.admit or set(jobs) & set(job_state.kept(self._jobs)):
-            return None
+        """Return the request to enter the training whose jobs so far are `jobs`; None if this silo need not ask."""
         self._plan, self._lineage = plan, [*jobs, self._job]
-        self._entry = Entry(self._job, self._identity)
-        return self._entry.request()
+        self._entrance = Entrance(self._home, self._identity, self._lineage)
+        return self._entrance.request(plan.admit)
 
     def admit(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Return, by silo, the keys of the earlier jobs for who asks to enter this one, sealed and signed.
-
-        Raises `ReleaseRefused` if this silo gives none, or the job does not name who asks; else as `entry.admitted`.
-        """
-        earlier = self._joined().earlier
-        if not self._home.config.training.admit or not set(requests) <= set(self._plan.admit):
-            raise ReleaseRefused(
-                f"keys of a training are not given to {', '.join(sorted(requests))}",
-                where="silo.yaml: training.admit",
-                remedy="The silo's owner decides; and the job must name who enters: silo job submit --resume --admit.",
-            )
-        audit = AuditLog(self._home.audit)
-        try:
-            audit.append("admission", {"job": self._job, "silos": sorted(requests), "jobs": [one.job for one in earlier]})
-        finally:
-            audit.close()
-        own = self._identity
-        return {
-            silo: admitted(request, job=self._job, silo=silo, own=own, earlier=earlier) for silo, request in requests.items()
-        }
+        """Return the earlier jobs' keys for who asks to enter, by silo. Raises as `Entrance.admit`."""
+        return Entrance(self._home, self._identity, self._lineage).admit(requests, self._plan.admit, self._joined().earlier)
 
     def enter(self, admission: bytes) -> None:
-        """Begin with the keys that a member gave, before the first closed round. Raises as `Entry.open`, and `NotReady`."""
-        if self._entry is None:
+        """Begin with the keys that a member gave, before the first closed round. Raises as `Entrance.opened`, `NotReady`."""
+        if self._entrance is None:
             raise NotReady("this silo has not asked to enter the job", remedy="It takes part again in the next job.")
-        earlier = self._entry.open(admission)
-        jobs = [one.job for one in earlier]  # one that closed no round left no key
-        if jobs[:1] != self._lineage[:1] or jobs != [job for job in self._lineage if job in jobs]:
-            raise KeyRefused(
-                "the keys are of other jobs than those that this job goes on from",
-                where=f"job {self._job}",
-                remedy="Nothing was used; this silo takes part in the next job.",
-            )
-        self._begin(self._plan, None, earlier)
+        self._begin(self._plan, None, self._entrance.opened(admission))
 
     def join(self, plan: TrainingPlan) -> bytes:
         """Open the data and the start weights; return the signed announcement. Raises `NotReady` without images."""
@@ -263,24 +231,15 @@ class Participation:
         session = self._joined()
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
         card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
-        final = str(self._write("final"))
-        own = self._personal()
-        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
+        files: dict[str, Any] = {"weights": str(self._write("final")), "personal": self._personal()}
+        saved = self._trainer.request("save", card=card, current=True, jobs=self._lineage, **files)
         self.close()
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
 
     def _begin(self, plan: TrainingPlan, state: JobState | None, earlier: tuple[EarlierJob, ...] = ()) -> None:
-        if not self._home.config.training.join:
-            raise NotReady("this silo does not take part in training", remedy="Set training.join in silo.yaml.")
+        require_willing(self._home.config.training, plan)
         job_state.forget_all(self._jobs, older_than_days=job_state.KEEP_DAYS)
-        if self._home.config.training.privacy.required and plan.privacy is None:
-            raise PrivacyRefused(
-                "the job promises no differential privacy, and this silo takes part in none without",
-                where="silo.yaml: training.privacy.required",
-                remedy="Submit it with privacy, for example "
-                "--set privacy.epsilon=8 --set training.contrast=0 --set personal=none --set fairness=0.",
-            )
         self._plan = plan
         opened = self._opened(plan, state.trained if state else 0)
         if not opened["train_views"]:
@@ -301,17 +260,19 @@ class Participation:
             self._best = Best(Selection(**state.selection), state.best)
 
     def _new_session(self, state: bytes | None, earlier: tuple[EarlierJob, ...] = ()) -> SiloSession:
+        own, settings = self._identity, AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits)
+        if earlier:
+            state = entering(own.name, self._layout, self._initial, settings, samples=self._samples, earlier=earlier)
         return SiloSession(
             self._job,
-            self._identity,
+            own,
             self._layout,
             initial=self._initial,
             samples=self._samples,
-            settings=AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits),
+            settings=settings,
             min_silos=max(self._plan.min_silos, self._home.config.training.min_silos),
             random=self._rounding,
             state=state,
-            earlier=earlier,
         )
 
     def _joined(self) -> SiloSession:

@@ -9,12 +9,11 @@ import pytest
 from silo_app.aggregation import entry
 from silo_app.aggregation.cipher import new_secret
 from silo_app.aggregation.entry import Entry, admitted, require_entrant
-from silo_app.aggregation.layout import digest_of
-from silo_app.aggregation.progress import EarlierJob
+from silo_app.aggregation.progress import EarlierJob, entering
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.settings import AggregationSettings
 from silo_app.errors import KeyRefused, ProtocolError, SignatureInvalid
-from tests.aggregation.conftest import LAYOUT, Federation, Root
+from tests.aggregation.conftest import INITIAL, LAYOUT, Federation, Root
 
 COUNTS = (10, 20, 30)
 ONE, NEW = "silo-01", "silo-03"
@@ -101,14 +100,15 @@ def test_a_silo_that_enters_replays_all_sums_and_then_weighs_as_the_others(make,
     asking = Entry("job-2", root.identity(NEW, servers=frozenset({"server"})))
     own = again.sessions[ONE]
     sealed = admitted(asking.request(), job="job-2", silo=NEW, own=own._identity, earlier=own.earlier)
+    settings = AggregationSettings(encryption=encryption)
     new = SiloSession(
         "job-2",
         asking.identity,
         LAYOUT,
-        initial=digest_of(np.zeros(LAYOUT.size, dtype=np.float32)),
+        initial=INITIAL,
         samples=40,
-        settings=AggregationSettings(encryption=encryption),
-        earlier=asking.open(sealed),
+        settings=settings,
+        state=entering(NEW, LAYOUT, INITIAL, settings, samples=40, earlier=asking.open(sealed)),
     )
     for number, (parts, bundles) in closed.items():
         new.open_sum(number, *parts, bundles)
@@ -128,7 +128,7 @@ def _renewed(session, identity):
         session.job,
         identity,
         session.layout,
-        initial=digest_of(np.zeros(LAYOUT.size, dtype=np.float32)),
+        initial=INITIAL,
         samples=session.samples,
         settings=session.settings,
         state=session.export_state(),
@@ -152,13 +152,14 @@ def _closed(federation, number, updates):
 def test_a_silo_that_was_given_other_keys_opens_nothing(make, root):
     stopped = make(COUNTS).exchange()
     parts, bundles = _closed(stopped, 0, None)
+    wrong = EarlierJob("job-1", b"x" * 32, tuple(stopped.sessions), new_secret())
     session = SiloSession(
         "job-2",
         root.identity(NEW),
         LAYOUT,
-        initial=digest_of(np.zeros(LAYOUT.size, dtype=np.float32)),
+        initial=INITIAL,
         samples=40,
-        earlier=(EarlierJob("job-1", b"x" * 32, tuple(stopped.sessions), new_secret()),),
+        state=entering(NEW, LAYOUT, INITIAL, AggregationSettings(), samples=40, earlier=(wrong,)),
     )
     with pytest.raises(ProtocolError):
         session.open_sum(0, *parts, bundles)
