@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from silo_app.aggregation.bundle import read_bundle
+from silo_app.aggregation.entry import require_entrant
 from silo_app.aggregation.keys import Announcement, Roster, is_usable, read_announcement
 from silo_app.aggregation.place import Members, Place
 from silo_app.aggregation.survivors import read_reveal, read_signature
@@ -55,6 +56,10 @@ class Vetting:
             read = {name: one for name, one in read.items() if name not in refused}
         self._members = Members.of(self._job, Roster.of(read, {name: announcements[name] for name in read}), self._trust)
         return refused
+
+    def entry(self, silo: str, request: bytes) -> None:
+        """Look at a silo's request to enter the job. Raises `ProtocolError`."""
+        require_entrant(request, job=self._job, silo=silo, trust=self._trust)
 
     def bundle(self, silo: str, number: int, signed: bytes) -> None:
         """Look at a silo's mask bundle for a round. Raises `ProtocolError`."""

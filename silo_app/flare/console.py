@@ -202,7 +202,8 @@ def told_of_failure(log: str) -> str:
 
 def told_of_rounds(log: str) -> list[str]:
     """Return what the server's log of a training says of its rounds, a line each (`RoundRecord.sentence`)."""
-    marks = (": sum of ", ": void: ", " kept by ", "joined: ", "taken back")
+    of_rounds, of_silos = (": sum of ", ": void: ", " kept by ", "taken back"), ("joined: ", "entered: ", "may not enter: ")
+    marks = (*of_rounds, *of_silos, "is not in the job: ")
     lines = (line for line in log.splitlines() if "TrainingRounds - INFO" in line and RECORD_MARK not in line)
     told = (line.partition("] - ")[2] for line in lines)
     return [line for line in told if any(mark in line for mark in marks)]

@@ -14,7 +14,7 @@ from nvflare.apis.shareable import Shareable
 from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import RoundRefused, UpdateRefused
+from silo_app.errors import ProtocolError, RoundRefused, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined
@@ -61,11 +61,12 @@ class Enrolment:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
         answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(unreached=LONG))
-        entries = {silo: entry for silo, reply in answers.accepted.items() if (entry := reply.get(words.ENTRY)) is not None}
-        members = sorted(set(answers.accepted) - set(entries), key=lambda silo: _newest_first(silo, answers.accepted[silo]))
+        asking = {silo: reply[words.ENTRY] for silo, reply in answers.accepted.items() if words.ENTRY in reply}
+        members = sorted(set(answers.accepted) - set(asking), key=lambda silo: _newest_first(silo, answers.accepted[silo]))
         absent = quarantined(answers, "restore")
         self.record.step("restore", members, absent)
         self._require(members, "kept their state of the job", absent)
+        entries = {silo: entry for silo, entry in asking.items() if self._may_ask(silo, entry)}
         self.entered = self._admitted(entries, members) if entries else ()
         self.line.roll.enrol([*members, *self.entered], 0)
         for silo in members:
@@ -80,6 +81,16 @@ class Enrolment:
         self.catch_up.close()
         behind = self._behind()
         return [silo for silo in self.line.roll.members if silo not in behind]
+
+    def _may_ask(self, silo: str, entry: Any) -> bool:
+        """Return whether a silo's request can be passed on: the members would refuse all for one that cannot."""
+        try:
+            if silo in self.plan.admit and isinstance(entry, bytes):
+                self.line.vetting.entry(silo, entry)
+                return True
+        except ProtocolError as error:
+            self.line.tell(f"{silo} may not enter: {error.problem}")
+        return False
 
     def _admitted(self, entries: Mapping[str, bytes], members: Sequence[str]) -> tuple[str, ...]:
         """Let the first member that will give the earlier jobs' keys to who asks to enter; return who has begun with them.
@@ -116,8 +127,8 @@ class Enrolment:
         roster = {silo: announcement for silo, announcement in roster.items() if silo not in unfit}
         absent = quarantined(answers, "join") | {silo: Quarantined.of(error, "join") for silo, error in unfit.items()}
         self.record.step("join", roster, absent)
-        for error in unfit.values():
-            self.line.tell(f"not in the job: {error}")
+        for silo, error in unfit.items():
+            self.line.tell(f"{silo} is not in the job: {error.problem}")
         self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
         self._require(roster, "joined the job", absent)
         return roster

@@ -6,6 +6,7 @@ one round. NVFlare ends a whole job when one site's job process dies; this proce
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -18,7 +19,7 @@ from silo_app import config
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import NotReady, SiloscopeError
+from silo_app.errors import MessageInvalid, NotReady, SiloscopeError
 from silo_app.flare import tracking, words
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, unknown_task
 
@@ -161,13 +162,15 @@ def _plan(task: Shareable) -> TrainingPlan:
     return TrainingPlan.checked(json.loads(task[words.PLAN]))
 
 
-def _bytes(content: dict[str, bytes]) -> dict[str, bytes]:
-    return {str(silo): bytes(value) for silo, value in content.items()}
+def _bytes(content: Any) -> dict[str, bytes]:
+    """Take what silos sent, by silo, out of a task. Raises `MessageInvalid`."""
+    if not isinstance(content, dict) or not all(isinstance(value, bytes) for value in content.values()):
+        raise MessageInvalid("a task holds something else than bytes", remedy="Compare the versions of siloscope.")
+    return {str(silo): value for silo, value in content.items()}
 
 
 def _own(task: Shareable, fl_ctx: FLContext) -> bytes | None:
-    own = (task.get(words.WRAPPED_KEYS) or {}).get(fl_ctx.get_identity_name())
-    return bytes(own) if own is not None else None
+    return _bytes(task.get(words.WRAPPED_KEYS) or {}).get(fl_ctx.get_identity_name())
 
 
 def _closed(task: Shareable) -> ClosedRound | None:

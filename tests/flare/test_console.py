@@ -53,7 +53,8 @@ def test_a_kit_that_is_no_researchers_is_refused(tmp_path):
 def test_what_a_log_says_of_the_rounds():
     prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
     other = "2026-11-23 18:13:27,161 - ServerRunner - INFO - [identity=four, run=1] - sum of nothing"
-    wanted = ["joined: a, b", "round 1: sum of a; without b: late (update)", "round 2: void: too few"]
+    wanted = ["entered: c", "d may not enter: it is junk", "c is not in the job: it differs", "joined: a, b"]
+    wanted += ["round 1: sum of a; without b: late (update)", "round 2: void: too few"]
     assert told_of_rounds("\n".join([other, *(prefix + line for line in wanted), prefix + "Workflow started"])) == wanted
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from silo_app.aggregation import keys
+from silo_app.aggregation.entry import Entry
 from silo_app.encoder.job_record import JobRecord
 from silo_app.encoder.ledger import STATISTICS, Ledger
 from silo_app.encoder.plan import TrainingPlan
@@ -97,15 +98,18 @@ def resume(make, tmp_path):  # noqa: F811  (a fixture)
     """Resume a job of three silos that a fourth asks to enter; `asked` are those whom the server asks for keys, in order."""
     federation, asked = make((10, 20, 30, 40)), []
 
-    def go(positions, gives):
+    requests = {silo: Entry("job-1", session._identity).request() for silo, session in federation.sessions.items()}
+
+    def go(positions, gives, asking=None):
         line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", "job-0", {})
         ledger = Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
 
         def restore(silo, _data, reply):
-            reply.update({words.ENTRY: b"request"} if silo == D else {words.NEXT_ROUND: positions.get(silo, 0)})
+            entry = (asking or {}).get(silo, requests[silo] if silo == D else None)
+            reply.update({words.NEXT_ROUND: positions.get(silo, 0)} if entry is None else {words.ENTRY: entry})
 
         def admit(silo, data, reply):
-            assert data[words.ENTRIES] == {D: b"request"}
+            assert data[words.ENTRIES] == {D: requests[D]}
             asked.append(silo)
             reply[words.ADMISSIONS] = gives(silo)
 
@@ -134,6 +138,20 @@ def test_who_opened_the_most_rounds_is_asked_for_keys_first(resume):
 def test_if_one_gives_no_keys_the_next_is_asked(resume, junk):
     _, entered, asked = resume({}, lambda silo: junk if silo == A else {D: b"sealed"})
     assert (entered, asked) == ((D,), [A, B])
+
+
+@pytest.mark.parametrize("junk", [b"junk", 10**12, "text"])
+def test_a_request_that_members_would_refuse_is_not_passed_on(resume, junk):
+    record, entered, asked = resume({}, lambda _silo: {D: b"sealed"}, asking={D: junk})
+    assert (entered, asked) == ((), [])
+    assert record["join"]["accepted"] == [A, B, C]
+
+
+def test_who_is_not_named_enters_nothing_and_spoils_nobodys_entrance(resume):
+    """A silo that took part might say that it did not."""
+    record, entered, _ = resume({}, lambda _silo: {D: b"sealed"}, asking={A: b"request"})
+    assert entered == (D,)
+    assert record["join"]["accepted"] == [B, C, D]
 
 
 def test_without_keys_the_others_go_on(resume):
