@@ -146,6 +146,11 @@ class Ledger:
         """Return how many of the closed rounds have a sum of `content`."""
         return len(list(self._folder.glob(f"round-*.{content}")))
 
+    def last(self, content: str) -> ClosedRound | None:
+        """Return the last closed round that has a sum of `content`. Raises `MessageInvalid` if its file is damaged."""
+        files = sorted(self._folder.glob(f"round-*.{content}"))
+        return ClosedRound.unpacked(files[-1].read_bytes()) if files else None
+
     def close(self, closed: ClosedRound) -> None:
         """Write down the next closed round, durably, before any silo hears of it. Raises `RoundRefused` out of order."""
         if closed.number != self.next_round:

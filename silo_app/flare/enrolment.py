@@ -40,8 +40,6 @@ class Enrolment:
     plan: TrainingPlan
     record: JobRecord
     catch_up: CatchUp
-    entered: tuple[str, ...] = ()
-    """Who was in none of the rounds so far: it is to be counted before it gives anything."""
 
     def run(self, silos: list[str]) -> dict[str, bytes]:
         """Return the wrapped key of every silo. Raises `RoundRefused` with fewer than `min_silos` silos."""
@@ -67,8 +65,8 @@ class Enrolment:
         self.record.step("restore", members, absent)
         self._require(members, "kept their state of the job", absent)
         entries = {silo: entry for silo, entry in asking.items() if self._may_ask(silo, entry)}
-        self.entered = self._admitted(entries, members) if entries else ()
-        self.line.roll.enrol([*members, *self.entered], 0)
+        entered = self._admitted(entries, members) if entries else ()
+        self.line.roll.enrol([*members, *entered], 0)
         for silo in members:
             self.line.note(silo, answers.accepted[silo])
         end = time.monotonic() + _DEADLINE_S

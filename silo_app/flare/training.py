@@ -6,6 +6,7 @@ three states: finished, failed with a reason, aborted.
 """
 
 import re
+from collections import Counter
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -35,6 +36,7 @@ from silo_app.identity import Identity
 
 RECORD_NAME = "rounds.json"
 _VERSION = re.compile(r"[0-9a-f]{32}")
+_COUNTS = 3
 _FINISH_DEADLINE_S = 600.0
 _FINISH_STRAGGLER_S = 60.0
 
@@ -45,7 +47,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def __init__(self, plan: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._given = plan or {}
-        self._ready = self._uncounted = False
+        self._ready = False
+        self._counts: Counter[str] = Counter()
         self._receivers: Receivers | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -102,9 +105,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             line.tell("ENCRYPTION IS OFF for this job: the server sees every silo's plain update")
         catch_up = CatchUp(line, self._ledger)
         try:
-            enrolment = Enrolment(line, self._ledger, plan, record, catch_up)
-            agreed = enrolment.run(silos)
-            self._uncounted = bool(set(enrolment.entered) & set(line.roll.members))
+            agreed = Enrolment(line, self._ledger, plan, record, catch_up).run(silos)
             exchanges = Exchanges(line, self._ledger, plan, catch_up, agreed)
             self._rounds(exchanges, record)
             self._finish(exchanges, record)
@@ -120,7 +121,6 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             done = exchanges.run(content, self._ledger.sums(UPDATE) if content == UPDATE else None)
             record.add(done)
             void = void + 1 if done.void else 0
-            self._uncounted = self._uncounted and (bool(done.void) or content != STATISTICS)
             enough = enough or (bool(done.contributors) and done.enough >= set(done.contributors))
         raise RoundRefused(
             f"{void} rounds in a row ended without a sum; the last because {done.void}",
@@ -130,13 +130,25 @@ class TrainingRounds(Controller):  # type: ignore[misc]
     def _next(self, *, enough: bool) -> str | None:
         """Return what the next round is of: counts, then updates, and the last weights' losses if the best are kept."""
         ledger = self._ledger
-        if not ledger.sums(STATISTICS) or self._uncounted:
+        if not ledger.sums(STATISTICS):
             return STATISTICS
         if ledger.sums(NUMBERS):
             return None
         if ledger.sums(UPDATE) < self._plan.rounds and not enough:
-            return UPDATE
+            return STATISTICS if self._has_uncounted() else UPDATE
         return NUMBERS if self._plan.select == "best" else None
+
+    def _has_uncounted(self) -> bool:
+        """Return whether a silo that can take part, or is about to, is not in the last statistics: so it has no weight.
+
+        It was late for them, or has entered since. Nobody counts again and again for one that never sends its number.
+        """
+        roll, last = self._line.roll, self._ledger.last(STATISTICS)
+        missing = set(roll.members) - set(last.contributors if last else ())
+        near = {silo for silo in missing if roll.position(silo) >= self._ledger.next_round - 1}
+        wanted = {silo for silo in near if self._counts[silo] < _COUNTS and not self._line.is_absent(silo)}
+        self._counts.update(wanted)
+        return bool(wanted)
 
     def _finish(self, exchanges: Exchanges, record: JobRecord) -> None:
         line, roll = self._line, self._line.roll

@@ -2,11 +2,12 @@
 
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from silo_app.encoder.ledger import KEEP_DAYS, ClosedRound, Ledger
+from silo_app.encoder.ledger import KEEP_DAYS, STATISTICS, UPDATE, ClosedRound, Ledger
 from silo_app.errors import ConfigInvalid, MessageInvalid, NotReady, RoundRefused
 
 PLAN = {"rounds": 4}
@@ -54,6 +55,15 @@ def test_rounds_are_closed_in_order_and_read_back_by_a_new_process(tmp_path):
     assert again.plan == PLAN
     assert [one.number for one in again.since(1)] == [1, 2]
     assert same(again.read(2), closed(2))
+
+
+def test_the_last_sum_of_a_content_is_found_among_others(tmp_path):
+    ledger = Ledger.begin(tmp_path / "rounds", "job-1", PLAN)
+    assert ledger.last(STATISTICS) is None
+    for number, content in enumerate([STATISTICS, UPDATE, STATISTICS, UPDATE]):
+        ledger.close(replace(closed(number), content=content))
+    ledger.close(replace(closed(4, void=True), content=STATISTICS))
+    assert (ledger.last(STATISTICS).number, ledger.last(UPDATE).number) == (2, 3)
 
 
 def test_a_job_that_resumes_a_resumed_job_finds_the_same_ledger(tmp_path):

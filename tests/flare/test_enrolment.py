@@ -120,9 +120,8 @@ def resume(make, tmp_path):  # noqa: F811  (a fixture)
         line.others = {words.TASK_RESTORE: restore, words.TASK_ADMIT: admit, words.TASK_ENTER: enter}
         record = JobRecord(tmp_path / "rounds.json", federation.job, {})
         plan = PLAN.model_copy(update={"resume": "job-0", "admit": (D,)})
-        enrolment = Enrolment(line, ledger, plan, record, CatchUp(line, ledger))
-        enrolment.run([A, B, C, D])
-        return record.content, enrolment.entered, asked
+        Enrolment(line, ledger, plan, record, CatchUp(line, ledger)).run([A, B, C, D])
+        return record.content, tuple(record.content.get("enter", {"accepted": ()})["accepted"]), asked
 
     return go
 

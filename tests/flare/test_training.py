@@ -5,13 +5,19 @@ from types import SimpleNamespace
 import pytest
 
 from silo_app.encoder.job_record import JobRecord
+from silo_app.encoder.ledger import STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import UpdateRefused
 from silo_app.flare import words
+from silo_app.flare.catch_up import CatchUp
+from silo_app.flare.exchange import Exchanges
 from silo_app.flare.round_trip import Answers
 from silo_app.flare.training import TrainingRounds
+from tests.aggregation.conftest import make, root  # noqa: F401  (fixtures)
+from tests.flare.simulated_line import SimulatedLine
 
 
+@pytest.mark.parametrize("uncounted", [False, True])
 @pytest.mark.parametrize(
     ("sums", "enough", "select", "following"),
     [
@@ -25,11 +31,58 @@ from silo_app.flare.training import TrainingRounds
         ({"statistics": 1, "update": 1, "numbers": 1}, False, "best", None),
     ],
 )
-def test_counts_come_first_and_the_last_weights_losses_last(sums, enough, select, following):
+def test_counts_come_first_and_the_last_weights_losses_last(sums, enough, select, following, uncounted):
     rounds = TrainingRounds()
+    rounds._has_uncounted = lambda: uncounted
     rounds._plan = TrainingPlan(rounds=2, select=select)
     rounds._ledger = SimpleNamespace(sums=lambda content: sums.get(content, 0))
-    assert rounds._next(enough=enough) == following
+    assert rounds._next(enough=enough) == ("statistics" if uncounted and following == "update" else following)
+
+
+@pytest.fixture
+def job(make, tmp_path):  # noqa: F811  (a fixture)
+    """A job of four silos whose keys are agreed on; returns its line, exchanges and the controller."""
+    federation = make((10, 20, 30, 40)).exchange()
+    line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", federation.job, {})
+    assert line.vetting.muster({silo: session.announce() for silo, session in federation.sessions.items()}) == {}
+    line.roll.enrol(federation.sessions, 0)
+    for silo, session in federation.sessions.items():
+        line.roll.heard(silo, 0, (0, session.share_secrets(0)))
+    rounds = TrainingRounds()
+    rounds._plan = TrainingPlan.checked({"rounds": 3, "straggler_wait_s": 0.2, "round_deadline_s": 5})
+    rounds._ledger, rounds._line = ledger, line
+    return line, Exchanges(line, ledger, rounds._plan, CatchUp(line, ledger)), rounds
+
+
+def test_who_was_late_for_the_statistics_is_counted_when_it_is_there(job, tmp_path):
+    line, exchanges, rounds = job
+    late = max(line.federation.sessions)
+    line.faults[late, words.TASK_ROUND] = "late"
+    assert late not in exchanges.run(STATISTICS, None).contributors
+    line.faults.clear()
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    assert [late in one["accepted"] for one in record.content["statistics"]] == [True]
+    assert [late in one["accepted"] for one in record.content["rounds"]][-1]
+    assert rounds._ledger.sums(UPDATE) == 3
+
+
+def test_nobody_counts_for_ever_for_one_that_never_sends_its_number(job, tmp_path):
+    line, exchanges, rounds = job
+    never = max(line.federation.sessions)
+    line.faults[never, words.TASK_ROUND] = "late"
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    assert len(record.content["statistics"]) <= 4
+    assert rounds._ledger.sums(UPDATE) == 3
+
+
+def test_nobody_counts_for_one_that_is_gone(job, tmp_path):
+    line, exchanges, rounds = job
+    line.gone.add(max(line.federation.sessions))
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    assert len(record.content["statistics"]) == 1
 
 
 VERSIONS = {"x": "a" * 32, "y": "b" * 32}
