@@ -283,8 +283,8 @@ class SiloSession:
         if self._exchange.roster is not None and (self._exchange.secret or self._terms.plain):
             members = self._members()
             current = (EarlierJob(self.job, members.roster, members.names, self._exchange.secret),)
-        state = State(self.silo, self.layout.digest, self.settings.digest, self._progress, (*self.earlier, *current))
-        return state.packed()
+        earlier = tuple({one.job: one for one in (*self.earlier, *current)}.values())  # of a job that began twice the last
+        return State(self.silo, self.layout.digest, self.settings.digest, self._progress, earlier).packed()
 
     # --- within ---
 

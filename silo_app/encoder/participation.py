@@ -123,7 +123,7 @@ class Participation:
             self._begin(plan, None)
         session = self._joined()
         if plan.resume is not None:  # once more: the announcement says which rounds are closed by now
-            self._session = self._new_session(session.export_state())
+            self._session, self._keyed, self._agreed = self._new_session(session.export_state()), False, False
         return self._joined().announce()
 
     def agree(self, announcements: Mapping[str, bytes], bundle_round: int) -> tuple[dict[str, bytes], bytes]:

@@ -26,7 +26,7 @@ __all__ = ["Enrolment"]
 _DEADLINE_S = 600.0
 _STRAGGLER_S = 60.0
 _ATTEMPTS = 3
-"""If the silo that makes the key is gone before it has sent it, the others begin again without it."""
+"""If the silo that makes the key is gone before it has sent it, or sends others, the others begin again without it."""
 _POLL_S = 0.1
 _MOST_SEALED_BYTES = 1024 * 1024
 
@@ -48,7 +48,7 @@ class Enrolment:
         for _ in range(_ATTEMPTS):
             roster = self._join(silos)
             agreed, absent, wrapped = self._agree(roster)
-            if wrapped or not self.line.roll.masked:
+            if self._opens(roster, agreed, wrapped) if wrapped else not self.line.roll.masked:
                 self._require(agreed, "agreed on a key", absent)
                 self.catch_up.introduction = {words.ROSTER: roster, words.WRAPPED_KEYS: wrapped}
                 return wrapped
@@ -146,6 +146,16 @@ class Enrolment:
         absent = quarantined(answers, "agree")
         self.record.step("agree", answers.accepted, absent)
         return set(answers.accepted), absent, wrapped
+
+    def _opens(self, roster: Mapping[str, bytes], agreed: Collection[str], wrapped: Mapping[str, bytes]) -> bool:
+        """Give the silos their keys; return whether they open for half at least. Else the others begin without the maker."""
+        maker = min(roster)
+        content = {words.ROSTER: dict(roster), words.WRAPPED_KEYS: dict(wrapped)}
+        answers = self.line.ask(words.TASK_CATCH_UP, content, set(agreed) - {maker}, self._patience())
+        if 2 * len(answers.refused) <= len(answers.refused) + len(answers.accepted):
+            return True
+        self.line.tell(f"{maker} is not in the job: the keys that it made do not open")
+        return False
 
     def _plan_text(self) -> str:
         return json.dumps(self.plan.model_dump(mode="json"))

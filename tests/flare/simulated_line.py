@@ -6,6 +6,7 @@ import numpy as np
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import make_reply
 
+from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.vetting import Vetting
 from silo_app.encoder.ledger import STATISTICS, ClosedRound
 from silo_app.encoder.roll import Roll
@@ -81,15 +82,35 @@ class SimulatedLine:
         self.note(silo, reply)
         return reply
 
+    def _joining(self, session):
+        """Return the session, or another one if this one has fixed who is in the job (as `Participation` does)."""
+        if session._exchange.roster is not None:
+            session = self.federation.sessions[session.silo] = SiloSession(
+                session.job,
+                session._identity,
+                session.layout,
+                initial=session._exchange.initial,
+                samples=session.samples,
+                settings=session.settings,
+                min_silos=session.min_silos,
+            )
+        return session
+
+    def _begin(self, session, name, data, reply):
+        if name == words.TASK_JOIN:
+            reply[words.ANNOUNCEMENT] = self._joining(session).announce()
+        elif name == words.TASK_AGREE:
+            reply[words.WRAPPED_KEYS] = session.receive_roster(data[words.ROSTER])
+        elif session.silo in data.get(words.WRAPPED_KEYS, ()) and session._exchange.cipher is None:
+            session.receive_key(data[words.WRAPPED_KEYS][session.silo])
+
     def _answer(self, session, name, data, reply):
         if words.CLOSED in data:
             close(session, data[words.CLOSED])
         if name in self.others:
             self.others[name](session.silo, data, reply)
-        elif name == words.TASK_JOIN:
-            reply[words.ANNOUNCEMENT] = session.announce()
-        elif name == words.TASK_AGREE:
-            reply[words.WRAPPED_KEYS] = session.receive_roster(data[words.ROSTER])
+        elif name in {words.TASK_JOIN, words.TASK_AGREE, words.TASK_CATCH_UP}:
+            self._begin(session, name, data, reply)
         elif name == words.TASK_ROUND:
             session.begin_round(data[words.ROUND], data[words.BUNDLES])
             update = np.full(session.layout.size, 1e-3, dtype=np.float32)

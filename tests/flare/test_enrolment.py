@@ -31,8 +31,6 @@ def begin(make, tmp_path):  # noqa: F811  (a fixture)
         line.faults |= {(silo, task): fault for task, by_silo in faults.items() for silo, fault in by_silo.items()}
         record, catch_up = JobRecord(tmp_path / "rounds.json", federation.job, {}), CatchUp(line, ledger)
         wrapped = Enrolment(line, ledger, PLAN, record, catch_up).run(sorted(federation.sessions))
-        for silo, key in wrapped.items():
-            federation.sessions[silo].receive_key(key)
         return record.content, Exchanges(line, ledger, PLAN, catch_up, wrapped).run(STATISTICS, None)
 
     go.federation = federation
@@ -77,11 +75,21 @@ def test_only_the_first_silo_makes_keys(begin, poison):
     assert first.contributors == (A, B, C, D)
 
 
-@pytest.mark.parametrize("poison", [{B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 2**21}])
-def test_keys_that_are_none_are_refused(begin, poison):
-    """Its silos begin again without it; here they cannot, as their sessions have fixed who is in the job."""
-    with pytest.raises(RoundRefused):
-        begin(**{words.TASK_AGREE: {A: lambda reply: reply.update({words.WRAPPED_KEYS: poison})}})
+@pytest.mark.parametrize(
+    "poison", [{}, {B: 10**12}, {"stranger": b"x"}, 7, {B: b"x" * 2**21}, {B: b"junk", C: b"junk", D: b"junk"}]
+)
+def test_the_others_begin_without_a_silo_whose_keys_are_none_or_do_not_open(begin, poison):
+    record, first = begin(**{words.TASK_AGREE: {A: lambda reply: reply.update({words.WRAPPED_KEYS: poison})}})
+    assert record["join"]["accepted"] == [B, C, D]
+    assert first.contributors == (B, C, D)
+
+
+def test_one_whose_own_key_alone_does_not_open_is_out_and_the_others_go_on(begin):
+    record, first = begin(
+        **{words.TASK_AGREE: {A: lambda reply: reply.update({words.WRAPPED_KEYS: reply[words.WRAPPED_KEYS] | {D: b"junk"}})}}
+    )
+    assert record["join"]["accepted"] == [A, B, C, D]
+    assert first.contributors == (A, B, C)
 
 
 def test_too_few_that_fit_together_begin_no_job(begin):
