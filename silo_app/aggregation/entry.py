@@ -7,17 +7,15 @@ one purpose, the member seals for it with another (RFC 7748, RFC 5869, AES-256-G
 """
 
 import os
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgpack
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from silo_app.aggregation.keys import is_usable
+from silo_app.aggregation.keys import agreed_cipher, is_usable
 from silo_app.aggregation.progress import EarlierJob
 from silo_app.aggregation.wire import NAME_LIMIT, parse_map
 from silo_app.errors import KeyRefused
@@ -61,7 +59,7 @@ class Entry:
         try:
             cipher = _cipher(self._private, content["public"], self.job, verified.name, self.identity.name)
             packed = cipher.decrypt(content["nonce"], content["sealed"], None)
-            return tuple(_earlier(one) for one in msgpack.unpackb(packed, max_array_len=MOST_JOBS))
+            return tuple(EarlierJob.of(one) for one in msgpack.unpackb(packed, max_array_len=MOST_JOBS))
         except (InvalidTag, ValueError, TypeError, msgpack.UnpackException):
             raise _refused(verified.name, "it does not open, or holds no jobs") from None
 
@@ -88,7 +86,7 @@ def admitted(request: bytes, *, job: str, silo: str, own: Identity, earlier: tup
     """
     public = require_entrant(request, job=job, silo=silo, trust=own.trust)
     private, nonce = X25519PrivateKey.generate(), os.urandom(NONCE_BYTES)
-    packed = msgpack.packb([astuple(one) for one in earlier])
+    packed = msgpack.packb([one.content() for one in earlier])
     content = {
         "job": job,
         "sender": own.name,
@@ -102,18 +100,8 @@ def admitted(request: bytes, *, job: str, silo: str, own: Identity, earlier: tup
 
 def _cipher(private: X25519PrivateKey, other: bytes, job: str, sender: str, receiver: str) -> AESGCM:
     """Return the cipher for what `sender` tells `receiver` once; both ends' keys are made for it alone."""
-    shared = private.exchange(X25519PublicKey.from_public_bytes(other))
     info = msgpack.packb([ADMISSION, job, sender, receiver])
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=sha256(info).digest(), info=info).derive(shared))
-
-
-def _earlier(content: object) -> EarlierJob:
-    if not isinstance(content, list) or len(content) != len(fields(EarlierJob)):
-        raise TypeError("no job")
-    job, roster, names, secret = content
-    if not (isinstance(job, str) and isinstance(roster, bytes) and isinstance(secret, bytes) and isinstance(names, list)):
-        raise TypeError("no job")
-    return EarlierJob(job, roster, tuple(str(name) for name in names), secret)
+    return agreed_cipher(private, other, salt=sha256(info).digest(), info=info)
 
 
 def _refused(silo: str, problem: str) -> KeyRefused:

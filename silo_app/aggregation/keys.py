@@ -15,14 +15,23 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from silo_app.aggregation.masking import derive
 from silo_app.aggregation.wire import NAME_LIMIT, parse_map
 from silo_app.errors import KeyRefused, SignatureInvalid
 from silo_app.identity import Identity, Trust
 
-__all__ = ["Announcement", "Roster", "WrappedKey", "announce", "is_usable", "read_announcement", "unwrap", "wrap"]
+__all__ = [
+    "Announcement",
+    "Roster",
+    "WrappedKey",
+    "agreed_cipher",
+    "announce",
+    "is_usable",
+    "read_announcement",
+    "unwrap",
+    "wrap",
+]
 
 ANNOUNCEMENT = b"siloscope/announcement/2"
 KEY_WRAP = b"siloscope/key-wrap/1"
@@ -184,6 +193,11 @@ def _require_meant(wrapped: WrappedKey, signer: str, roster: Roster, own: str) -
 
 def _pairwise(private: X25519PrivateKey, roster: Roster, wrapped: WrappedKey, other: str) -> AESGCM:
     """Return the cipher of this silo and `other` for one direction of one job."""
-    shared = private.exchange(X25519PublicKey.from_public_bytes(roster.announcements[other].public))
     info = msgpack.packb([KEY_WRAP, wrapped.job, wrapped.sender, wrapped.receiver])
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=roster.digest, info=info).derive(shared))
+    return agreed_cipher(private, roster.announcements[other].public, salt=roster.digest, info=info)
+
+
+def agreed_cipher(private: X25519PrivateKey, other: bytes, *, salt: bytes, info: bytes) -> AESGCM:
+    """Return the cipher that the owners of two X25519 keys have for the purpose `info`; `other` is the public one."""
+    shared = private.exchange(X25519PublicKey.from_public_bytes(other))
+    return AESGCM(derive(shared, salt=salt, info=info))

@@ -72,6 +72,18 @@ class EarlierJob:
     names: tuple[str, ...]
     secret: bytes = field(repr=False)
 
+    def content(self) -> list[Any]:
+        """Return it as it is packed."""
+        return [self.job, self.roster, list(self.names), self.secret]
+
+    @classmethod
+    def of(cls, content: object) -> Self:
+        """Return it from what `content` gave. Raises `TypeError` for anything else."""
+        if not isinstance(content, list) or [type(part) for part in content] != [str, bytes, list, bytes]:
+            raise TypeError("no job")
+        job, roster, names, secret = content
+        return cls(job, roster, tuple(str(name) for name in names), secret)
+
 
 TYPES: dict[str, type] = {
     "silo": str,
@@ -118,7 +130,7 @@ class State:
             "scales": progress.scales.astype("<f8").tobytes(),
             "residual": _octets(progress.residual),
             "sent": [sent.job, list(sent.participants), _octets(sent.residual)] if sent else [],
-            "earlier": [[one.job, one.roster, list(one.names), one.secret] for one in self.earlier],
+            "earlier": [one.content() for one in self.earlier],
         }
         packed = msgpack.packb(content)
         return PREFIX.pack(MAGIC, VERSION, sha256(packed).digest()) + bytes(packed)
@@ -158,7 +170,7 @@ class State:
                 "sent": Sent(sent[0], tuple(sent[1]), _array(sent[2], "<f4", size) if sent[2] else None) if sent else None,
             }
         )
-        earlier = tuple(EarlierJob(job, roster, tuple(names), secret) for job, roster, names, secret in content["earlier"])
+        earlier = tuple(EarlierJob.of(one) for one in content["earlier"])
         return cls(content["silo"], content["layout"], content["settings"], progress, earlier)
 
 
