@@ -3,6 +3,7 @@
 Nothing here reads a file or knows a library but numpy.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ __all__ = [
     "View",
     "ViewPosition",
     "age_band",
+    "is_encoder_version",
 ]
 
 CaseId = NewType("CaseId", str)
@@ -32,6 +34,8 @@ PatientKey = NewType("PatientKey", str)
 
 EncoderVersion = NewType("EncoderVersion", str)
 """Digest of an encoder's weights and preprocessing, hex."""
+
+_VERSION = re.compile(r"[0-9a-f]{32}")
 
 Embedding = NDArray[np.float32]
 """A unit vector, float32 (D,)."""
@@ -108,6 +112,11 @@ class View:
     burned_in: bool | None = None
     """Whether the picture seems to name its patient; None where nobody looked."""
     findings: Mapping[Finding, bool] = field(default_factory=dict)
+
+
+def is_encoder_version(text: str) -> bool:
+    """Return whether `text` has the form of an `EncoderVersion`: 32 hexadecimal digits."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def age_band(age: int | None) -> str:

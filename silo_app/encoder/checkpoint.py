@@ -7,7 +7,6 @@ for itself lies beside it in `personal.safetensors`: it is not part of the versi
 import datetime as dt
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from silo_app import durable
-from silo_app.cases import EncoderVersion
+from silo_app.cases import EncoderVersion, is_encoder_version
 from silo_app.encoder.looks import METHOD
 from silo_app.encoder.preprocessing import PREPROCESSING
 from silo_app.encoder.spec import EncoderSpec
@@ -33,7 +32,6 @@ _WEIGHTS = "encoder.safetensors"
 _CARD = "card.json"
 _PERSONAL = "personal.safetensors"
 _CURRENT = "current"
-_VERSION = re.compile(r"[0-9a-f]{32}")
 _INTENDED = (
     "Research and quality improvement: finding similar chest radiographs. Not a medical device; not for diagnosis. "
     "Weights can tell something about the images they were trained on: release them only as the silos' policies allow."
@@ -135,13 +133,13 @@ def versions(models: Path) -> list[EncoderVersion]:
     """Return the versions that the silo holds, oldest first."""
     if not models.is_dir():
         return []
-    folders = [folder for folder in models.iterdir() if _VERSION.fullmatch(folder.name) and (folder / _CARD).is_file()]
+    folders = [folder for folder in models.iterdir() if is_encoder_version(folder.name) and (folder / _CARD).is_file()]
     return [EncoderVersion(folder.name) for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
 
 
 def read_card(models: Path, version: EncoderVersion) -> dict[str, Any]:
     """Return a version's model card. Raises `CheckpointInvalid`."""
-    if not _VERSION.fullmatch(version):
+    if not is_encoder_version(version):
         raise _invalid(models, f"{version[:64]!r} is not an encoder version (32 hexadecimal digits)")
     file = models / version / _CARD
     try:

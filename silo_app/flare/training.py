@@ -5,7 +5,6 @@ plaintext update, in memory or on disk (docs/explanation-encryption.md). Whateve
 three states: finished, failed with a reason, aborted.
 """
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -15,6 +14,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from silo_app.aggregation.vetting import Vetting, most_of
+from silo_app.cases import is_encoder_version
 from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
@@ -35,8 +35,8 @@ from silo_app.flare.tracking import Receivers
 from silo_app.identity import Identity
 
 RECORD_NAME = "rounds.json"
-_VERSION = re.compile(r"[0-9a-f]{32}")
 _COUNTS = 3
+"""So often are statistics repeated for one silo."""
 _FINISH_DEADLINE_S = 600.0
 _FINISH_STRAGGLER_S = 60.0
 
@@ -159,7 +159,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
 
         def take(silo: str, reply: Shareable) -> None:
             version = reply[words.REPORT]["encoder_version"]
-            if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            if not isinstance(version, str) or not is_encoder_version(version):
                 raise UpdateRefused("it names no encoder", where=silo, remedy="Install the others' version of siloscope.")
             versions[silo] = version
 
