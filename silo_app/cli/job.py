@@ -65,7 +65,7 @@ def submit(
         )
     with Console.open(admin) as console:
         if resume:
-            given = {"resume": console.unfinished(folder.name, job), **({"admit": admit} if admit else {})}
+            given = {"resume": console.unfinished(folder.name, job), "admit": admit or []}
             _people.print(f"resuming {given['resume']}")
         with stage_job(folder, given) as staged:
             submitted = console.submit(staged)

@@ -5,13 +5,12 @@ What is handed over, and why it is enough, is in `aggregation.entry`.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from silo_app import durable
 from silo_app.aggregation.entry import Entry, admitted
 from silo_app.aggregation.progress import EarlierJob
 from silo_app.audit.log import AuditLog
 from silo_app.config import SiloHome
 from silo_app.encoder import job_state
-from silo_app.errors import KeyRefused, ReleaseRefused
+from silo_app.errors import KeyRefused, NotReady, ReleaseRefused
 from silo_app.identity import Identity
 
 __all__ = ["Entrance"]
@@ -24,12 +23,15 @@ class Entrance:
         self._home = home
         self._identity = identity
         self._lineage = list(lineage)
-        self._entry = Entry(self._lineage[-1], identity)
+        self._entry: Entry | None = None
 
     def request(self, named: Collection[str]) -> bytes | None:
         """Return the signed request to enter; None unless the job has named this silo, and it keeps nothing of the jobs."""
-        kept = job_state.kept(durable.private_folder(self._home.root / "jobs"))
-        return self._entry.request() if self._identity.name in named and not set(self._lineage) & set(kept) else None
+        kept = job_state.kept(self._home.root / "jobs")
+        if self._identity.name not in named or set(self._lineage) & set(kept):
+            return None
+        self._entry = Entry(self._lineage[-1], self._identity)
+        return self._entry.request()
 
     def admit(
         self, requests: Mapping[str, bytes], named: Collection[str], earlier: tuple[EarlierJob, ...]
@@ -55,7 +57,12 @@ class Entrance:
         }
 
     def opened(self, admission: bytes) -> tuple[EarlierJob, ...]:
-        """Return the jobs whose keys a member gave. Raises as `Entry.open`, and `KeyRefused` if they are of other jobs."""
+        """Return the jobs whose keys a member gave.
+
+        Raises as `Entry.open`, `KeyRefused` if they are of other jobs, and `NotReady` if this silo has not asked.
+        """
+        if self._entry is None:
+            raise NotReady("this silo has not asked to enter the job", remedy="It takes part again in the next job.")
         earlier = self._entry.open(admission)
         jobs = [one.job for one in earlier]  # one that closed no round left no key
         if jobs[:1] != self._lineage[:1] or jobs != [job for job in self._lineage if job in jobs]:

@@ -144,11 +144,11 @@ class Ledger:
 
     def sums(self, content: str = UPDATE) -> int:
         """Return how many of the closed rounds have a sum of `content`."""
-        return len(list(self._folder.glob(f"round-*.{content}")))
+        return len(self._with(content))
 
     def last(self, content: str) -> ClosedRound | None:
         """Return the last closed round that has a sum of `content`. Raises `MessageInvalid` if its file is damaged."""
-        files = sorted(self._folder.glob(f"round-*.{content}"))
+        files = self._with(content)
         return ClosedRound.unpacked(files[-1].read_bytes()) if files else None
 
     def close(self, closed: ClosedRound) -> None:
@@ -186,6 +186,10 @@ class Ledger:
 
     def _file(self, closed: ClosedRound) -> Path:
         return self._folder / f"round-{closed.number:06d}{_VOID if closed.void else f'.{closed.content}'}"
+
+    def _with(self, content: str) -> list[Path]:
+        """Return the files of the rounds with a sum of `content`, in order."""
+        return sorted(self._folder.glob(f"round-*.{content}"))
 
     def _numbers(self) -> list[int]:
         return sorted({int(file.stem.removeprefix("round-")) for file in self._folder.glob("round-*")})

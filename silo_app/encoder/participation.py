@@ -71,7 +71,7 @@ class Participation:
         self._keyed = self._agreed = False
         self._answered: tuple[int, NDArray[np.uint8]] | None = None
         self._session: SiloSession | None = None
-        self._entrance: Entrance | None = None
+        self._entrance = Entrance(home, self._identity, self._lineage)
         self._rounding = np.random.Generator(np.random.PCG64())
 
     @property
@@ -109,13 +109,12 @@ class Participation:
 
     def admit(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the earlier jobs' keys for who asks to enter, by silo. Raises as `Entrance.admit`."""
-        return Entrance(self._home, self._identity, self._lineage).admit(requests, self._plan.admit, self._joined().earlier)
+        return self._entrance.admit(requests, self._plan.admit, self._joined().earlier)
 
     def enter(self, admission: bytes) -> None:
         """Begin with the keys that a member gave, before the first closed round. Raises as `Entrance.opened`, `NotReady`."""
-        if self._entrance is None:
-            raise NotReady("this silo has not asked to enter the job", remedy="It takes part again in the next job.")
-        self._begin(self._plan, None, self._entrance.opened(admission))
+        earlier = self._entrance.opened(admission)
+        self._begin(self._plan, None, earlier)
 
     def join(self, plan: TrainingPlan) -> bytes:
         """Open the data and the start weights; return the signed announcement. Raises `NotReady` without images."""
@@ -231,8 +230,9 @@ class Participation:
         session = self._joined()
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
         card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
-        files: dict[str, Any] = {"weights": str(self._write("final")), "personal": self._personal()}
-        saved = self._trainer.request("save", card=card, current=True, jobs=self._lineage, **files)
+        final = str(self._write("final"))
+        own = self._personal()
+        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
         self.close()
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])

@@ -25,6 +25,17 @@ _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
 _CRITICAL = " - CRITICAL - "
 """And before the one for which NVFlare itself ended a job's process."""
+_TOLD = (
+    "joined: ",
+    "entered: ",
+    "may not enter: ",
+    "is not in the job: ",
+    ": sum of ",
+    ": void: ",
+    "taken back",
+    " kept by ",
+)
+"""What marks the lines of a training's log that a researcher follows."""
 
 
 @dataclass(frozen=True)
@@ -202,11 +213,9 @@ def told_of_failure(log: str) -> str:
 
 def told_of_rounds(log: str) -> list[str]:
     """Return what the server's log of a training says of its rounds, a line each (`RoundRecord.sentence`)."""
-    of_rounds, of_silos = (": sum of ", ": void: ", " kept by ", "taken back"), ("joined: ", "entered: ", "may not enter: ")
-    marks = (*of_rounds, *of_silos, "is not in the job: ")
     lines = (line for line in log.splitlines() if "TrainingRounds - INFO" in line and RECORD_MARK not in line)
     told = (line.partition("] - ")[2] for line in lines)
-    return [line for line in told if any(mark in line for mark in marks)]
+    return [line for line in told if any(mark in line for mark in _TOLD)]
 
 
 def records_told(log: str) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class Enrolment:
         for _ in range(_ATTEMPTS):
             roster = self._join(silos)
             agreed, absent, wrapped = self._agree(roster)
-            if self._opens(roster, agreed, wrapped) if wrapped else not self.line.roll.masked:
+            begins = self._opens(roster, agreed, wrapped) if wrapped else not self.line.roll.masked
+            if begins:
                 self._require(agreed, "agreed on a key", absent)
                 self.catch_up.introduction = {words.ROSTER: roster, words.WRAPPED_KEYS: wrapped}
                 return wrapped
@@ -152,7 +153,7 @@ class Enrolment:
         maker = min(roster)
         content = {words.ROSTER: dict(roster), words.WRAPPED_KEYS: dict(wrapped)}
         answers = self.line.ask(words.TASK_CATCH_UP, content, set(agreed) - {maker}, self._patience())
-        if 2 * len(answers.refused) <= len(answers.refused) + len(answers.accepted):
+        if len(answers.refused) <= len(answers.accepted):
             return True
         self.line.tell(f"{maker} is not in the job: the keys that it made do not open")
         return False

@@ -138,7 +138,7 @@ class Exchanges:
 
     def _name_absent(self, record: RoundRecord, ready: tuple[str, ...]) -> None:
         absent = set(self.line.roll.members) - set(ready)
-        gone = {silo for silo in absent if self.line.is_gone(silo) or self.line.is_absent(silo)}
+        gone = {silo for silo in absent if self.line.is_absent(silo)}
         record.quarantine({s: Quarantined.absence("gone" if s in gone else "behind", "order") for s in absent})
 
     def _collect(self, record: RoundRecord) -> RoundSums:
