@@ -19,6 +19,8 @@ from nvflare.fuel.f3.cellnet.utils import new_cell_message
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 from nvflare.private.defs import JobFailureMsgKey
 
+from silo_app import durable
+
 COMPONENT = {"id": "saboteur", "path": "tests.federation.saboteur.Saboteur", "args": {}}
 ORDERS = "sabotage.json"
 DONE = "sabotaged.json"
@@ -27,8 +29,7 @@ DONE = "sabotaged.json"
 def sabotage(kit, job, lab):
     """Have the site with this kit try everything against a job; return what was tried."""
     (kit / DONE).unlink(missing_ok=True)
-    (kit / "orders").write_text(job)
-    (kit / "orders").rename(kit / ORDERS)
+    durable.write_text(kit / ORDERS, job)
     lab.until((kit / DONE).is_file)
     return json.loads((kit / DONE).read_text())
 
@@ -52,8 +53,7 @@ class Saboteur(FLComponent):
                     "undecodable": _undecodable(cell, job),
                     "failed": _failed(cell, job),
                 }
-                (kit / "done").write_text(json.dumps(tried))
-                (kit / "done").rename(kit / DONE)
+                durable.write_text(kit / DONE, json.dumps(tried))
             time.sleep(0.1)
 
 
@@ -83,7 +83,7 @@ def _submitted(cell, job, message):
 
 
 def _sent(cell, target, channel, topic, message):
-    """Return the code of the reply."""
+    """Return what came back, or why nothing did."""
     try:
         return str(cell.send_request(target=target, channel=channel, topic=topic, request=message, timeout=5).headers)
     except Exception as error:  # noqa: BLE001  (the test reads it)

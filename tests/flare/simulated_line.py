@@ -26,6 +26,16 @@ class SimulatedLine:
         self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
         self.vetting = Vetting(federation.job, federation.root.identity("coordinator").trust)
 
+    @classmethod
+    def begun(cls, federation):
+        """Return the line of a job whose silos have their keys and have sent their masks for the first round."""
+        line = cls(federation)
+        assert line.vetting.muster({silo: session.announce() for silo, session in federation.sessions.items()}) == {}
+        line.roll.enrol(federation.sessions, 0)
+        for silo, session in federation.sessions.items():
+            line.roll.heard(silo, 0, (0, session.share_secrets(0)))
+        return line
+
     note = Line.note
 
     def is_gone(self, silo):

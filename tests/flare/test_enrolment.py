@@ -105,12 +105,11 @@ def test_too_few_that_fit_together_begin_no_job(begin):
 def resume(make, tmp_path):  # noqa: F811  (a fixture)
     """Resume a job of three silos that a fourth asks to enter; `asked` are those whom the server asks for keys, in order."""
     federation, asked = make((10, 20, 30, 40)), []
-
     requests = {silo: Entry("job-1", session._identity).request() for silo, session in federation.sessions.items()}
 
     def go(positions, gives, asking=None):
-        line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", "job-0", {})
-        ledger = Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
+        Ledger.begin(tmp_path / "rounds", "job-0", {})
+        line, ledger = SimulatedLine(federation), Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
 
         def restore(silo, _data, reply):
             entry = (asking or {}).get(silo, requests[silo] if silo == D else None)

@@ -22,11 +22,7 @@ PLAN = TrainingPlan.checked({"straggler_wait_s": 0.2, "round_deadline_s": 5})
 def job(make, tmp_path):  # noqa: F811  (a fixture)
     """Four silos after key exchange and statistics; returns (line, exchanges)."""
     federation = make((10, 20, 30, 40)).exchange()
-    line = SimulatedLine(federation)
-    assert line.vetting.muster({silo: session.announce() for silo, session in federation.sessions.items()}) == {}
-    line.roll.enrol(federation.sessions, 0)
-    for silo, session in federation.sessions.items():
-        line.roll.heard(silo, 0, (0, session.share_secrets(0)))
+    line = SimulatedLine.begun(federation)
     ledger = Ledger.begin(tmp_path, federation.job, {})
     exchanges = Exchanges(line, ledger, PLAN, CatchUp(line, ledger))
     assert exchanges.run(STATISTICS, None).contributors == tuple(federation.sessions)

@@ -43,11 +43,7 @@ def test_counts_come_first_and_the_last_weights_losses_last(sums, enough, select
 def job(make, tmp_path):  # noqa: F811  (a fixture)
     """A job of four silos whose keys are agreed on; returns its line, exchanges and the controller."""
     federation = make((10, 20, 30, 40)).exchange()
-    line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", federation.job, {})
-    assert line.vetting.muster({silo: session.announce() for silo, session in federation.sessions.items()}) == {}
-    line.roll.enrol(federation.sessions, 0)
-    for silo, session in federation.sessions.items():
-        line.roll.heard(silo, 0, (0, session.share_secrets(0)))
+    line, ledger = SimulatedLine.begun(federation), Ledger.begin(tmp_path / "rounds", federation.job, {})
     rounds = TrainingRounds()
     rounds._plan = TrainingPlan.checked({"rounds": 3, "straggler_wait_s": 0.2, "round_deadline_s": 5})
     rounds._ledger, rounds._line = ledger, line
