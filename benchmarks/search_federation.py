@@ -8,6 +8,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
     """Measure one query in flight, the way without it, and the silos' indexes without the way, in turns."""
     galleries = [open_current(lab.home(silo).index).gallery for silo in lab.federation.silos]
     queries, whole, trips = unit_vectors(1, count), Load(0.0), []
-    _, cpu = _loaded(lab, f"federation_{name}_1_in_flight", queries, 1)
+    parts = _by_part(lab, f"federation_{name}_1_in_flight", lambda: lab.load(queries, 1), count)
+    parts += _by_part(lab, f"message_{name}", lambda: [lab.trip() for _ in queries], count)
     searches: list[list[float]] = [[] for _ in galleries]
     for query in queries:
         one = lab.load(query[None, :], 1)
@@ -79,10 +81,22 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
     silo, trip = max(map(statistics.median, searches)) * 1e3, statistics.median(trips) * 1e3
     return [
         *_of_load(f"federation_{name}_1_in_flight", whole),
-        cpu,
+        *parts,
         Figure(f"silo_faiss_{name}_ms", silo, "ms, the slowest silo's index"),
         Figure("message_floor_ms" if name == "10k" else f"message_floor_{name}_ms", trip, "ms, an empty message"),
         Figure(f"federation_{name}_over_floor_ms", whole.percentile(50) - silo - trip, "ms more than both"),
+    ]
+
+
+def _by_part(lab: Lab, name: str, work: Callable[[], object], count: int) -> list[Figure]:
+    """Measure the CPU time of work that is done so many times, one at a time: of each kind of process, and of all."""
+    parts = lab.parts()
+    before = {part: cpu_seconds(pids) for part, pids in parts.items()}
+    work()
+    spent = {part: (cpu_seconds(pids) - before[part]) / count * 1e3 for part, pids in parts.items()}
+    return [
+        *(Figure(f"{name}_cpu_ms_{part}", value, "CPU ms, all processes of this kind") for part, value in spent.items()),
+        Figure(f"{name}_cpu_ms", sum(spent.values()), "CPU ms, all that it passes through and the asker"),
     ]
 
 

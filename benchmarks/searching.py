@@ -5,6 +5,7 @@ random unit vectors, five views a case, published as generations; every query is
 """
 
 import functools
+import os
 import secrets
 import threading
 import time
@@ -161,6 +162,13 @@ class Lab:
         questions for a minute, whether anybody searches or not.
         """
         return [pid for name in (self.federation.server, *self.federation.silos) for pid in self.federation.pids(name)]
+
+    def parts(self) -> dict[str, list[int]]:
+        """Return the processes that a query passes through, and this one, which asks, by what they do."""
+        indexes = [pid for silo in self.federation.silos for pid in self.federation.pids(f"{silo}.index")]
+        sites = [pid for silo in self.federation.silos for pid in self.federation.pids(silo) if pid not in indexes]
+        server = self.federation.pids(self.federation.server)
+        return {"index": indexes, "site": sites, "server": server, "asker": [os.getpid()]}
 
     def await_answers(self) -> None:
         """Wait until every silo asks, and all answer from the generation in use."""

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from silo_app import durable
 from silo_app.cases import EncoderVersion, is_encoder_version
 from silo_app.encoder.looks import METHOD
-from silo_app.encoder.preprocessing import PREPROCESSING
+from silo_app.encoder.preprocessing import CONTRASTS, PREPROCESSING
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import CheckpointInvalid, NotReady
@@ -68,9 +68,11 @@ class Checkpoint:
 
 
 def version_of(spec: EncoderSpec, vector: NDArray[np.float32]) -> EncoderVersion:
-    """Return the digest over spec, preprocessing, how looks are removed if they are, and weights, 32 hex digits."""
+    """Return the digest over spec, what is between file and network, how looks are removed, and weights: 32 hex digits."""
     digest = hashlib.sha256()
-    methods = [PREPROCESSING, *([METHOD] if spec.looks == "removed" else [])]
+    methods = [PREPROCESSING]
+    methods += [CONTRASTS] if spec.channels == "contrasts" else []
+    methods += [METHOD] if spec.looks == "removed" else []
     digest.update(json.dumps([spec.model_dump(mode="json"), *methods], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(vector, "<f4").tobytes())
     return EncoderVersion(digest.hexdigest()[:32])

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from silo_app.encoder.channels import channels_of, read
 from silo_app.encoder.networks import DenseNet, MedNeXtBlock, MedNeXtDownBlock
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import CheckpointInvalid
@@ -36,6 +37,7 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
+        self._contrasts = spec.channels == "contrasts"
         self.features, channels = _densenet(spec) if spec.backbone in _DENSENETS else _mednext(spec)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.embedding = nn.Linear(channels, spec.embedding_dim)
@@ -43,9 +45,12 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings and the findings' logits."""
-        maps = nn.functional.relu(self.features(images))  # (B, C, h, w)
-        embedding = self.embedding(self.pool(maps).flatten(1))  # (B, D)
+        embedding = self.embedding(self.pool(self.maps(images)).flatten(1))  # (B, D)
         return embedding, self.findings(embedding)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return what the backbone makes of images, (B, C, h, w), before it is pooled."""
+        return nn.functional.relu(self.features(read(images) if self._contrasts else images))
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +67,7 @@ def _densenet(spec: EncoderSpec) -> tuple[nn.Module, int]:
     """Return what makes feature maps (B, C, h, w) of images, and C."""
     network = DenseNet(
         spatial_dims=2,
-        in_channels=1,
+        in_channels=channels_of(spec.channels),
         out_channels=spec.embedding_dim,
         norm=("group", {"num_groups": 8}),
         act=("relu", {"inplace": False}),  # Opacus' hooks need the activations as they were
@@ -77,7 +82,7 @@ def _mednext(spec: EncoderSpec) -> tuple[nn.Module, int]:
     MedNeXt normalises each channel by itself, which leaves nothing of a map of one pixel: 32 px become 2 x 2.
     """
     (channels, _), *_ = stages = _MEDNEXTS[spec.backbone]
-    layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2, padding=1)]
+    layers: list[nn.Module] = [nn.Conv2d(channels_of(spec.channels), channels, 3, stride=2, padding=1)]
     for number, (width, blocks) in enumerate(stages):
         if number:
             layers.append(MedNeXtDownBlock(channels, width, 2, 5, use_residual_connection=True, dim="2d"))

@@ -13,7 +13,6 @@ A place sees more of the image than its cell: the map says where the network's f
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from silo_app.cases import Embedding
 from silo_app.encoder.embed import LoadedEncoder
@@ -58,7 +57,7 @@ def _places(encoder: LoadedEncoder, radiograph: NDArray[np.float32]) -> NDArray[
     """Return W F[x, y] + b, float64 (h, w, D), without the look: the embedding before it is normalised is their mean."""
     model = encoder.model.eval()
     pixels = torch.from_numpy(squared(radiograph, encoder.spec.input_size))[None, None]
-    maps = functional.relu(model.features(standardised(pixels)))  # (1, C, h, w)
+    maps = model.maps(standardised(pixels))  # (1, C, h, w)
     weight, bias = model.embedding.weight.double(), model.embedding.bias.double()  # (D, C), (D,)
     places = torch.einsum("dc,cyx->yxd", weight, maps[0].double()) + bias
     found: NDArray[np.float64] = places.numpy()

@@ -22,6 +22,9 @@ class EncoderSpec(BaseModel):
     embedding_dim: int = Field(default=256, ge=8, le=2048)
     findings: tuple[Finding, ...] = _ALL
     """The findings head's outputs, in order."""
+    channels: Literal["grey", "contrasts"] = "grey"
+    """What the network reads of an image: its grey levels, or also contrasts that exposure does not change
+    (`silo_app.encoder.channels`)."""
     looks: Literal["kept", "removed"] = "kept"
     """Whether every silo takes its own look out of the embeddings before it indexes or asks (`silo_app.encoder.looks`)."""
 
@@ -34,8 +37,9 @@ class EncoderSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out that looks are kept: encoders of older releases keep their digest."""
+        """Leave out what older releases did not know, where it changes nothing: their encoders keep their digest."""
         content: dict[str, Any] = handler(self)
-        if content.get("looks") == "kept":
-            del content["looks"]
+        for name, before in (("channels", "grey"), ("looks", "kept")):
+            if content.get(name) == before:
+                del content[name]
         return content
