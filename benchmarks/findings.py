@@ -58,16 +58,17 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
 
 def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
     """Return the adults' AUC by finding under the shared encoder, their copy of it, and their own."""
-    spec = spec_of(arguments.data, backbone=arguments.backbone, input_size=arguments.input_size, embedding_dim=128)
-    limit = QUICK_IMAGES if arguments.quick else arguments.limit
-    hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit, all_findings=True)
-    silos = [one.images.where(~one.images.held_out) for one in hospitals]
     plan = default_plan(
         seed=seed,
         epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
         settings=arguments.settings,
     )
+    read = {"input_size": arguments.input_size, "channels": plan.encoder.channels}
+    spec = spec_of(arguments.data, backbone=arguments.backbone, embedding_dim=128, **read)
+    limit = QUICK_IMAGES if arguments.quick else arguments.limit
+    hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit, all_findings=True)
+    silos = [one.images.where(~one.images.held_out) for one in hospitals]
     device = device_for(arguments.device)
     shared, tuned = federated_and_own(build(spec, seed).to(device), silos, plan)
     weights = (shared, tuned[ADULTS], alone(build(spec, seed).to(device), silos[ADULTS], plan))

@@ -157,8 +157,8 @@ def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> 
         rounds=QUICK_ROUNDS if arguments.quick else None,
         settings=arguments.settings,
     )
-    fields = {"backbone": arguments.backbone, "input_size": arguments.input_size, "looks": chosen.encoder.looks}
-    spec = spec_of(arguments.data, **fields)
+    read = {"input_size": arguments.input_size, "channels": chosen.encoder.channels, "looks": chosen.encoder.looks}
+    spec = spec_of(arguments.data, backbone=arguments.backbone, **read)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
     hospitals = hospitals_of(arguments.data, spec, hospitals=count, alpha=alpha, seed=seed, limit=limit)
     rounds = TrainingPlan().rounds

@@ -5,9 +5,9 @@ images, so that none outnumbers the others. Hospitals 1 and 2 look alike: the wo
 the mean. Findings are judged on a hospital's held-out patients, and on up to --others images of patients of its set whom
 no hospital has: a hospital's own few say little of encoders that are nearly alike. Every way of training passes each
 image equally often. "recipe" is `jobs/train` as it stands, with looks removed; "recipe tuned" are the copies that its
-silos tune for their own findings, and the shared encoder of it is the recipe's. Pooled training and plain FedAvg have the
-settings that a plan has without any. A figure is a mean over the seeds; "+-" is half of its 95 % interval over them
-(Student's t), and seeds share images.
+silos tune for their own findings, and the shared encoder of it is the recipe's. Every way trains the recipe's network;
+pooled training and plain FedAvg have the settings that a plan has without any. A figure is a mean over the seeds; "+-" is
+half of its 95 % interval over them (Student's t), and seeds share images.
 
     python -m benchmarks.unlike --data pediatric-chest-xray.zip nih-chest-xray-700.zip
 """
@@ -122,22 +122,26 @@ def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
 
 
 def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[str, float]]:
-    spec = EncoderSpec(
-        findings=(Finding.PNEUMONIA,), backbone=arguments.backbone, input_size=arguments.input_size, embedding_dim=128
-    )
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
     epochs = QUICK_EPOCHS if arguments.quick else arguments.epochs
-    hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
-    silos = [one.images.where(~one.images.held_out) for one in hospitals]
-    tested = _tested(arguments, spec, hospitals, seed)
-    rounds = TrainingPlan().rounds
-    plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     recipe = default_plan(
         seed=seed,
         epochs=epochs,
         rounds=QUICK_ROUNDS if arguments.quick else None,
         settings=arguments.settings,
     )
+    spec = EncoderSpec(
+        findings=(Finding.PNEUMONIA,),
+        backbone=arguments.backbone,
+        input_size=arguments.input_size,
+        channels=recipe.encoder.channels,
+        embedding_dim=128,
+    )
+    hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
+    silos = [one.images.where(~one.images.held_out) for one in hospitals]
+    tested = _tested(arguments, spec, hospitals, seed)
+    rounds = TrainingPlan().rounds
+    plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     device = device_for(arguments.device)
     if way == _FLOORS:
         yield from _floors(hospitals)
