@@ -42,14 +42,19 @@ def _local(grey: Tensor) -> Tensor:
 
 
 def _mean_around(grey: Tensor, side: int) -> Tensor:
-    """Return the mean of the square around each pixel, as far as it lies in the image."""
-    return functional.avg_pool2d(grey, side, stride=1, padding=side // 2, count_include_pad=False)
+    """Return the mean of the square around each pixel, as far as it lies in the image: of rows, then of columns."""
+    half = side // 2
+    rows = functional.avg_pool2d(grey, (1, side), stride=1, padding=(0, half), count_include_pad=False)
+    return functional.avg_pool2d(rows, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
 
 
 def _ranked(grey: Tensor) -> Tensor:
     """Return each pixel's rank, from -sqrt(3) for the darkest of many to sqrt(3): evenly spread, with deviation 1."""
-    levels = grey.flatten(1)  # (B, S * S)
-    ordered = levels.sort(dim=1).values
-    below, upto = (torch.searchsorted(ordered, levels, right=right) for right in (False, True))
-    share = (below + upto) / (2 * levels.shape[1])  # (0, 1)
-    return ((share - 0.5) * 12**0.5).reshape(grey.shape)
+    ordered, order = grey.flatten(1).sort(dim=1)  # (B, S * S)
+    places = torch.arange(ordered.shape[1], device=grey.device).expand_as(ordered)
+    differ = ordered[:, 1:] != ordered[:, :-1]
+    first = torch.where(functional.pad(differ, (1, 0), value=True), places, 0).cummax(dim=1).values
+    ends = torch.where(functional.pad(differ, (0, 1), value=True), places, places.shape[1] - 1)
+    last = ends.flip(1).cummin(dim=1).values.flip(1)
+    share = (first + last + 1) / (2 * places.shape[1])  # (0, 1): the middle of the places of one level
+    return torch.empty_like(ordered).scatter_(1, order, (share - 0.5) * 12**0.5).reshape(grey.shape)
