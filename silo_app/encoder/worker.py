@@ -231,8 +231,10 @@ class Worker:
         """Return the weights of an encoder version that the silo holds and that has the job's shape."""
         kept = checkpoint.load(self._home.models, EncoderVersion(version))
         if kept.spec != self._spec:
+            ours, theirs = kept.spec.model_dump(), self._spec_of().model_dump()
+            other = ", ".join(name for name in EncoderSpec.model_fields if ours.get(name) != theirs.get(name))
             raise EncoderMismatch(
-                f"encoder {version} has another backbone, input size, embedding or findings than the job",
+                f"encoder {version} has other settings than the job: {other}",
                 where="the job's plan: start",
                 remedy="Give the job the encoder settings of that version: silo model show.",
             )

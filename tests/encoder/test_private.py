@@ -35,12 +35,18 @@ def private(spec, images, planned, seed=1, clip_norm=0.5, **more):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "clip_norm"),
-    [("densenet-small", 0.05), ("densenet-small", 0.5), ("densenet-small", 100.0), ("mednext-small", 0.5)],
+    ("backbone", "channels", "clip_norm"),
+    [
+        ("densenet-small", "grey", 0.05),
+        ("densenet-small", "grey", 0.5),
+        ("densenet-small", "grey", 100.0),
+        ("densenet-small", "contrasts", 0.5),
+        ("mednext-small", "grey", 0.5),
+    ],
 )
-def test_clipped_gradients_are_those_of_each_view_alone(spec, backbone, clip_norm):
+def test_clipped_gradients_are_those_of_each_view_alone(spec, backbone, channels, clip_norm):
     torch.manual_seed(0)
-    spec = spec.model_copy(update={"backbone": backbone})
+    spec = spec.model_copy(update={"backbone": backbone, "channels": channels})
     model, views, findings = build(spec, 1), torch.randn(5, 1, 32, 32), len(spec.findings)
     targets, known = (torch.rand(5, findings) > 0.5).float(), torch.rand(5, findings) > 0.3
     expected = [torch.zeros_like(weight) for weight in model.parameters()]

@@ -237,7 +237,7 @@ def test_all_silos_start_from_an_encoder_that_all_of_them_hold(begin, homes):  #
     np.testing.assert_array_equal(started.parts["beta"]._weights, kept(homes, first)["beta"].vector)
     assert checkpoint.read_card(homes["alpha"].models, finished(started))["start"] == first
     other = PLAN.encoder.model_dump(mode="json") | {"findings": ["Nodule"]}
-    with pytest.raises(EncoderMismatch, match="another backbone, input size, embedding or findings"):
+    with pytest.raises(EncoderMismatch, match="has other settings than the job: findings"):
         begin("job-4", plan=plan_with(start=first, encoder=other))
     with pytest.raises(CheckpointInvalid, match="model card is missing"):
         begin("job-3", plan=plan_with(start="0" * 32))
