@@ -265,24 +265,16 @@ def _measured(result: dict[str, Any], stem: str) -> str:
     )
 
 
-_BEFORE = ("encoder.channels=grey", "training.smoothing=0", "fairness=1")
-"""What the default job was before 2026-11-28: figures that are named "-grey" were measured with it."""
-
-
-def _set(*settings: str) -> str:
-    return f" --set {' '.join(settings)}" if settings else ""
-
-
+_CONTRASTS = "encoder.channels=contrasts training.smoothing=0.1 fairness=0.5"
 _SETTINGS = {
-    "": (),
-    "-kept": ("training.squares=kept",),
-    "-grey": _BEFORE,
-    "-kept-grey": (*_BEFORE, "training.squares=kept"),
+    "": "",
+    "-kept": " --set training.squares=kept",
+    "-contrasts": f" --set {_CONTRASTS}",
+    "-contrasts-kept": f" --set {_CONTRASTS} training.squares=kept",
 }
-_UNLIKE = " --data pediatric-chest-xray.zip nih-chest-xray-700.zip"
 _OPTIONS = {
     **{
-        f" {prefix}{name}{suffix}{how}": f" --data pediatric-chest-xray.zip --hospitals {hospitals} --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500{passes} --threads 1{_set(*settings)}"
+        f" {prefix}{name}{suffix}{how}": f" --data pediatric-chest-xray.zip --hospitals {hospitals} --alpha {alpha} --seeds 3 --backbone densenet-small --limit 1500{passes} --threads 1{settings}"
         for prefix, hospitals, suffix, passes in (
             ("", 3, "", ""),
             ("", 3, "-32-passes", " --epochs 32"),
@@ -302,14 +294,14 @@ _OPTIONS = {
     " pediatric": " --data pediatric-chest-xray.zip",
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     **{
-        f" unlike{network}{ways}{seeds}{how}": f"{_UNLIKE}{backbone}{which}{chosen} --threads 1{_set(*settings)}"
+        f" unlike{network}{ways}{seeds}{how}": f" --data pediatric-chest-xray.zip nih-chest-xray-700.zip{backbone}{which}{chosen} --threads 1{settings}"
         for network, backbone in (("", ""), ("-medium", " --backbone densenet-medium"))
         for ways, which in (("", ""), ("-three-ways", " --ways recipe own pooled"))
         for seeds, chosen in (("", ""), ("-seeds-8-12", " --first-seed 8 --seeds 5"))
         for how, settings in _SETTINGS.items()
     },
-    " unlike-medium-64-rounds-grey": f"{_UNLIKE} --backbone densenet-medium --threads 1 --epochs 64{_set('rounds=64', 'encoder.channels=grey', 'training.squares=kept', 'training.smoothing=0.1', 'fairness=0.5')}",
-    " unlike-medium-200-grey": f"{_UNLIKE} --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1{_set(*_BEFORE)}",
+    " unlike-medium-64-rounds": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --threads 1 --epochs 64 --set rounds=64 training.squares=kept training.smoothing=0.1 fairness=0.5",
+    " unlike-medium-200": " --data pediatric-chest-xray.zip nih-chest-xray-700.zip --backbone densenet-medium --limit 200 --ways recipe own pooled --threads 1",
 }
 
 

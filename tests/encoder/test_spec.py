@@ -61,7 +61,7 @@ def test_without_a_shared_head_looks_cannot_be_removed():
         TrainingPlan.checked({"personal": "head", "encoder": {"looks": "removed"}})
 
 
-def test_the_default_job_is_a_valid_plan_that_reads_contrasts_and_removes_looks():
+def test_the_default_job_is_a_valid_plan_that_removes_looks():
     content = json.loads((JOB / "app" / "config" / "config_fed_server.json").read_text())
     plan = TrainingPlan.checked(content["workflows"][0]["args"]["plan"])
-    assert (plan.encoder.channels, plan.encoder.looks, plan.averaging.method) == ("contrasts", "removed", "momentum")
+    assert (plan.encoder.looks, plan.averaging.method) == ("removed", "momentum")
