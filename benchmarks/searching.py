@@ -166,8 +166,8 @@ class Lab:
     def parts(self) -> dict[str, list[int]]:
         """Return the processes that a query passes through, and this one, which asks, by what they do."""
         indexes = [pid for silo in self.federation.silos for pid in self.federation.pids(f"{silo}.index")]
-        sites = [pid for silo in self.federation.silos for pid in self.federation.pids(silo) if pid not in indexes]
         server = self.federation.pids(self.federation.server)
+        sites = [pid for pid in self.asked_pids() if pid not in indexes + server]
         return {"index": indexes, "site": sites, "server": server, "asker": [os.getpid()]}
 
     def await_answers(self) -> None:

@@ -231,8 +231,8 @@ class Worker:
         """Return the weights of an encoder version that the silo holds and that has the job's shape."""
         kept = checkpoint.load(self._home.models, EncoderVersion(version))
         if kept.spec != self._spec:
-            ours, theirs = kept.spec.model_dump(), self._spec_of().model_dump()
-            other = ", ".join(name for name in EncoderSpec.model_fields if ours.get(name) != theirs.get(name))
+            wanted = self._spec_of()
+            other = ", ".join(name for name in EncoderSpec.model_fields if getattr(kept.spec, name) != getattr(wanted, name))
             raise EncoderMismatch(
                 f"encoder {version} has other settings than the job: {other}",
                 where="the job's plan: start",
