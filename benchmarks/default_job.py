@@ -11,7 +11,7 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import ConfigInvalid
 from silo_app.overrides import override
 
-__all__ = ["PLAN_FILE", "add_settings", "default_plan"]
+__all__ = ["PLAN_FILE", "add_settings", "asked_plan", "default_plan"]
 
 PLAN_FILE = Path(__file__).parents[1] / "jobs" / "train" / "app" / "config" / "config_fed_server.json"
 
@@ -29,6 +29,12 @@ def default_plan(
     rounds = rounds or TrainingPlan.checked(plan).rounds
     training = {**plan.get("training", {}), "epochs": epochs / rounds}
     return TrainingPlan.checked({**plan, "rounds": rounds, "seed": seed, "training": training})
+
+
+def asked_plan(arguments: argparse.Namespace, *, seed: int, quick: tuple[float, int]) -> TrainingPlan:
+    """Return the default job's plan as the command line asks for it; with `--quick`, of these epochs and rounds."""
+    epochs, rounds = quick if arguments.quick else (arguments.epochs, None)
+    return default_plan(seed=seed, epochs=epochs, rounds=rounds, settings=arguments.settings)
 
 
 class _Settings(argparse.Action):

@@ -15,14 +15,13 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.default_job import default_plan
+from benchmarks.default_job import asked_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import spec_of, unlike_hospitals
 from benchmarks.learning import alone, federated_and_own
 from benchmarks.unlike import (
-    QUICK_EPOCHS,
+    QUICK,
     QUICK_IMAGES,
-    QUICK_ROUNDS,
     common_options,
     held_out_figures,
     in_processes,
@@ -58,12 +57,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
 
 def _one(arguments: argparse.Namespace, seed: int) -> Mapping[str, Aucs]:
     """Return the adults' AUC by finding under the shared encoder, their copy of it, and their own."""
-    plan = default_plan(
-        seed=seed,
-        epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
-        rounds=QUICK_ROUNDS if arguments.quick else None,
-        settings=arguments.settings,
-    )
+    plan = asked_plan(arguments, seed=seed, quick=QUICK)
     read = {"input_size": arguments.input_size, "channels": plan.encoder.channels}
     spec = spec_of(arguments.data, backbone=arguments.backbone, embedding_dim=128, **read)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit

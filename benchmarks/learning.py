@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.default_job import add_settings, default_plan
+from benchmarks.default_job import add_settings, asked_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
 from silo_app.encoder.averaging import Moments, step_of
@@ -33,7 +33,8 @@ from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import RoundOutcome, train_round
 from silo_app.encoder.tuning import tune_round, tuning_round
 
-QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 400, 2.0, 4
+QUICK_IMAGES, QUICK = 400, (2.0, 4)
+"""Of a hospital or a set; passes over them in all, and rounds."""
 SKEWED = 0.1
 IID = 1e6
 """A Dirichlet draw this even is none."""
@@ -151,12 +152,7 @@ def pooled_images(silos: Sequence[Images]) -> Images:
 
 def _one(arguments: argparse.Namespace, count: int, alpha: float, seed: int) -> Iterator[tuple[str, float]]:
     torch.set_num_threads(arguments.threads)
-    chosen = default_plan(
-        seed=seed,
-        epochs=QUICK_EPOCHS if arguments.quick else arguments.epochs,
-        rounds=QUICK_ROUNDS if arguments.quick else None,
-        settings=arguments.settings,
-    )
+    chosen = asked_plan(arguments, seed=seed, quick=QUICK)
     read = {"input_size": arguments.input_size, "channels": chosen.encoder.channels, "looks": chosen.encoder.looks}
     spec = spec_of(arguments.data, backbone=arguments.backbone, **read)
     limit = QUICK_IMAGES if arguments.quick else arguments.limit

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.default_job import add_settings, default_plan
+from benchmarks.default_job import add_settings, asked_plan
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import others_beside, unlike_hospitals
 from benchmarks.learning import alone, federated_and_own, pooled_images
@@ -45,7 +45,8 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.retrieval import classes_of, neighbourhood
 from silo_app.encoder.spec import EncoderSpec
 
-QUICK_IMAGES, QUICK_EPOCHS, QUICK_ROUNDS = 150, 4.0, 8
+QUICK_IMAGES, QUICK = 150, (4.0, 8)
+"""Of a hospital or a set; passes over them in all, and rounds."""
 NAME = str(Finding.PNEUMONIA)
 TARGETS = (
     Target("recipe_map_over_pooled", 1.0, at_least=True),
@@ -123,13 +124,7 @@ def _held_to(means: Mapping[str, float]) -> Iterator[Figure]:
 
 def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[str, float]]:
     limit = QUICK_IMAGES if arguments.quick else arguments.limit
-    epochs = QUICK_EPOCHS if arguments.quick else arguments.epochs
-    recipe = default_plan(
-        seed=seed,
-        epochs=epochs,
-        rounds=QUICK_ROUNDS if arguments.quick else None,
-        settings=arguments.settings,
-    )
+    recipe = asked_plan(arguments, seed=seed, quick=QUICK)
     spec = EncoderSpec(
         findings=(Finding.PNEUMONIA,),
         backbone=arguments.backbone,
@@ -140,7 +135,7 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
     tested = _tested(arguments, spec, hospitals, seed)
-    rounds = TrainingPlan().rounds
+    rounds, epochs = TrainingPlan().rounds, recipe.rounds * recipe.training.epochs
     plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     device = device_for(arguments.device)
     if way == _FLOORS:
