@@ -92,8 +92,18 @@ class Trainer:
             if op == "open":
                 self._prologue = parameters
             elif fresh and self._prologue is not None:
-                self._exchange(child, "open", self._prologue, progress)
+                self._open_again(child, self._prologue, progress)
             return self._exchange(child, op, parameters, progress)
+
+    def _open_again(
+        self, child: subprocess.Popen[str], prologue: dict[str, Any], progress: Callable[[int, int], None] | None
+    ) -> None:
+        """Open in a new child what the one before had open; a child that cannot is ended, or it would serve without data."""
+        try:
+            self._exchange(child, "open", prologue | {"again": True}, progress)
+        except SiloscopeError:
+            self._release()
+            raise
 
     def _exchange(
         self,

@@ -41,7 +41,7 @@ from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.train import Beginning, Means, RoundOutcome, train_round
 from silo_app.encoder.tuning import tune_round, tuning_round
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import EncoderMismatch, NotReady, SiloscopeError
+from silo_app.errors import EncoderMismatch, NotReady, PrivacyRefused, SiloscopeError
 
 Progress = Callable[[int, int], None]
 
@@ -53,6 +53,7 @@ class Worker:
         self._home = config.load(kit)
         self._folder = folder
         self._spec: EncoderSpec | None = None
+        self._private = False
         self._charging: Charging | None = None
         self._devices: tuple[torch.device, ...] = (torch.device("cpu"),)
         self._at_once = self._home.config.training.views_at_once
@@ -66,25 +67,30 @@ class Worker:
         start: str | None = None,
         personal: Personal = "none",
         private: dict[str, Any] | None = None,
+        again: bool = False,
     ) -> dict[str, Any]:
         """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`.
 
         `personal` says which weights the silo has for itself; layout and weights in the answer are the shared ones.
-        `private` is a job's privacy plan, training settings, rounds, and how many of them are still to come.
+        `private` is a job's privacy plan, training settings, rounds, and how many of them are still to come. `again`: a
+        trainer before this one opened the same, and the silo's budget was found to allow those rounds then; some are paid.
         """
-        self._spec = EncoderSpec.model_validate(spec)
-        images = load(self._home, self._spec, progress, leave_out=True)
+        self._spec, self._charging, self._private = None, None, private is not None
+        wanted = EncoderSpec.model_validate(spec)
+        images = load(self._home, wanted, progress, leave_out=True)
         self._train, self._held_out = images.where(~images.held_out), images.where(images.held_out)
-        self._model = build(self._spec, seed)
+        self._model = build(wanted, seed)
         if start is not None:
-            load_vector(self._model, self._started(start))
+            load_vector(self._model, self._started(start, wanted))
         layout, begin = layout_of(self._model), to_vector(self._model)
         self._personal, self._shared = personal, shared_size(layout, personal)
         self._begin = begin if personal == "ditto" else begin[self._shared :]
         self._devices = devices_for(self._home.config.training.device)
         self._model.to(self._devices[0])
         patients = len(np.unique(self._train.patients))
-        self._charging = self._charged(private, patients) if private and patients else None
+        if private and patients:
+            self._charging = self._charged(private, patients, again=again)
+        self._spec = wanted  # last: what fails before leaves a trainer without data, which trains nothing
         return {
             "layout": [one for one in layout if personal != "head" or not one[0].startswith("findings.")],
             "weights": self._written("start", begin[: self._shared]),
@@ -105,7 +111,7 @@ class Worker:
         def one(at_once: int | None) -> dict[str, Any]:
             return self._round(progress, chosen, at_once, **given)
 
-        if self._charging is not None:
+        if self._private:
             return one(None)
         answer, at_once = in_parts(one, self._at_once, batch=chosen.batch_size)
         fewer, self._at_once = at_once != self._at_once, at_once
@@ -139,7 +145,7 @@ class Worker:
         tuning = tuning_round(round, rounds, tuned)
         beside = self._personal == "ditto" or tuning is not None
         means = self._means(chosen, at_once, twice=beside)
-        if (charging := self._charging) is None:
+        if not self._private:
             began = Beginning.of(model)
             controls = Controls(model, read_vector(Path(correction))) if correction else None
             plain = partial(train_round, model, images, round_number=round, rounds=rounds, seed=seed, means=means)
@@ -159,6 +165,7 @@ class Worker:
             if beside:
                 answer["personal"] = self._written("personal", to_vector(model))
         else:
+            charging = self._paying()
             charging.pay(job, round)
             outcome = train_round_privately(
                 model,
@@ -227,11 +234,10 @@ class Worker:
             checkpoint.set_current(self._home.models, version)
         return {"version": version}
 
-    def _started(self, version: str) -> NDArray[np.float32]:
+    def _started(self, version: str, wanted: EncoderSpec) -> NDArray[np.float32]:
         """Return the weights of an encoder version that the silo holds and that has the job's shape."""
         kept = checkpoint.load(self._home.models, EncoderVersion(version))
-        if kept.spec != self._spec:
-            wanted = self._spec_of()
+        if kept.spec != wanted:
             other = ", ".join(name for name in EncoderSpec.model_fields if getattr(kept.spec, name) != getattr(wanted, name))
             raise EncoderMismatch(
                 f"encoder {version} has other settings than the job: {other}",
@@ -245,11 +251,19 @@ class Worker:
         answer = examine(self._home, EncoderVersion(version) if version else None, with_floors=floors, progress=progress)
         return answer.model_dump(mode="json")
 
-    def _charged(self, private: dict[str, Any], patients: int) -> Charging:
+    def _charged(self, private: dict[str, Any], patients: int, *, again: bool) -> Charging:
         plan, settings = PrivacyPlan.model_validate(private["privacy"]), TrainSettings.model_validate(private["settings"])
         charging = Charging(self._home, plan, settings, rounds=private["rounds"], patients=patients)
-        charging.require(private["left"])
+        if not again:
+            charging.require(private["left"])
         return charging
+
+    def _paying(self) -> Charging:
+        if self._charging is None:
+            raise PrivacyRefused(
+                "nothing can be paid for: this silo has no patients to train on", remedy="Run `silo ingest` first."
+            )
+        return self._charging
 
     def _positives(self) -> dict[str, int]:
         counts = (self._train.targets * self._train.known).sum(axis=0)

@@ -14,7 +14,9 @@ import pytest
 
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import CheckpointInvalid, NotReady, ProcessFailed
+from silo_app.errors import CheckpointInvalid, NotReady, PrivacyRefused, ProcessFailed, SiloscopeError
+from silo_app.privacy.accountant import Steps, epsilon_of
+from silo_app.privacy.ledger import PrivacyLedger
 
 SETTINGS = {"batch_size": 4, "steps": 2, "precision": "float32"}
 LONG = {"batch_size": 16, "steps": 100_000, "precision": "float32"}
@@ -103,6 +105,71 @@ def test_a_killed_child_costs_its_request_and_closing_ends_the_next_in_the_middl
     within(5, lambda: gone(second))
     with pytest.raises(ProcessFailed, match="the trainer was ended"):
         train(trainer, opened)
+
+
+PRIVATE = {"batch_size": 4, "steps": 2, "contrast": 0.0}
+ROUNDS = 3
+
+
+@pytest.fixture
+def private(home, spec, tmp_path):
+    """A function that opens a private job of `ROUNDS` rounds in a silo that allows so much epsilon more than it costs."""
+    whole = epsilon_of([Steps(1.5, 4 / 6, PRIVATE["steps"] * ROUNDS)], 1e-5)
+    trainers = []
+
+    def private(more):
+        allowed = {"epsilon_total": whole + more, "delta": 1e-5}
+        (home.kit / "local" / "silo.yaml").write_text(json.dumps({"name": "alpha", "training": {"privacy": allowed}}))
+        trainers.append(trainer := Trainer.start(home.kit, tmp_path, threads=1))
+        job = {"privacy": {"noise": 1.5, "delta": 1e-5}, "settings": PRIVATE, "rounds": ROUNDS, "left": ROUNDS}
+        return trainer, trainer.request("open", spec=spec.model_dump(mode="json"), seed=1, private=job)
+
+    yield private
+    for trainer in trainers:
+        trainer.close()
+
+
+def kill(trainer):
+    if (pid := trainer.pid) is not None:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def paid(home):
+    with PrivacyLedger(home.privacy) as ledger:
+        return [one.round for one in ledger.charges()]
+
+
+def train_privately(trainer, opened, number):
+    weights = opened["weights"]
+    return trainer.request("train", weights=weights, settings=PRIVATE, round=number, rounds=ROUNDS, seed=1, job="job-1")
+
+
+def test_a_private_job_goes_on_in_a_new_child_and_pays_for_what_is_left(private, home):
+    """Its rounds are paid one by one: the new child must not ask for all of them on top of what the first has paid."""
+    trainer, opened = private(more=0.01)
+    train_privately(trainer, opened, 0)
+    for number in range(1, ROUNDS):
+        kill(trainer)
+        train_privately(trainer, opened, number)
+    assert paid(home) == list(range(ROUNDS))
+    with pytest.raises(PrivacyRefused, match="1 rounds would bring"):
+        train_privately(trainer, opened, ROUNDS)
+    assert paid(home) == list(range(ROUNDS))
+
+
+def test_a_new_child_that_cannot_open_a_private_job_trains_nothing(private, home):
+    trainer, opened = private(more=1.0)
+    train_privately(trainer, opened, 0)
+    moved = home.catalogue.rename(home.catalogue.with_suffix(".moved"))
+    for _ in range(2):
+        kill(trainer)
+        with pytest.raises(SiloscopeError):
+            train_privately(trainer, opened, 1)
+        assert paid(home) == [0]
+    moved.rename(home.catalogue)
+    train_privately(trainer, opened, 1)
+    assert paid(home) == [0, 1]
 
 
 def test_the_child_of_a_killed_parent_ends_in_the_middle_of_training(home, spec, tmp_path):

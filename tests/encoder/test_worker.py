@@ -14,6 +14,7 @@ from silo_app.encoder import worker as module
 from silo_app.encoder.train import train_round
 from silo_app.encoder.vectors import read_vector
 from silo_app.encoder.worker import Worker, serve
+from silo_app.errors import NotReady, PrivacyRefused
 
 SETTINGS = {"batch_size": 8, "steps": 2, "precision": "float32"}
 
@@ -102,3 +103,19 @@ def test_a_private_round_is_not_tried_twice(home, spec, tmp_path, monkeypatch):
     assert "memory is used up" in answers.said["error"]["problem"]
     assert "nvidia-smi" in answers.said["error"]["remedy"]
     assert len(calls) == 1
+
+
+def test_who_was_refused_a_private_job_trains_no_round_of_it(fill_silo, spec, tmp_path):
+    """Also if it is asked: neither without noise nor unpaid."""
+    home = fill_silo(views=16)
+    allowed = {"name": "alpha", "training": {"privacy": {"epsilon_total": 0.1}}}
+    (home.kit / "local" / "silo.yaml").write_text(yaml.safe_dump(allowed))
+    settings = SETTINGS | {"contrast": 0.0}
+    private = {"privacy": {"noise": 1.5}, "settings": settings, "rounds": 4, "left": 4}
+    worker, weights = opened(home, tmp_path / "a", spec)
+    with pytest.raises(PrivacyRefused, match="0.1 is allowed"):
+        worker.open(print, spec=spec.model_dump(mode="json"), seed=1, private=private)
+    with pytest.raises(NotReady, match="has no data"):
+        worker.train(print, weights=weights, settings=settings, round=0, rounds=4, seed=1, job="j")
+    with pytest.raises(NotReady, match="has no data"):
+        worker.evaluate(print, weights=weights)
