@@ -29,6 +29,7 @@ from silo_app.encoder.train import RoundOutcome, learning_rate_at, set_rate
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 from silo_app.privacy.accountant import Steps
+from silo_app.privacy.gaussian import GaussianNoise
 
 __all__ = ["Draws", "clipped_gradients", "planned_steps", "train_round_privately"]
 
@@ -48,13 +49,12 @@ class Draws:
     """Where chance comes from; a test gives its own."""
 
     patients: np.random.Generator
-    noise: torch.Generator
+    noise: GaussianNoise
 
     @classmethod
     def secret(cls) -> "Draws":
         """Return generators that nobody can foresee."""
-        noise = torch.Generator().manual_seed(secrets.randbits(63))
-        return cls(np.random.default_rng(secrets.randbits(128)), noise)
+        return cls(np.random.default_rng(secrets.randbits(128)), GaussianNoise.secret())
 
 
 def train_round_privately(
@@ -145,12 +145,15 @@ def _set_gradients(
     return [float(one) for one in losses]
 
 
-def _add_noise(model: nn.Module, deviation: float, expected: float, generator: torch.Generator) -> None:
-    """Turn the sum of clipped gradients into a noisy mean over the expected number of patients, not over the drawn one."""
+def _add_noise(model: nn.Module, deviation: float, expected: float, noise: GaussianNoise) -> None:
+    """Turn the sum of clipped gradients into a noisy mean over the expected number of patients, not over the drawn one.
+
+    In double precision, rounded after: what is kept has fewer bits than the noise had.
+    """
     for weight in model.parameters():
+        drawn = torch.from_numpy(deviation * noise.draw(weight.numel())).view_as(weight).to(weight.device)
         grad = weight.grad if weight.grad is not None else torch.zeros_like(weight)
-        noise = torch.normal(0.0, deviation, grad.shape, generator=generator).to(grad.device)
-        weight.grad = (grad + noise) / expected
+        weight.grad = ((grad.double() + drawn) / expected).to(weight.dtype)
 
 
 def _rows_by_patient(data: Images) -> list[NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from silo_app.encoder.train import Means, train_round
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector
 from silo_app.privacy.accountant import Steps
+from silo_app.privacy.gaussian import KEY_BYTES, GaussianNoise
 from tests.encoder.test_examine import keep, with_policy
 
 pytestmark = pytest.mark.skipif(not graphics_processors(), reason="needs a graphics processor")
@@ -94,7 +95,7 @@ def test_a_private_round_gives_what_it_gives_on_a_cpu(spec, images):
     vectors = []
     for device in ("cpu", "cuda"):
         model = build(spec, 1).to(device_for(device))
-        draws = Draws(np.random.default_rng(1), torch.Generator().manual_seed(1))
+        draws = Draws(np.random.default_rng(1), GaussianNoise(bytes(KEY_BYTES)))
         settings = QUICK.model_copy(update={"contrast": 0.0, "movement": 0.0, "learning_rate": 1e-4})
         train_round_privately(
             model, images, settings, Steps(1.0, 0.5, 2), clip_norm=0.5, round_number=0, rounds=1, draws=draws

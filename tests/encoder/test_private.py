@@ -13,6 +13,7 @@ from silo_app.encoder.private import Draws, clipped_gradients, planned_steps, tr
 from silo_app.encoder.settings import TrainSettings
 from silo_app.errors import NotReady
 from silo_app.privacy.accountant import Steps
+from silo_app.privacy.gaussian import KEY_BYTES, GaussianNoise
 
 QUICK = TrainSettings(batch_size=8, steps=3, contrast=0.0)
 
@@ -23,7 +24,7 @@ def images(fill_silo, spec):
 
 
 def draws(seed):
-    return Draws(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
+    return Draws(np.random.default_rng(seed), GaussianNoise(seed.to_bytes(KEY_BYTES, "big")))
 
 
 def private(spec, images, planned, seed=1, clip_norm=0.5, **more):

@@ -113,7 +113,7 @@ def test_who_was_refused_a_private_job_trains_no_round_of_it(fill_silo, spec, tm
     settings = SETTINGS | {"contrast": 0.0}
     private = {"privacy": {"noise": 1.5}, "settings": settings, "rounds": 4, "left": 4}
     worker, weights = opened(home, tmp_path / "a", spec)
-    with pytest.raises(PrivacyRefused, match="0.1 is allowed"):
+    with pytest.raises(PrivacyRefused, match=r"0\.1 is allowed"):
         worker.open(print, spec=spec.model_dump(mode="json"), seed=1, private=private)
     with pytest.raises(NotReady, match="has no data"):
         worker.train(print, weights=weights, settings=settings, round=0, rounds=4, seed=1, job="j")

@@ -1,0 +1,41 @@
+"""Gaussian noise that nobody can foresee: normal numbers from a cipher's keystream.
+
+A generator for simulations will not do. Torch's on the CPU keeps 32 bits of its seed, so whoever sees one update could try
+all of them; and none of its kind is made to resist somebody who sees what it gave. The uniform numbers here are AES-256 in
+counter mode (NIST SP 800-38A) under a key from the system's entropy.
+"""
+
+import secrets
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+__all__ = ["KEY_BYTES", "GaussianNoise"]
+
+KEY_BYTES = 32
+_BITS = np.uint64(52)
+"""Of a uniform number, with half a step added: so none is 0 or 1, and normal numbers go to 8.5 deviations."""
+
+
+class GaussianNoise:
+    """A stream of standard normal numbers."""
+
+    def __init__(self, key: bytes) -> None:
+        """Take the key, 32 bytes, which is used for nothing else. Raises `ValueError` for another length."""
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"the key of noise has {KEY_BYTES} bytes")
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+
+    @classmethod
+    def secret(cls) -> "GaussianNoise":
+        """Return a stream that nobody can foresee or repeat."""
+        return cls(secrets.token_bytes(KEY_BYTES))
+
+    def draw(self, count: int) -> NDArray[np.float64]:
+        """Return the next standard normal numbers, float64 (count,): Box and Muller's transform of uniform ones (1958)."""
+        pairs = -(-count // 2)
+        drawn = np.frombuffer(self._stream.update(bytes(16 * pairs)), "<u8") >> (np.uint64(64) - _BITS)
+        first, second = ((drawn + 0.5) * 2.0 ** -float(_BITS)).reshape(2, pairs)
+        radius, angle = np.sqrt(-2 * np.log(first)), 2 * np.pi * second
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
