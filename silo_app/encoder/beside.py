@@ -21,7 +21,10 @@ def numbers_beside(trained: Mapping[str, Any], held_out: Mapping[str, Any], *, p
 
 
 def held_out_numbers(held_out: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many views were held out and the sum of their losses; nothing where there is no loss."""
+    """Return how much is known of the held-out views (labels, over all findings) and the sum of its losses.
+
+    Not the number of views: a silo that labels few of them knows no more of the weights than these few tell.
+    """
     loss = held_out.get("loss")
-    views = float(held_out.get("views") or 0) if loss is not None else 0.0
-    return {"held_out_views": views, "held_out_loss_views": views * float(loss or 0.0)}
+    known = float(held_out.get("known") or 0) if loss is not None else 0.0
+    return {"held_out_known": known, "held_out_loss_known": known * float(loss or 0.0)}

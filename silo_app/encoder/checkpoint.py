@@ -85,10 +85,14 @@ def save(
     card: Mapping[str, Any],
     personal: NDArray[np.float32] | None = None,
 ) -> EncoderVersion:
-    """Write an encoder and its card so that it is there whole or not at all, and return its version."""
+    """Write an encoder and its card so that it is there whole or not at all, and return its version.
+
+    Jobs that differ in what silos have for themselves can end with the same version. Its silo then has what the last of
+    them left that left something, with that job's card.
+    """
     version = version_of(spec, vector)
     folder = durable.private_folder(models) / version
-    if folder.exists():
+    if folder.exists() and personal is None:
         return version
     content = {
         **card,
@@ -98,6 +102,10 @@ def save(
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "intended_use": _INTENDED,
     }
+    if folder.exists():
+        write_vector(folder / _PERSONAL, personal)
+        durable.write_text(folder / _CARD, json.dumps(content, indent=2))
+        return version
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=models))
     try:
         write_vector(temporary / _WEIGHTS, vector)

@@ -35,8 +35,8 @@ class Journal:
         line: dict[str, Any] = {"trained": trained, "exchange": number, "silos": list(silos), "sums": dict(sums)}
         if sums.get("steps") and sums.get("loss_steps"):  # a private job sums no loss
             line["loss"] = sums["loss_steps"] / sums["steps"]
-        if sums.get("held_out_views"):
-            line["held_out_loss"] = sums["held_out_loss_views"] / sums["held_out_views"]
+        if sums.get("held_out_known"):
+            line["held_out_loss"] = sums["held_out_loss_known"] / sums["held_out_known"]
         self._append("rounds.jsonl", line)
         self._shared += shared(trained, len(silos), sums, line)
 

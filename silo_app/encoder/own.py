@@ -74,8 +74,8 @@ class Own:
     def sent(self, update: NDArray[np.float32], done: float) -> NDArray[np.float32]:
         """Return what is encrypted: the update, float32 (P,), and with SCAFFOLD the change of c_i behind it, (2P,).
 
-        The change is c_i's whole, although a silo that trained the share `done` of a round weighs less by it: so c stays
-        the mean of all control variates.
+        The change is c_i's whole, although a silo that counts for the share `done` of its images weighs less by it: so c
+        stays the mean of all control variates. It is the share that is counted, in whole images.
         """
         if not len(self.control):
             return update

@@ -18,6 +18,7 @@ from silo_app import durable
 from silo_app.aggregation.layout import Layout, digest_of
 from silo_app.aggregation.progress import EarlierJob, entering
 from silo_app.aggregation.protocol import SiloSession
+from silo_app.aggregation.sending import part_of
 from silo_app.aggregation.settings import AggregationSettings
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
@@ -35,7 +36,7 @@ from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.selection import Best, Selection
 from silo_app.encoder.sharing import SharedMetric, consent
-from silo_app.encoder.telling import card_of, own_of, settings_of
+from silo_app.encoder.telling import card_of, opening_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector, write_vector
 from silo_app.errors import NotReady, ProcessFailed, RoundRefused, SumRejected
@@ -158,12 +159,13 @@ class Participation:
             start = time.monotonic()
             self._reseed(order.training_round or 0)
             done = trained["steps"] / trained["planned"] * self._plan.counted(trained["unsure"])
-            update = self._own.sent(trained.pop("vector") - self._weights, done)
+            counts = part_of(self._samples, done) / self._samples
+            update = self._own.sent(trained.pop("vector") - self._weights, counts)
             private = self._plan.privacy is not None
             numbers = numbers_beside(trained, {} if private else self._before, private=private)
             numbers |= consent(self._home.config.training.share_metrics)
             message = session.encrypt_update(order.number, update, numbers, done=done)
-            own = own_of(trained, done, encrypt_s=time.monotonic() - start, open_s=opened_s)
+            own = own_of(trained, counts, encrypt_s=time.monotonic() - start, open_s=opened_s)
             self._journal.trained(self._trained, own)
         self._answered = order.number, message
         self._keep()
@@ -206,7 +208,7 @@ class Participation:
         else:
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
             if self._plan.select == "best":  # the losses in this sum are of the weights before it
-                self._best = self._best.judged(self._trained, self._weights, len(opened.silos), opened.numbers)
+                self._best = self._best.judged(self._trained, self._weights, opened.silos, opened.numbers)
             if opened.update is not None:
                 update, change = np.split(opened.update, [len(self._weights)])
                 step, self._moments = step_of(self._plan.averaging, self._moments, update)
@@ -231,7 +233,7 @@ class Participation:
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
         card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
         final = str(self._write("final"))
-        own = self._personal()
+        own = self._tuned(final)
         saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
         self.close()
         job_state.forget_all(self._jobs)
@@ -257,7 +259,7 @@ class Participation:
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments, self._own, self._total = state.moments, state.own, state.total
-            self._best = Best(Selection(**state.selection), state.best)
+            self._best = Best(Selection.of(state.selection), state.best)
 
     def _new_session(self, state: bytes | None, earlier: tuple[EarlierJob, ...] = ()) -> SiloSession:
         own, settings = self._identity, AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits)
@@ -282,19 +284,7 @@ class Participation:
 
     def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters: dict[str, Any] = {
-            "spec": plan.encoder.model_dump(mode="json"),
-            "seed": plan.seed,
-            "start": plan.start,
-            "personal": plan.personal,
-        }
-        if plan.privacy is not None:
-            parameters["private"] = {
-                "privacy": plan.privacy.model_dump(mode="json"),
-                "settings": plan.training.model_dump(mode="json"),
-                "rounds": plan.rounds,
-                "left": max(plan.rounds - trained, 0),
-            }
+        parameters = opening_of(plan, trained)
         try:
             return self._trainer.request("open", **parameters)
         except ProcessFailed as error:
@@ -323,6 +313,15 @@ class Participation:
         kept = (read_vector(Path(trained[name])) if name in trained else np.empty(0, np.float32) for name in _OWN)
         self._own = self._own.trained(*kept)
         return trained | {"vector": read_vector(Path(trained["weights"]))}
+
+    def _tuned(self, final: str) -> str | None:
+        """Return where the silo's own weights are in the end; a copy whose rounds did not come is trained on now."""
+        own, left = self._personal(), self._plan.left_to_tune(self._trained)
+        if not left:
+            return own
+        settings, seed = self._plan.training.model_dump(mode="json"), self._plan.seed
+        given: dict[str, Any] = {"weights": final, "personal": own, "first": left.start, "tuned": left.stop, "seed": seed}
+        return str(self._trainer.request("tune", settings=settings, **given)["personal"])
 
     def _personal(self) -> str | None:
         """Return where the trainer finds the silo's own weights; None before it has trained any."""
@@ -355,7 +354,7 @@ class Participation:
             if why and self._trained:
                 self._joined().reject_sum(self.next_round - 1, why)
             else:
-                self._before = {name: result.get(name) for name in ("loss", "auc", "views")}
+                self._before = {name: result.get(name) for name in ("loss", "auc", "views", "known")}
         if self._joined().rejected:
             raise SumRejected(
                 f"this silo gives nothing to the next round: {self._joined().rejected}",

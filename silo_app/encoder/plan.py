@@ -102,6 +102,8 @@ class TrainingPlan(BaseModel):
             raise ValueError('patience needs select "best"')
         if self.select == "best" and self.privacy is not None:
             raise ValueError('a private job sums no held-out loss: select "last"')
+        if self.select == "best" and self.sample < 1:
+            raise ValueError('with select "best", sample must be 1: losses of other hospitals each round cannot be compared')
         if self.select == "best" and self.personal == "head":
             raise ValueError('with personal "head", select must be "last": a silo keeps the head of the last weights only')
         return self
@@ -112,6 +114,8 @@ class TrainingPlan(BaseModel):
             raise ValueError("with privacy, fairness must be 0: how hard a silo's findings are is not paid for")
         if self.privacy and self.training.squares == "kept":
             raise ValueError('with privacy, training.squares must be "fresh": a private round\'s optimizer begins anew')
+        if self.privacy and self.training.precision not in ("auto", "float32"):
+            raise ValueError('with privacy, training.precision must be "float32" or "auto", which is float32 there')
         if self.privacy and self.scaffold:
             raise ValueError("with privacy, scaffold must be false: the control variates are not accounted for")
         if self.privacy and self.personal in WHOLE_NETWORKS:
@@ -132,6 +136,11 @@ class TrainingPlan(BaseModel):
     def tuned_rounds(self) -> int:
         """In how many of the last rounds a silo also trains a copy of its own; 0 without."""
         return max(1, round(self.tuning * self.rounds)) if self.personal == "tuned" else 0
+
+    def left_to_tune(self, trained: int) -> range:
+        """Return which of the copies' rounds, from 0, did not come in a job that ended after `trained` sums."""
+        before = self.rounds - self.tuned_rounds
+        return range(max(0, trained - before), self.tuned_rounds) if trained < self.rounds else range(0)
 
     def weight(self, images: int, found: Weighable) -> int:
         """Return what a silo with so many training images weighs; in a private job their number: no label was paid for."""

@@ -25,7 +25,7 @@ from silo_app.encoder.losses import each_findings_loss, smoothed
 from silo_app.encoder.model import Encoder
 from silo_app.encoder.optimizer import adamw
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.train import RoundOutcome, learning_rate_at, set_rate
+from silo_app.encoder.train import Beginning, RoundOutcome, learning_rate_at, set_rate
 from silo_app.encoder.transforms import augment, standardised
 from silo_app.errors import NotReady, UpdateRefused
 from silo_app.privacy.accountant import Steps
@@ -77,6 +77,7 @@ def train_round_privately(
     if not len(data):
         raise NotReady("there are no images to train on", remedy="Run `silo ingest` first.")
     start, draws = time.monotonic(), draws or Draws.secret()
+    began = Beginning.of(model)
     rows = _rows_by_patient(data)
     expected = planned.rate * len(rows)
     optimizer = adamw(model, settings)
@@ -88,6 +89,8 @@ def train_round_privately(
         chosen = _drawn(rows, planned.rate, draws.patients)
         losses += _set_gradients(model, data, chosen, settings, clip_norm, draws)
         _add_noise(model, planned.noise * clip_norm, expected, draws.noise)
+        if settings.proximal:
+            _pull_back(model, settings.proximal, began)
         optimizer.step()
         if progress is not None:
             progress(step + 1, planned.steps)
@@ -154,6 +157,13 @@ def _add_noise(model: nn.Module, deviation: float, expected: float, noise: Gauss
         drawn = torch.from_numpy(deviation * noise.draw(weight.numel())).view_as(weight).to(weight.device)
         grad = weight.grad if weight.grad is not None else torch.zeros_like(weight)
         weight.grad = ((grad.double() + drawn) / expected).to(weight.dtype)
+
+
+def _pull_back(model: nn.Module, proximal: float, began: Beginning) -> None:
+    """Add the gradient of FedProx's term: no image is in it, so it is neither clipped nor paid for."""
+    for weight, start in zip(model.parameters(), began.weights, strict=True):
+        if weight.grad is not None:
+            weight.grad += proximal * (weight.detach() - start)
 
 
 def _rows_by_patient(data: Images) -> list[NDArray[np.int64]]:

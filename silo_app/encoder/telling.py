@@ -1,16 +1,34 @@
-"""What a silo keeps of its training: its own journal's lines, the model card, the settings that a resumed job must share."""
+"""What a silo tells of its training: to its trainer, its own journal, the model card, and a job that resumes it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from silo_app.encoder.plan import TrainingPlan
 
-__all__ = ["card_of", "own_of", "settings_of"]
+__all__ = ["card_of", "opening_of", "own_of", "settings_of"]
 
 
 def settings_of(plan: TrainingPlan) -> dict[str, Any]:
     """Return what must be the same in a job that resumes another."""
     return plan.model_dump(mode="json", exclude={"resume", "admit"})
+
+
+def opening_of(plan: TrainingPlan, trained: int) -> dict[str, Any]:
+    """Return what the trainer is told to open (`Worker.open`) when `trained` sums are in the weights."""
+    parameters: dict[str, Any] = {
+        "spec": plan.encoder.model_dump(mode="json"),
+        "seed": plan.seed,
+        "start": plan.start,
+        "personal": plan.personal,
+    }
+    if plan.privacy is not None:
+        parameters["private"] = {
+            "privacy": plan.privacy.model_dump(mode="json"),
+            "settings": plan.training.model_dump(mode="json"),
+            "rounds": plan.rounds,
+            "left": max(plan.rounds - trained, 0),
+        }
+    return parameters
 
 
 def own_of(trained: Mapping[str, Any], weighed: float, *, encrypt_s: float, open_s: float) -> dict[str, Any]:

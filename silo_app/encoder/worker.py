@@ -182,6 +182,32 @@ class Worker:
             answer["personal"] = self._written("personal", trained[self._shared :])
         return answer | {"weights": self._written("trained", trained[: self._shared])} | _told(outcome, beside_s)
 
+    def tune(
+        self,
+        progress: Progress,
+        *,
+        weights: str,
+        settings: dict[str, Any],
+        first: int,
+        tuned: int,
+        seed: int,
+        personal: str | None = None,
+    ) -> dict[str, Any]:
+        """Train the silo's own copy on, alone, for its rounds from `first` to `tuned`; a new one begins as `weights`."""
+        chosen, images = TrainSettings.model_validate(settings), self._opened(self._train)
+        model = self._with(weights, None)
+
+        def one(at_once: int | None) -> dict[str, Any]:
+            load_vector(model, read_vector(Path(personal or weights)))
+            means = self._means(chosen, at_once, twice=False)
+            for number in range(first, tuned):
+                tune_round(model, images, chosen, number=number, tuned=tuned, seed=seed, means=means)
+                progress(number + 1, tuned)
+            return {"personal": self._written("personal", to_vector(model))}
+
+        answer, self._at_once = in_parts(one, self._at_once, batch=chosen.batch_size)
+        return answer
+
     def evaluate(self, progress: Progress, *, weights: str, personal: str | None = None) -> dict[str, Any]:
         """Return the findings' AUC and loss on the silo's held-out patients, and where the scores are.
 
@@ -190,7 +216,7 @@ class Worker:
         """
         images = self._opened(self._held_out)
         if not len(images):
-            return {"auc": {}, "loss": None, "views": 0}
+            return {"auc": {}, "loss": None, "views": 0, "known": 0}
         added = {}
         if self._personal in WHOLE_NETWORKS and len(own := self._own(personal)):
             load_vector(self._model, own)
@@ -205,6 +231,7 @@ class Worker:
             "auc": findings_auc(self._spec_of(), logits, images),
             "loss": known_loss(logits, images.targets, images.known),
             "views": len(images),
+            "known": int(images.known.sum()),
             "scores": str(file),
             **added,
         }
@@ -303,7 +330,7 @@ class Worker:
 
 
 _TELL_EVERY_S = 0.5
-OPERATIONS = ("open", "train", "evaluate", "save", "examine")
+OPERATIONS = ("open", "train", "tune", "evaluate", "save", "examine")
 
 
 def round_seconds(seconds: float) -> float:

@@ -150,11 +150,18 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         self._counts.update(wanted)
         return bool(wanted)
 
+    def _until_kept(self) -> Patience:
+        """Return how long is waited for the silos to keep the encoder; one that ended early trains its own copy before."""
+        plan = self._plan
+        rounds = len(plan.left_to_tune(self._ledger.sums(UPDATE)))
+        deadline, straggler = rounds * plan.round_deadline_s, rounds * plan.straggler_wait_s
+        return Patience(plan.min_silos, max(_FINISH_DEADLINE_S, deadline), max(_FINISH_STRAGGLER_S, straggler))
+
     def _finish(self, exchanges: Exchanges, record: JobRecord) -> None:
         line, roll = self._line, self._line.roll
         exchanges.bring_up(self._ledger.next_round)
         silos = [silo for silo in roll.members if roll.position(silo) >= self._ledger.next_round - 1]
-        patience = Patience(self._plan.min_silos, _FINISH_DEADLINE_S, _FINISH_STRAGGLER_S)
+        patience = self._until_kept()
         versions: dict[str, str] = {}
 
         def take(silo: str, reply: Shareable) -> None:

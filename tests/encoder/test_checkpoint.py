@@ -49,6 +49,19 @@ def test_saving_twice_is_one_version_and_keeps_the_first_card(models, spec, vect
     assert checkpoint.load(models, first).card["job"] == "j1"
 
 
+def test_the_last_job_that_left_the_silo_something_of_its_own_is_what_the_card_names(models, spec, vector):
+    """Jobs that differ only in what silos have for themselves end with the same shared weights."""
+    version = checkpoint.save(models, spec, vector, CARD)
+    for number, job in enumerate(("j2", "j3"), start=1):
+        own = np.full(len(vector), number, np.float32)
+        assert checkpoint.save(models, spec, vector, CARD | {"job": job}, own) == version
+        kept = checkpoint.load(models, version)
+        assert (kept.card["job"], kept.personal.tolist()) == (job, own.tolist())
+    checkpoint.save(models, spec, vector, CARD | {"job": "j4"})
+    kept = checkpoint.load(models, version)
+    assert (kept.card["job"], kept.personal[0]) == ("j3", 2)
+
+
 def test_files_are_private(models, spec, vector):
     version = checkpoint.save(models, spec, vector, CARD)
     for path in [*(models / version).iterdir()]:

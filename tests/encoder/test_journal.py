@@ -4,7 +4,7 @@ import pytest
 
 from silo_app.encoder.journal import Journal, JournalRound, read_journal
 
-SUMS = {"steps": 10.0, "loss_steps": 5.0, "held_out_views": 20.0, "held_out_loss_views": 8.0}
+SUMS = {"steps": 10.0, "loss_steps": 5.0, "held_out_known": 20.0, "held_out_loss_known": 8.0}
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def folder(tmp_path):
     journal.opened(0, 0, ["a", "b", "c"], {})
     journal.held_out(0, {"auc": {}, "loss": 0.7, "views": 6})
     journal.trained(0, {"steps": 4, "train_seconds": 1.5})
-    journal.opened(1, 1, ["a", "b"], SUMS | {"held_out_views": 0.0})
+    journal.opened(1, 1, ["a", "b"], SUMS | {"held_out_known": 0.0})
     journal.held_out(1, {"auc": {"Mass": 0.6, "Edema": 0.8}, "loss": 0.5, "views": 6})
     journal.trained(1, {"steps": 4, "train_seconds": 2.5})
     journal.opened(2, 2, ["a", "b", "c"], SUMS)
@@ -38,7 +38,7 @@ def test_numbers_stand_with_the_round_that_they_are_of(folder):
 
 
 def test_the_last_weights_are_judged_by_a_round_of_numbers(folder):
-    Journal(folder).opened(2, 3, ["a", "b"], {"held_out_views": 10.0, "held_out_loss_views": 3.0, "samples": 9.0})
+    Journal(folder).opened(2, 3, ["a", "b"], {"held_out_known": 10.0, "held_out_loss_known": 3.0, "samples": 9.0})
     last = read_journal(folder)[-1]
     assert (last.round, last.loss, last.silos, last.pooled_held_out_loss) == (1, 0.5, 3, 0.3)
 

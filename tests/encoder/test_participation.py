@@ -187,6 +187,30 @@ def test_a_job_says_when_its_losses_no_longer_fall_and_keeps_the_best(begin, hom
     assert all(part.exhausted for part in job.parts.values())
 
 
+def test_who_ends_early_trains_the_copy_whose_rounds_did_not_come(begin, homes, scripted):
+    scripted(0.7, 0.5, 0.55)
+    job = begin(plan=BEST.model_copy(update={"rounds": 12, "personal": "tuned"}))  # copies from the tenth round on
+    job.round()
+    job.round()
+    job.round("numbers")
+    versions = job.finish()
+    assert all(part.exhausted for part in job.parts.values())
+    copies = [checkpoint.load(homes[name].models, versions[name]) for name in SILOS]
+    assert all(one.has_own_network for one in copies)
+    assert len({one.personal.tobytes() for one in copies}) == 3
+    assert not any(np.array_equal(one.personal, one.vector) for one in copies)
+
+
+def test_with_other_silos_every_round_there_is_no_best_one():
+    with pytest.raises(ConfigInvalid, match="sample must be 1"):
+        TrainingPlan.checked({"select": "best", "sample": 0.5})
+
+
+def test_half_precision_is_refused_where_it_would_not_be_used():
+    with pytest.raises(ConfigInvalid, match=r"training\.precision must be"):
+        TrainingPlan.checked({"privacy": {"epsilon": 3}, "training": {"contrast": 0, "precision": "bfloat16"}})
+
+
 def test_a_private_job_keeps_the_last_weights():
     with pytest.raises(ConfigInvalid, match="a private job sums no held-out loss"):
         TrainingPlan.checked({"select": "best", "privacy": {"epsilon": 8}, "training": {"contrast": 0}})

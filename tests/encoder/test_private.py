@@ -113,6 +113,18 @@ def test_a_step_without_patients_is_noise_alone(spec, images, monkeypatch):
     assert not torch.equal(*grads)
 
 
+def test_fedprox_holds_near_the_rounds_begin(spec, images):
+    """Its pull has no image in it, so that it needs no noise and no clipping; it must not be left out either."""
+    away = []
+    for proximal in (0.0, 100.0):
+        model, settings = build(spec, 1), QUICK.model_copy(update={"proximal": proximal, "steps": 30, "learning_rate": 1e-2})
+        planned = Steps(noise=1.0, rate=0.5, steps=30)
+        begin = to_vector(model)
+        train_round_privately(model, images, settings, planned, clip_norm=0.5, round_number=0, rounds=1, draws=draws(1))
+        away.append(np.linalg.norm(to_vector(model) - begin))
+    assert away[1] < 0.7 * away[0]
+
+
 def test_the_jobs_seed_says_nothing_of_draws_and_noise(spec, images):
     planned = Steps(noise=1.0, rate=0.5, steps=1)
     results = []

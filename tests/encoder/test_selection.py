@@ -1,17 +1,21 @@
 """Which weights are kept, and when nobody waits for better ones: the same in every silo that opened the same sums."""
 
+import json
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.encoder.selection import Best, Selection
 
-
-def sums(loss, views=8.0):
-    return {"held_out_views": views, "held_out_loss_views": loss * views}
+ABC, AB, ABD = ("a", "b", "c"), ("a", "b"), ("a", "b", "d")
 
 
-def after(*losses, silos=3):
+def sums(loss, known=8.0):
+    return {"held_out_known": known, "held_out_loss_known": loss * known}
+
+
+def after(*losses, silos=ABC):
     selection = Selection()
     for weights, loss in enumerate(losses):
         selection = selection.judged(weights, silos, sums(loss))
@@ -34,27 +38,50 @@ def test_patience_counts_weights_that_were_no_better():
 
 
 def test_losses_over_fewer_hospitals_neither_win_nor_count():
-    selection = after(0.5).judged(1, 2, sums(0.1))
+    selection = after(0.5).judged(1, AB, sums(0.1))
     assert (selection.best, selection.since) == (0, 0)
 
 
+def test_losses_over_as_many_other_hospitals_neither_win_nor_count():
+    """Weights get better with every round; only the hospitals that judge them change, and some are hard to tell."""
+    selection, losses = after(0.5), {ABC: 0.5, ABD: 0.9}
+    for weights in range(1, 30):
+        selection = selection.judged(weights, (ABC, ABD)[weights % 2], sums(losses[(ABC, ABD)[weights % 2]] * 0.98**weights))
+    assert selection.best == 28
+    assert not selection.exhausted(1)
+
+
+def test_a_hospital_that_is_gone_is_not_waited_for():
+    selection = after(0.5)
+    for weights in range(1, 5):
+        selection = selection.judged(weights, AB, sums(0.9))
+    assert (selection.best, selection.silos) == (0, ABC)
+    selection = selection.judged(5, AB, sums(0.9))
+    assert selection == Selection(best=5, loss=0.9, silos=AB)
+    assert selection.judged(6, AB, sums(0.8)).best == 6
+
+
+def test_hospitals_in_another_order_are_the_same():
+    assert after(0.5).judged(1, ABC[::-1], sums(0.4)).best == 1
+
+
 def test_the_first_that_more_hospitals_judge_begin_anew():
-    selection = after(0.5, 0.6, silos=2).judged(2, 3, sums(0.9))
-    assert selection == Selection(best=2, loss=0.9, silos=3)
+    selection = after(0.5, 0.6, silos=AB).judged(2, ABC, sums(0.9))
+    assert selection == Selection(best=2, loss=0.9, silos=ABC)
 
 
 def test_a_sum_without_held_out_views_decides_nothing():
-    assert after(0.5).judged(1, 3, {}) == after(0.5) == after(0.5).judged(1, 3, sums(0.0, views=0.0))
+    assert after(0.5).judged(1, ABC, {}) == after(0.5) == after(0.5).judged(1, ABC, sums(0.0, known=0.0))
 
 
 def test_it_is_kept_in_a_file_and_read_again():
     selection = after(0.5, 0.4, 0.45)
-    assert Selection(**selection.content()) == selection
+    assert Selection.of(json.loads(json.dumps(selection.content()))) == selection
 
 
 def test_the_weights_that_were_chosen_are_kept():
     best, weights = Best.none(), [np.full(2, number, np.float32) for number in range(3)]
     for number, loss in enumerate((0.5, 0.3, 0.4)):
-        best = best.judged(number, weights[number], 3, sums(loss))
+        best = best.judged(number, weights[number], ABC, sums(loss))
     assert best.selection.best == 1
     assert best.weights is weights[1]
