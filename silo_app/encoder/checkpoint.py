@@ -92,7 +92,8 @@ def save(
     """
     version = version_of(spec, vector)
     folder = durable.private_folder(models) / version
-    if folder.exists() and personal is None:
+    there = folder.exists()
+    if there and personal is None:
         return version
     content = {
         **card,
@@ -102,7 +103,7 @@ def save(
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "intended_use": _INTENDED,
     }
-    if folder.exists():
+    if there and personal is not None:
         write_vector(folder / _PERSONAL, personal)
         durable.write_text(folder / _CARD, json.dumps(content, indent=2))
         return version
