@@ -55,8 +55,8 @@ def follow_server(job: str, admin: Path, silo: Path | None, *, timeout_s: float)
 
 
 def follow_journal(job: str, silo: Path, *, timeout_s: float, every_s: float = _EVERY_S) -> None:
-    """Follow a training from a silo's own journal until the silo has finished. Raises `NotReady` if it took no part."""
-    from silo_app.encoder.journal import read_journal
+    """Follow a training from a silo's own journal as long as the silo takes part. Raises `NotReady` if it took none."""
+    from silo_app.encoder.journal import is_being_written, read_journal
 
     folder, end = _folder(job, silo), time.monotonic() + timeout_s
     if not folder.is_dir():
@@ -64,7 +64,7 @@ def follow_journal(job: str, silo: Path, *, timeout_s: float, every_s: float = _
             f"this silo has no journal of job {job}", where=str(folder), remedy="It begins when the silo joins the job."
         )
     with Live(console=people, auto_refresh=False, transient=True) as live:
-        while (folder / "state").exists() and time.monotonic() < end:  # kept until the silo has finished
+        while is_being_written(folder) and time.monotonic() < end:
             if people.is_terminal:
                 live.update(Group(*tables([], read_journal(folder))), refresh=True)
             time.sleep(every_s)

@@ -4,10 +4,15 @@
     <silo home>/jobs/<job>/held-out.jsonl    how the global weights do on this silo's held-out patients
     <silo home>/jobs/<job>/scores-*.npz      their scores
 
+    <silo home>/jobs/<job>/running           locked as long as the process that takes part lives
+
 Nothing of it leaves the silo.
 """
 
+import fcntl
 import json
+import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +21,10 @@ from typing import Any
 from silo_app import durable
 from silo_app.encoder.sharing import SharedMetric, shared
 
-__all__ = ["Journal", "JournalRound", "read_journal"]
+__all__ = ["Journal", "JournalRound", "is_being_written", "read_journal"]
+
+
+_RUNNING = "running"
 
 
 class Journal:
@@ -25,6 +33,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = durable.private_folder(folder)
         self._shared: list[SharedMetric] = []
+        running = os.open(folder / _RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
+        fcntl.flock(running, fcntl.LOCK_SH)  # shared: who looks has it alone, for a moment
+        self.close = weakref.finalize(self, os.close, running)
+        """Say that nothing more is written; a process that dies says so too."""
 
     def trained(self, training_round: int, numbers: Mapping[str, float]) -> None:
         """Append how this silo trained in a round, from 0."""
@@ -74,6 +86,18 @@ class JournalRound:
     """Of the weights after this round, on this silo's held-out patients."""
     held_out_auc: float | None = None
     """The mean over the findings that have one."""
+
+
+def is_being_written(folder: Path) -> bool:
+    """Return whether the silo still takes part in the job of this journal."""
+    try:
+        with (folder / _RUNNING).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def read_journal(folder: Path) -> list[JournalRound]:

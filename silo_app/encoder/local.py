@@ -118,6 +118,8 @@ def _from(
 
 
 def _point(model: Encoder, spec: EncoderSpec, number: int, held_out: Sequence[Images]) -> CurvePoint:
+    if not any(len(one) for one in held_out):
+        return CurvePoint(number, {}, 0)
     scores = np.concatenate([embed(model, one.pixels)[1] for one in held_out if len(one)])
     figures = findings_figures(
         [str(finding) for finding in spec.findings],

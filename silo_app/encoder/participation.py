@@ -93,6 +93,7 @@ class Participation:
     def close(self) -> None:
         """End the trainer and everything that it runs."""
         self._trainer.close()
+        self._journal.close()
 
     def restore(self, plan: TrainingPlan, jobs: Sequence[str]) -> None:
         """Take up what this silo kept of the resumed training, whose jobs so far are `jobs`. Raises `NotReady`."""

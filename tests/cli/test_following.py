@@ -2,6 +2,9 @@
 
 import io
 import re
+import subprocess
+import sys
+import threading
 
 import pytest
 from rich.console import Console
@@ -59,7 +62,32 @@ def run(*arguments):
 
 def test_a_silo_follows_its_own_journal_until_it_has_finished(make_silo, capsys):
     home = make_silo()
-    Journal(home.root / "jobs" / "job").trained(0, {"steps": 17, "train_seconds": 2.0})
+    journal = Journal(home.root / "jobs" / "job")
+    journal.trained(0, {"steps": 17, "train_seconds": 2.0})
+
+    def go_on():
+        journal.trained(1, {"steps": 23, "train_seconds": 2.0})
+        journal.close()
+
+    threading.Timer(0.5, go_on).start()
+    assert run("job", "--silo", home.kit) == 0
+    told = capsys.readouterr().err
+    assert "17" in told
+    assert "23" in told
+
+
+def test_a_silo_whose_process_died_is_not_waited_for(make_silo, capsys):
+    home = make_silo()
+    folder = home.root / "jobs" / "job"
+    program = f"""
+import os, signal
+from pathlib import Path
+from silo_app.encoder.journal import Journal
+Journal(Path({str(folder)!r})).trained(0, {{"steps": 17, "train_seconds": 2.0}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (folder.parent).mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", program], check=False)
     assert run("job", "--silo", home.kit) == 0
     assert "17" in capsys.readouterr().err
 

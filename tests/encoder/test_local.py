@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from silo_app.cases import Split
+from silo_app.catalogue import Catalogue
 from silo_app.encoder import checkpoint
 from silo_app.encoder.local import train_local
 from silo_app.encoder.settings import TrainSettings
@@ -39,3 +41,11 @@ def test_it_is_reproducible_and_the_curve_changes_nothing(fill_silo, spec):
 def test_a_silo_without_images_is_not_ready(fill_silo, spec):
     with pytest.raises(NotReady, match="no images to train on"):
         train_local(fill_silo(views=0), spec, SETTINGS, rounds=1, seed=1)
+
+
+def test_a_curve_without_held_out_patients_has_no_figures(fill_silo, spec):
+    home = fill_silo(views=6)
+    with Catalogue.open(home.catalogue) as catalogue:
+        assert not catalogue.views(split=Split.HELD_OUT)
+    trained = train_local(home, spec, SETTINGS, rounds=1, seed=1, curve=True)
+    assert [(point.auc, point.views) for point in trained.curve] == [({}, 0)] * 2
