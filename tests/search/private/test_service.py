@@ -15,6 +15,7 @@ import pytest
 
 from silo_app.catalogue import Catalogue
 from silo_app.config import load
+from silo_app.policy.canaries import write_canaries
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
 from silo_app.search.envelope import open_reply, seal
@@ -25,8 +26,10 @@ from silo_app.search.server import IndexProcess
 
 ENCODER = "ab" * 32
 DEFAULT = "private: {answer: true, processes: 1}"
+NOISE = 0.0002
 ROUNDING = 0.001
 """What half precision and whole numbers change."""
+DAY_S = 86_400
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,17 @@ def south(stocked, session):
     yield make
     for one in opened:
         one.process.close()
+
+
+def others(south, scores, count, *, not_of):
+    """Return the least similar slots, each of another patient, and none of `not_of`."""
+    of, seen, slots = south.patients(), {not_of}, []
+    for slot in reversed(scores.best(len(scores.similarity))):
+        patient = of[south.cases()[slot]]
+        if patient not in seen and len(slots) < count:
+            seen.add(patient)
+            slots.append(slot)
+    return slots
 
 
 def runs(process):
@@ -299,3 +313,182 @@ class TestWhatIsLeft:
         (folder / "vectors-abc.npy").write_bytes(b"vectors")
         south.restart()
         assert not (folder / "vectors-abc.npy").exists()
+
+
+class TestWhoIsShown:
+    """The second step: the rules of a plain answer, for the cases that the asker chose."""
+
+    @pytest.mark.parametrize(
+        ("release", "purpose"),
+        [("", "care"), ("same_patient: coarsen, ", "care"), ("same_patient: show, ", "research")],
+    )
+    def test_the_querys_own_patient_is_withheld(self, south, release, purpose):
+        south = south(release + DEFAULT)
+        vector, case, patient = south.any()
+        scores = south.ask(vector, purpose=purpose)
+        own = [slot for slot, name in enumerate(south.cases()) if south.patients()[name] == patient]
+        slots = {*scores.best(20), *own}
+        shown = south.cards(scores, slots, purpose=purpose)
+        assert south.cases()[scores.best(1)[0]] == case
+        assert {south.patients()[hit.case] for hit in shown.hits}.isdisjoint({patient})
+        assert len(shown.hits) >= 5
+        assert south.events()[-1]["kept_back"] >= 1
+
+    def test_it_is_shown_where_policy_and_purpose_allow_it(self, south):
+        south = south("same_patient: show, " + DEFAULT)
+        vector, case, _ = south.any()
+        scores = south.ask(vector)
+        assert south.cards(scores, scores.best(10)).hits[0].case == case
+
+    def test_fewer_patients_than_the_policy_wants_are_not_shown(self, south):
+        south = south()
+        vector, case, patient = south.any()
+        scores = south.ask(vector)
+        few = others(south, scores, 4, not_of=patient)
+        of = south.patients()
+        twice = [slot for slot, name in enumerate(south.cases()) if of[name] == of[south.cases()[few[0]]]]
+        own = [south.cases().index(case)]
+        for slots in (few, {*few, *twice}, few + own, [few[0]]):
+            assert south.cards(south.ask(vector), slots).code is RefusalCode.TOO_FEW_SIMILAR
+        enough = others(south, scores, 5, not_of=patient)
+        assert len(south.cards(south.ask(vector), enough).hits) == 5
+
+    @pytest.mark.parametrize("is_withheld", [True, False], ids=["withheld", "shown"])
+    def test_a_canary_among_the_slots_alerts_and_looks_like_any_other_case(self, south, is_withheld):
+        south = south()
+        vector, case, patient = south.any()
+        first = south.ask(vector)
+        slots = [*others(south, first, 9, not_of=patient), south.cases().index(case)]
+        planted = case if is_withheld else south.cases()[slots[0]]
+        before = south.cards(first, slots)
+        write_canaries(south.silo.home.canaries, [planted])
+        second = south.ask(vector)
+        assert south.events()[-1]["event"] != "canary"  # a canary is found by who wants its card, not by every score
+        after = south.cards(second, slots)
+        assert after.hits == before.hits
+        assert (planted in {hit.case for hit in after.hits}) is not is_withheld
+        alert = south.events()[-1]
+        assert (alert["event"], alert["cases"], alert["asker"]) == ("canary", [planted], "north")
+
+    def test_asking_about_one_patient_ends_for_the_day(self, south):
+        south = south("similar_queries_per_day: 2, " + DEFAULT)
+        vector, _, patient = south.any()
+
+        def shown():
+            scores = south.ask(vector)
+            return south.cards(scores, others(south, scores, 8, not_of=patient))
+
+        assert [isinstance(shown(), CardsAnswer) for _ in range(2)] == [True, True]
+        assert shown().code is RefusalCode.REPEATED
+        south.restart()
+        assert shown().code is RefusalCode.REPEATED
+        south.ahead_s = DAY_S
+        assert isinstance(shown(), CardsAnswer)
+
+    def test_both_steps_ask_for_the_purpose(self, south):
+        south = south("purposes: [care], " + DEFAULT)
+        vector, _, _ = south.any()
+        assert south.ask(vector, purpose="research").code is RefusalCode.PURPOSE
+        scores = south.ask(vector)
+        assert south.cards(scores, scores.best(20), purpose="research").code is RefusalCode.PURPOSE
+        assert south.cards(scores, scores.best(20)).code is RefusalCode.STALE  # that question was spent
+
+    def test_both_steps_ask_who_it_is(self, south):
+        south = south("askers: [west], " + DEFAULT)
+        vector, _, _ = south.any()
+        assert south.ask(vector).code is RefusalCode.ASKER
+        scores = south.ask(vector, asker="west")
+        assert isinstance(south.cards(scores, scores.best(20), asker="west"), CardsAnswer)
+        scores = south.ask(vector, asker="west")
+        private = south.process._private
+        private._settings = private._settings.model_copy(update={"askers": ("north",)})
+        assert south.cards(scores, scores.best(20), asker="west").code is RefusalCode.ASKER
+
+    @pytest.mark.parametrize(("release", "most"), [("", 20), ("max_hits: 3, ", 3)])
+    def test_no_more_cases_are_shown_than_the_policy_allows(self, south, release, most):
+        south = south(release + DEFAULT)
+        vector, _, _ = south.any()
+        scores = south.ask(vector)
+        assert len(south.cards(scores, scores.best(60)).hits) == most
+
+    def test_what_is_shown_is_what_was_asked_for_and_each_case_once(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        scores = south.ask(vector)
+        shown = south.cards(scores, [*scores.best(60)[-8:], 200_000])
+        assert {hit.slot for hit in shown.hits} <= set(scores.best(60)[-8:])
+        assert [hit.case for hit in shown.hits] == [south.cases()[hit.slot] for hit in shown.hits]
+        assert len({hit.case for hit in shown.hits}) == len(shown.hits) == 8
+
+    def test_scores_are_good_for_cards_once_for_their_asker_and_for_a_while(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        scores = south.ask(vector)
+        assert south.cards(scores, scores.best(20), asker="west").code is RefusalCode.STALE
+        assert isinstance(south.cards(scores, scores.best(20)), CardsAnswer)
+        assert south.cards(scores, scores.best(20)).code is RefusalCode.STALE
+        late = south.ask(vector)
+        south.ahead_s = 301.0
+        assert south.cards(late, late.best(20)).code is RefusalCode.STALE
+
+
+class TestHowExactlyAndHowOften:
+    """What is set against whoever would solve for a gallery's vectors."""
+
+    def test_every_answer_has_noise_of_its_own(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        one, other = south.ask(vector).similarity, south.ask(vector).similarity
+        moved = np.abs(one - other)
+        assert (moved > 0).mean() > 0.9
+        assert NOISE / 2 < moved.max() <= 2 * NOISE + 1e-9
+
+    def test_the_order_is_another_for_each_generation_and_each_start(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        seen = [south.ask(vector)]
+        orders = [south.cases()]
+        south.silo.index()
+        while (newer := south.ask(vector)).answer.generation == seen[0].answer.generation:
+            time.sleep(0.1)
+        seen.append(newer)
+        orders.append(south.cases())
+        south.restart()
+        seen.append(south.ask(vector))
+        orders.append(south.cases())
+        for number, scores in enumerate(seen):
+            assert set(orders[number]) == set(orders[0])
+            rows = south.process._private._held.cases.index
+            orders.append([rows.case_of(row) for row in range(rows.views)])  # nor is it the index's own
+            assert np.allclose(np.sort(scores.similarity), np.sort(seen[0].similarity), atol=2 * NOISE + 1e-9)
+        for number, order in enumerate(orders[:3]):
+            for later in orders[number + 1 :]:
+                assert sum(one == two for one, two in zip(order, later, strict=True)) < 15
+        assert not np.allclose(seen[0].similarity, seen[1].similarity, atol=0.1)
+        assert not np.allclose(seen[1].similarity, seen[2].similarity, atol=0.1)
+
+    def test_the_order_is_the_same_within_a_generation(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        assert np.allclose(south.ask(vector).similarity, south.ask(vector).similarity, atol=2 * NOISE + 1e-9)
+
+    @pytest.mark.parametrize(
+        "release",
+        [
+            "private: {answer: true, processes: 1, queries_per_day: 2}",
+            "queries_per_day: 2, " + DEFAULT,
+            "user_queries_per_day: 2, " + DEFAULT,
+        ],
+    )
+    def test_the_days_queries_are_counted_in_private_too(self, south, release):
+        south = south(release)
+        vector, _, _ = south.any()
+        for _ in range(2):
+            scores = south.ask(vector, user="dr.one")
+            assert isinstance(south.cards(scores, scores.best(20), user="dr.one"), CardsAnswer)  # which is no query
+        assert south.ask(vector, user="dr.one").code is RefusalCode.BUDGET
+        assert isinstance(south.ask(vector, asker="west", user="dr.one"), Scores)
+        south.restart()
+        assert south.ask(vector, user="dr.one").code is RefusalCode.BUDGET
+        south.ahead_s = DAY_S
+        assert isinstance(south.ask(vector, user="dr.one"), Scores)
