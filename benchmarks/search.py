@@ -74,25 +74,24 @@ def one_core(vectors: NDArray[np.float32], queries: NDArray[np.float32], name: s
     ]
 
 
-def two_cores(vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path) -> list[Figure]:
+def two_cores(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> list[Figure]:
     """Score in two processes, as a silo does; how near the answers are to a plain search.
 
     Every query is scored twice. Without noise: what encryption and rounding cost in exactness. With it: what a silo's own
     protection against askers who solve for its vectors costs beside.
     """
-    file, seed, asking = folder / "vectors.npy", new_seed(), Asking.begin(DIMENSION)
-    np.save(file, vectors, allow_pickle=False)
+    seed, asking = new_seed(), Asking.begin(DIMENSION)
     order = order_of(len(vectors), seed)
     workers, spent, busiest, opening = Workers(2), [], [], []
     found = {0.0: 0, NOISE: 0}
-    workers.hold(file, seed)
+    workers.hold(lambda: vectors, seed)
     pids = [child.pid for child in psutil.Process().children()]
     for number, query in enumerate(queries):
         asked, nearest = asking.ask(query), np.argsort(-(vectors @ query))[:10]
         for noise in found:
             keys = asking.keys if number == 0 and noise == 0.0 else b""
             before, start = [cpu_seconds([pid]) for pid in pids], time.perf_counter()
-            blocks = workers.score(file, seed, asked.ciphertext, "0" * 32, keys, noise=noise, timeout_s=60)
+            blocks = workers.score(lambda: vectors, seed, asked.ciphertext, "0" * 32, keys, noise=noise)
             spent.append(time.perf_counter() - start)
             busiest.append(max(cpu_seconds([pid]) - was for pid, was in zip(pids, before, strict=True)))
             start = time.process_time()
@@ -158,7 +157,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         figures = [
             *one_core(vectors[:10_000], queries[:10], "10k"),
             *one_core(vectors, queries[:few], "100k"),
-            *two_cores(vectors, queries[:few] if arguments.quick else queries, Path(folder)),
+            *two_cores(vectors, queries[:few] if arguments.quick else queries),
             *plain(vectors, queries[:10], Path(folder)),
             merging(),
             *search_federation.federated(quick=arguments.quick),

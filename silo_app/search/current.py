@@ -132,7 +132,8 @@ class OpenCatalogue:
             inode = self._path.stat().st_ino if self._path.exists() else 0
             if self._opened is None or inode != self._inode:
                 self._close()
-                self._opened, self._inode, self._version = Catalogue.open(self._path), inode, _NEVER
+                self._opened, self._inode = Catalogue.open(self._path), inode
+                self._version = self._narrowed_version = _NEVER  # another file counts its own
             if (version := self._opened.version()) != self._version or len(self._known) > _KNOWN:
                 self._version, self._known = version, _Known(self._read)
             known = self._known
@@ -154,6 +155,10 @@ class OpenCatalogue:
             if key not in self._narrowed and self._opened is not None:
                 self._narrowed[key] = index.rows_of(self._opened.cases_where(filters))
             return self._narrowed[key]
+
+    def rows_held(self, gallery: SearchableCases) -> NDArray[np.int64]:
+        """Return the rows of a generation whose cases the catalogue holds now, ascending int64 (n,); raises as `view_of`."""
+        return self.rows_where(Filters(), gallery.index, gallery.generation)
 
     def _read(self, case: CaseId) -> View | None:
         with self._lock:

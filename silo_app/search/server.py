@@ -70,7 +70,7 @@ class IndexProcess:
         )
         self._watch = Watch(home)
         self._private = PrivateAnswers(
-            self._silo, self._settings, self._catalogue.view_of, home.root / "private", self._watch.secret
+            self._silo, self._settings, self._catalogue, home.root / "private", self._watch.secret
         )
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
         self._server = FrameServer(home.index_socket, self.answer_frame)

@@ -4,8 +4,6 @@ The policy cannot look at the scores. What it decides by instead: whether to ans
 (noise), and which and how many cases to show.
 """
 
-import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app import durable
 from silo_app.cases import CaseId
 from silo_app.config import ReleaseSettings
 from silo_app.errors import ProcessFailed
@@ -24,7 +21,8 @@ from silo_app.policy.budget import DailyBudget
 from silo_app.policy.levels import levels_of
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import Candidate, refusal, release, shows_same_patient
-from silo_app.search.answer import CardLookup, Found, Look, SearchableCases, told
+from silo_app.search.answer import Found, Look, SearchableCases, are_of, told
+from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import Refusal
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest, SlotHit
 from silo_app.search.private.order import new_seed, order_of
@@ -38,12 +36,24 @@ _FRESH_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A generation as private queries see it."""
+    """A generation as private queries see it, without the cases that have left the catalogue."""
 
     cases: SearchableCases
-    file: Path
+    rows: NDArray[np.int64]
+    """The rows that are scored, ascending int64 (n,)."""
     seed: int
     order: NDArray[np.int64]
+    """The row that each slot holds, int64 (n,)."""
+
+    @classmethod
+    def of(cls, cases: SearchableCases, rows: NDArray[np.int64]) -> "_Held":
+        """Hold these rows in a new secret order."""
+        seed = new_seed()
+        return cls(cases, rows, seed, rows[order_of(len(rows), seed)])
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Return what is scored, float32 (n, D), in the index's own order."""
+        return self.cases.index.vectors(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,12 @@ class _Scored:
 class PrivateAnswers:
     """Answers of one silo; called from many threads."""
 
-    def __init__(self, silo: str, settings: ReleaseSettings, view_of: CardLookup, folder: Path, secret: bytes = b"") -> None:
+    def __init__(
+        self, silo: str, settings: ReleaseSettings, catalogue: OpenCatalogue, folder: Path, secret: bytes = b""
+    ) -> None:
         self._silo = silo
         self._settings = settings
-        self._view_of = view_of
+        self._catalogue = catalogue
         self._folder = folder
         self._secret = secret
         self._workers = Workers(settings.private.processes)
@@ -69,21 +81,26 @@ class PrivateAnswers:
         self._held: _Held | None = None
         self._scored: OrderedDict[str, _Scored] = OrderedDict()
         self._budget: DailyBudget | None = None
+        for left in folder.glob("vectors-*.npy"):  # earlier versions wrote them, and left them where they were killed
+            left.unlink(missing_ok=True)
 
     def scores(self, request: PrivateRequest, gallery: SearchableCases | None, now: float) -> PrivateAnswer | Refusal:
-        """Score every view blindly, or refuse; `now` in seconds since 1970."""
+        """Score every view of the cases that the catalogue holds blindly, or refuse; `now` in seconds since 1970."""
         code = self._refusal(request, gallery)
         if code is not None or gallery is None:
             encoder = str(gallery.encoder_version) if gallery and code is RefusalCode.OTHER_ENCODER else ""
             return self._refused(request.query_id, code or RefusalCode.NOT_READY, encoder)
         if not self._spend(request.asker, now):
             return self._refused(request.query_id, RefusalCode.BUDGET)
-        held = self._hold(gallery)
         try:
-            blocks = self._blocks(request, held)
+            with self._workers.turn(request.budget_ms / 1000):
+                held = self._hold(gallery)
+                blocks = self._blocks(request, held)
         except UnknownSession:
             return self._refused(request.query_id, RefusalCode.SESSION)
         except ProcessFailed:
+            return self._refused(request.query_id, RefusalCode.BUSY)
+        if not np.array_equal(held.rows, self._catalogue.rows_held(gallery)):  # somebody left meanwhile
             return self._refused(request.query_id, RefusalCode.BUSY)
         self._remember(request, held, now)
         return self._answer(request, held, blocks)
@@ -107,11 +124,9 @@ class PrivateAnswers:
         return self._shown(request, scored.held, look)
 
     def close(self) -> None:
-        """End the scoring processes and remove what they read."""
+        """End the scoring processes."""
         self._workers.close()
         with self._lock:
-            if self._held is not None:
-                self._held.file.unlink(missing_ok=True)
             if self._budget is not None:
                 self._budget.close()
 
@@ -126,28 +141,33 @@ class PrivateAnswers:
             return RefusalCode.NOT_READY
         if request.encoder_version != gallery.encoder_version or request.dimension != gallery.index.dimension:
             return RefusalCode.OTHER_ENCODER
-        return RefusalCode.PRIVATE if gallery.index.views > private.max_views else None
+        if gallery.index.views > private.max_views:
+            return RefusalCode.PRIVATE
+        enough = are_of(self._settings.min_gallery, gallery.index, self._catalogue.rows_held(gallery))
+        return None if enough else RefusalCode.GALLERY_TOO_SMALL
 
     def _hold(self, gallery: SearchableCases) -> _Held:
-        """Write the generation's vectors where the scoring processes read them; once a generation."""
+        """Return what is scored now, in a new order whenever cases have left the catalogue or come back.
+
+        A slot that fell silent in the old order would point at who was taken out, in all earlier answers too.
+        """
+        rows = self._catalogue.rows_held(gallery)
         with self._lock:
             if self._held is None or self._held.cases.generation != gallery.generation:
-                old = self._held
-                self._held = _written(gallery, durable.private_folder(self._folder))
+                self._held = _Held.of(gallery, rows)
                 self._scored.clear()
-                if old is not None:
-                    old.file.unlink(missing_ok=True)
+            elif not np.array_equal(self._held.rows, rows):
+                self._held = _Held.of(gallery, rows)  # who has scores may still ask: their order is kept with them
             return self._held
 
     def _blocks(self, request: PrivateRequest, held: _Held) -> list[bytes]:
         return self._workers.score(
-            held.file,
+            held.vectors,
             held.seed,
             request.ciphertext,
             request.session,
             request.keys,
             noise=self._settings.private.noise,
-            timeout_s=request.budget_ms / 1000,
         )
 
     def _spend(self, asker: str, now: float) -> bool:
@@ -159,7 +179,7 @@ class PrivateAnswers:
     def _remember(self, request: PrivateRequest, held: _Held, now: float) -> None:
         with self._lock:
             self._scored[request.query_id] = _Scored(request.asker, held, now + _FRESH_S)
-            while len(self._scored) > _SCORED_KEPT:
+            while len(self._scored) > _SCORED_KEPT or next(iter(self._scored.values())).until < now:
                 self._scored.popitem(last=False)
 
     def _answer(self, request: PrivateRequest, held: _Held, blocks: list[bytes]) -> PrivateAnswer:
@@ -170,7 +190,7 @@ class PrivateAnswers:
             encoder_version=held.cases.encoder_version,
             generation=held.cases.generation,
             indexed=held.cases.index.cases,
-            views=held.cases.index.views,
+            views=len(held.rows),
             blocks=tuple(blocks),
             levels=levels_of(sense.likeness, views=held.cases.index.views, least=self._settings.min_gallery),
         )
@@ -202,20 +222,10 @@ class PrivateAnswers:
             if slot >= len(held.order):
                 continue
             case = held.cases.index.case_of(int(held.order[slot]))
-            view = self._view_of(case)
+            view = self._catalogue.view_of(case)
             if case not in seen and view is not None:
                 seen.add(case)
                 yield slot, Candidate(case=case, score=score, view=view)
 
     def _refused(self, query_id: str, code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(self._silo, code, query_id=query_id, encoder_version=encoder_version)
-
-
-def _written(gallery: SearchableCases, folder: Path) -> _Held:
-    count = gallery.index.views
-    vectors = gallery.index.vectors(np.arange(count))
-    descriptor, name = tempfile.mkstemp(prefix="vectors-", suffix=".npy", dir=folder)  # 0600
-    with os.fdopen(descriptor, "wb") as file:
-        np.save(file, vectors, allow_pickle=False)
-    seed = new_seed()
-    return _Held(gallery, Path(name), seed, order_of(count, seed))

@@ -5,6 +5,7 @@ whatever a query does to one of them costs that query, and a new process takes i
 """
 
 import contextlib
+import mmap
 import os
 import resource
 import struct
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgpack
@@ -20,11 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.errors import MessageInvalid, ProcessFailed, SiloscopeError
+from silo_app.memory_file import memory_file
 
 if TYPE_CHECKING:  # the index process itself never loads SEAL
     from silo_app.search.private.blind import PreparedGallery, Rotations
 
-__all__ = ["UnknownSession", "Workers", "main"]
+__all__ = ["UnknownSession", "Vectors", "Workers", "main"]
+
+Vectors = Callable[[], NDArray[np.float32]]
+"""Reads a gallery's vectors, float32 (n, D), where they have to be prepared."""
 
 _SESSIONS = 64
 _SPARE_BYTES = 1 << 30
@@ -36,36 +41,46 @@ class UnknownSession(Exception):
 
 
 class Workers:
-    """`shares` processes that together hold one gallery; one query at a time, from any thread."""
+    """`shares` processes that together hold one gallery; one query at a time, from any thread.
+
+    A gallery goes by the seed of its order. Its vectors lie in memory that the processes map, and only until all of them
+    have prepared their shares: no end of a process, however sudden, leaves them anywhere.
+    """
 
     def __init__(self, shares: int) -> None:
         self._shares = shares
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._running: list[subprocess.Popen[bytes]] = []
-        self._held: tuple[str, int] = ("", 0)
+        self._held: int | None = None
 
-    def score(
-        self, vectors: Path, seed: int, query: bytes, session: str, keys: bytes, *, noise: float, timeout_s: float
-    ) -> list[bytes]:
-        """Return the encrypted scores, block by block, of the vectors in a file, float32 (n, D), in the order of `seed`.
-
-        The first query of a generation waits until it is prepared. Raises `UnknownSession`, `MessageInvalid` for a query
-        that cannot be computed with, `ProcessFailed` if a process died, or is busy beyond `timeout_s`.
-        """
+    @contextlib.contextmanager
+    def turn(self, timeout_s: float) -> Iterator[None]:
+        """Keep the processes for this thread within the block. Raises `ProcessFailed` if others do beyond `timeout_s`."""
         if not self._lock.acquire(timeout=timeout_s):
             raise ProcessFailed("other private queries take all the time", remedy="Ask again.")
         try:
-            self._hold(vectors, seed)
-            order = {"query": query, "session": session, "keys": keys, "noise": noise}
-            replies = [self._finish(process) for process in [self._tell(process, order) for process in self._running]]
-        except ProcessFailed:
-            self._end()
-            raise
+            yield
         finally:
             self._lock.release()
+
+    def score(self, vectors: Vectors, seed: int, query: bytes, session: str, keys: bytes, *, noise: float) -> list[bytes]:
+        """Return the encrypted scores, block by block, of a gallery in the order of `seed`.
+
+        The first query of a gallery waits until it is prepared. Raises `UnknownSession`, `MessageInvalid` for a query
+        that cannot be computed with, `ProcessFailed` if a process died.
+        """
+        with self._lock:
+            try:
+                self._hold(vectors, seed)
+                order = {"query": query, "session": session, "keys": keys, "noise": noise}
+                told = [self._tell(process, order) for process in self._running]
+                replies = [self._finish(process) for process in told]
+            except ProcessFailed:
+                self._end()
+                raise
         return _interleaved([_checked(reply) for reply in replies])
 
-    def hold(self, vectors: Path, seed: int) -> None:
+    def hold(self, vectors: Vectors, seed: int) -> None:
         """Prepare a gallery before anybody asks. Raises `ProcessFailed`."""
         with self._lock:
             self._hold(vectors, seed)
@@ -75,20 +90,22 @@ class Workers:
         with self._lock:
             self._end()
 
-    def _hold(self, vectors: Path, seed: int) -> None:
-        if self._held == (str(vectors), seed) and all(process.poll() is None for process in self._running):
+    def _hold(self, vectors: Vectors, seed: int) -> None:
+        if self._held == seed and all(process.poll() is None for process in self._running):
             return
         self._end()
-        command = [sys.executable, "-m", "silo_app.search.private.workers"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        for share in range(self._shares):
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            self._running.append(process)
-            order = {"vectors": str(vectors), "seed": f"{seed:x}", "share": share, "shares": self._shares}
-            self._tell(process, order)
-        for process in self._running:
-            _checked(self._finish(process))
-        self._held = (str(vectors), seed)
+        with memory_file("vectors") as (descriptor, _):
+            content = np.ascontiguousarray(vectors(), np.float32)
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content.data)
+            order = {"vectors": descriptor, "shape": content.shape, "seed": f"{seed:x}", "shares": self._shares}
+            del content
+            for share in range(self._shares):
+                self._running.append(process := _started(descriptor))
+                self._tell(process, order | {"share": share})
+            for process in self._running:
+                _checked(self._finish(process))
+        self._held = seed
 
     def _tell(self, process: subprocess.Popen[bytes], order: dict[str, object]) -> subprocess.Popen[bytes]:
         try:
@@ -110,7 +127,18 @@ class Workers:
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]  # a pipe, by construction
-        self._running, self._held = [], ("", 0)
+        self._running, self._held = [], None
+
+
+def _started(descriptor: int) -> subprocess.Popen[bytes]:
+    """Start a process that inherits one file beside its pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "silo_app.search.private.workers"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        pass_fds=(descriptor,),
+    )
 
 
 def _died() -> ProcessFailed:
@@ -154,12 +182,21 @@ def main() -> None:
 def _prepared(order: dict[str, object]) -> "PreparedGallery":
     from silo_app.search.private.blind import prepare
 
-    vectors: NDArray[np.float32] = np.load(str(order["vectors"]), mmap_mode="r", allow_pickle=False)
+    vectors = _mapped(int(str(order["vectors"])), order["shape"])
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limit = used + len(vectors) * _BYTES_A_VIEW + _SPARE_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     share, shares = int(str(order["share"])), int(str(order["shares"]))
-    return prepare(np.asarray(vectors, np.float32), int(str(order["seed"]), 16), share=share, shares=shares)
+    return prepare(vectors, int(str(order["seed"]), 16), share=share, shares=shares)
+
+
+def _mapped(descriptor: int, shape: object) -> NDArray[np.float32]:
+    """Return the vectors in a file that the parent shares, float32 (n, D), without a copy; the file is closed."""
+    try:
+        content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(content, np.float32).reshape(shape)  # type: ignore[call-overload,no-any-return]  # two numbers
 
 
 def _scored(order: dict[str, object], gallery: "PreparedGallery", sessions: OrderedDict[str, "Rotations"]) -> list[bytes]:
