@@ -19,7 +19,7 @@ from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotR
 from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.answer import Found, Guarded, Look, answer
+from silo_app.search.answer import Found, Look, answer
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
@@ -69,9 +69,7 @@ class IndexProcess:
             clock(),
         )
         self._watch = Watch(home)
-        self._private = PrivateAnswers(
-            self._silo, self._settings, self._catalogue.view_of, home.root / "private", self._watch.secret
-        )
+        self._private = PrivateAnswers(self._silo, self._settings, self._catalogue.view_of, home.root / "private")
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
@@ -220,7 +218,7 @@ class IndexProcess:
                 silo=self._silo,
                 view_of=view_of,
                 settings=self._settings,
-                guarded=Guarded(self._look(case), self._watch.secret),
+                look=self._look(case),
                 rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
             )
             if isinstance(reply, SiloAnswer):
