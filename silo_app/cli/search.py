@@ -202,8 +202,10 @@ def _state(report: "SiloReport") -> str:
     details: list[Any] = []
     if report.state.value == "answered":
         details = [f"{report.took_ms:.0f} ms", f"{report.released} of {report.indexed} cases"]
-        if report.withheld:
-            details.append(f"about {report.withheld} patient{'s' * (report.withheld != 1)} withheld")
+        if report.withheld is None:
+            details.append("any of the query's own patient kept back")
+        elif report.withheld:
+            details.append(f"cases of {report.withheld} patient{'s' * (report.withheld != 1)} withheld")
     else:
         details = [text for text in (report.code, report.public) if text]
         details = [f"{report.took_ms:.0f} ms", *details] if report.state.value == "late" else details

@@ -52,7 +52,7 @@ def search_page(
         "took_ms": data["took_us"] / 1000,
         "why": _ranked(why, data["hits"]),
         "asked_with": asked_with,
-        "withheld": any(silo.get("withheld") for silo in silos),
+        "withheld": any(silo.get("withheld", 0) is None for silo in silos),
         "unheard": data.get("unheard", ""),
     }
     return render("search.html.j2", {**data, **facts})
@@ -67,7 +67,7 @@ def _ranked(why: Sequence[Mapping[str, Any]], hits: Sequence[Mapping[str, Any]])
 def _said(silo: Mapping[str, Any]) -> str:
     if silo["state"] == "answered":
         said = f"{silo['released']} of {silo['indexed']} cases, {silo['took_ms']:.0f} ms"
-        return f"{said}; {_withheld(silo['withheld'])}" if silo.get("withheld") else said
+        return f"{said}; {_withheld(silo['withheld'])}" if silo.get("withheld", 0) != 0 else said
     return unanswered(silo)
 
 
@@ -76,8 +76,10 @@ def unanswered(silo: Mapping[str, Any]) -> str:
     return str(silo["public"] or f"This silo {_WORDS.get(silo['state'], silo['state'])}.")
 
 
-def _withheld(patients: int) -> str:
-    return f"withheld: cases of about {patients} patient{'' if patients == 1 else 's'} (a number with noise)"
+def _withheld(patients: int | None) -> str:
+    if patients is None:
+        return "cases that may be of the query's own patient are kept back, if there are any"
+    return f"withheld: cases of {patients} patient{'' if patients == 1 else 's'}"
 
 
 def _inline(picture: bytes) -> str:

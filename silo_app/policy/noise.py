@@ -1,8 +1,7 @@
-"""Noise that is drawn once for each patient and for ever: whoever asks again learns nothing new.
+"""Noise that is drawn once for each subject and for ever: whoever asks again learns nothing new.
 
-A count of withheld patients would say by itself that a patient is in the gallery. With two-sided geometric noise it says
-so only with odds of e to 1, however often it is asked for: the noise depends on a secret of the silo and on the patient
-who is nearest, not on the query ("permanent randomised response", Erlingsson, Pihur and Korolova, RAPPOR, 2014).
+Two-sided geometric noise that is computed from a secret of the silo and from what it belongs to, not from the query
+("permanent randomised response", Erlingsson, Pihur and Korolova, RAPPOR, 2014).
 """
 
 import contextlib
@@ -15,16 +14,9 @@ from pathlib import Path
 
 from silo_app.durable import PRIVATE, private_folder, read_private_bytes, sync_folder
 
-__all__ = ["EPSILON", "keyed_noise", "load_secret", "noisy_count"]
+__all__ = ["keyed_noise", "load_secret"]
 
-EPSILON = 1.0
-"""One patient more or less changes the odds of every count by a factor of e at most."""
 _BYTES = 32
-
-
-def noisy_count(count: int, secret: bytes, subject: str) -> int:
-    """Return `count` with the noise that belongs to `subject`; at least 0."""
-    return max(0, count + keyed_noise(secret, "withheld", subject, EPSILON))
 
 
 def keyed_noise(secret: bytes, kind: str, subject: str, epsilon: float) -> int:

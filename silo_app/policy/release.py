@@ -6,6 +6,7 @@ An allow-list and not a scrubbed record: a card is built from nothing, field by 
 import functools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, NamedTuple
@@ -23,6 +24,7 @@ __all__ = [
     "Card",
     "Release",
     "Released",
+    "barred",
     "candidates_for",
     "card_of",
     "hits_allowed",
@@ -80,8 +82,10 @@ class Release:
     """What leaves the silo for one query."""
 
     hits: tuple[Released, ...]
-    patients: int = 0
-    """Patients whose cases were kept back: for the silo's audit log, and with noise for the asker."""
+    withheld: frozenset[PatientKey] = frozenset()
+    """Patients whose cases were kept back: for the silo itself."""
+    nearest: CaseId | None = None
+    """The nearest case that is not kept back, whether there are hits or not: it is the same without those who are."""
     enough: bool = True
     """Whether there are cases of as many patients as the policy wants; without, there are no hits."""
 
@@ -93,17 +97,22 @@ def refusal(
 
     A field that is not released is not asked about either: who is found when it is filtered by would tell it.
     """
-    if not settings.answer_queries:
-        return RefusalCode.NOT_ANSWERING
-    if settings.askers and asker not in settings.askers:
-        return RefusalCode.ASKER
-    if purpose not in settings.purposes:
-        return RefusalCode.PURPOSE
+    if code := barred(settings, asker=asker, purpose=purpose):
+        return code
     if filters and not filters.fields <= set(settings.fields):
         return RefusalCode.FILTER
     if cases < settings.min_gallery:
         return RefusalCode.GALLERY_TOO_SMALL
     return None
+
+
+def barred(settings: ReleaseSettings, *, asker: str, purpose: str) -> RefusalCode | None:
+    """Return why the policy refuses every question of this asker for this purpose, or None."""
+    if not settings.answer_queries:
+        return RefusalCode.NOT_ANSWERING
+    if settings.askers and asker not in settings.askers:
+        return RefusalCode.ASKER
+    return None if purpose in settings.purposes else RefusalCode.PURPOSE
 
 
 def hits_allowed(settings: ReleaseSettings, k: int) -> int:
@@ -121,22 +130,34 @@ def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:
     return settings.same_patient == "show" and purpose in settings.same_patient_purposes
 
 
-def release(settings: ReleaseSettings, k: int, ranked: Sequence[Candidate], *, limit: float | None) -> Release:
+def release(
+    settings: ReleaseSettings,
+    k: int,
+    ranked: Sequence[Candidate],
+    *,
+    limit: float | None,
+    also: AbstractSet[PatientKey] = frozenset(),
+) -> Release:
     """Return what leaves the silo of candidates that are ranked best first.
 
     `limit` is the similarity from which on a case may be of the query's own patient; None where that is shown. Whoever has
-    one such case is kept back with all cases, and the next ones take their place.
+    one such case is kept back with all cases, and the next ones take their place. So is whoever is in `also`: a query that
+    is narrowed must not show the other cases of a patient whom the same query, not narrowed, keeps back.
     """
     similar = _from(ranked, settings.min_similarity)
-    named = _named(similar, limit)
-    others = [candidate for candidate in similar if candidate.view.patient not in named] if named else similar
+    named = _named(similar, limit) | also
+    others, withheld = similar, frozenset[PatientKey]()
+    if named:
+        others = [candidate for candidate in similar if candidate.view.patient not in named]
+        withheld = frozenset(candidate.view.patient for candidate in similar) & named
+    nearest = others[0].case if others else None
     if not _are_of(settings.min_cases, others):
-        return Release((), len(named), enough=False)
+        return Release((), withheld, nearest, enough=False)
     shown = [
         Released(case=candidate.case, score=candidate.score, card=card_of(settings, candidate.view))
         for candidate in others[: hits_allowed(settings, k)]
     ]
-    return Release(tuple(shown), len(named))
+    return Release(tuple(shown), withheld, nearest)
 
 
 def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]:

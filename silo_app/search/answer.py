@@ -1,7 +1,7 @@
 """A silo's answer to a verified request: the encoder must be the same, the policy decides, the index ranks. No I/O."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,7 +13,6 @@ from silo_app.index.gallery import GalleryIndex, Hit
 from silo_app.index.likeness import Sense, sense_of
 from silo_app.policy.filters import Filters
 from silo_app.policy.levels import levels_of
-from silo_app.policy.noise import noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import (
     Candidate,
@@ -27,7 +26,18 @@ from silo_app.policy.release import (
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
 
-__all__ = ["CardLookup", "Found", "Guarded", "Look", "RowsWhere", "SearchableCases", "answer", "are_of", "told", "unfit"]
+__all__ = [
+    "CardLookup",
+    "Found",
+    "Look",
+    "RowsWhere",
+    "SearchableCases",
+    "answer",
+    "are_of",
+    "limit_of",
+    "told",
+    "unfit",
+]
 
 RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
 """The rows of a gallery whose cases the filters hold for, as the catalogue was a moment ago; int64 (n,), ascending."""
@@ -50,8 +60,11 @@ class SearchableCases:
 class Found:
     """What the rules decided on, for the silo itself: nothing of it travels."""
 
-    nearest: tuple[Candidate, ...]
-    """As many of the nearest cases as may be released, before anything is kept back."""
+    cases: Sequence[CaseId]
+    """As many of the nearest as may be released, before anything is kept back, and all that are released."""
+    about: CaseId | None
+    """The nearest case that is not kept back, whatever the question is narrowed to. A refusal may depend on it: whoever is
+    kept back must not be seen by a refusal either."""
     kept_back: int
     """Patients, exactly."""
 
@@ -60,12 +73,8 @@ Look = Callable[[Found], RefusalCode | None]
 """The silo's own look at what was found, before anything is released: it may still refuse."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """What a silo adds to its policy: a look at what was found, and the secret of its noise."""
-
-    look: Look = field(default=lambda _found: None)
-    secret: bytes = b""
+def _unseen(_found: Found) -> None:
+    return None
 
 
 def _nothing(_filters: Filters, _index: GalleryIndex) -> NDArray[np.int64]:
@@ -79,7 +88,7 @@ def answer(
     silo: str,
     view_of: CardLookup,
     settings: ReleaseSettings,
-    guarded: Guarded | None = None,
+    look: Look = _unseen,
     rows_where: RowsWhere = _nothing,
 ) -> SiloAnswer | Refusal:
     """Return what silo `silo` says to `request`; `gallery` is None where nothing was indexed yet."""
@@ -90,15 +99,20 @@ def answer(
     if code := unfit(request, gallery, settings):
         return refused(code, gallery.encoder_version if gallery and code is RefusalCode.OTHER_ENCODER else "")
     assert gallery is not None  # noqa: S101  (an unfit one)
-    sense = gallery.sense or sense_of(gallery.index, None)
     rows = rows_where(request.filters, gallery.index) if request.filters else None
     if rows is not None and not are_of(settings.min_gallery, gallery.index, rows):
         return refused(RefusalCode.GALLERY_TOO_SMALL)
-    ranked = _ranked(request, gallery.index, view_of, candidates_for(settings, request.k), rows)
-    shown = request.asker == silo or shows_same_patient(settings, request.purpose)
-    released = release(settings, request.k, ranked, limit=None if shown else sense.limit_for(request.embedding))
-    guarded = guarded or Guarded()
-    if code := guarded.look(Found(tuple(ranked[: hits_allowed(settings, request.k)]), released.patients)):
+    sense = gallery.sense or sense_of(gallery.index, None)
+    limit = limit_of(request, sense, silo=silo, settings=settings)
+    ranked = _ranked(request, gallery.index, view_of, settings)
+    released = release(settings, request.k, ranked, limit=limit)
+    about = released.nearest
+    if rows is not None:
+        ranked = _ranked(request, gallery.index, view_of, settings, rows)
+        released = release(settings, request.k, ranked, limit=limit, also=released.withheld)
+    first = [candidate.case for candidate in ranked[: hits_allowed(settings, request.k)]]
+    seen = list(dict.fromkeys([*first, *(hit.case for hit in released.hits)]))
+    if code := look(Found(seen, about, len(released.withheld))):
         return refused(code)
     if not released.enough:
         return refused(RefusalCode.TOO_FEW_SIMILAR)
@@ -109,16 +123,20 @@ def answer(
         generation=gallery.generation,
         indexed=gallery.index.cases,
         hits=tuple(ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in released.hits),
-        withheld=0 if shown else told(settings, released, ranked, guarded.secret),
+        withheld=0 if limit is None else told(settings, released),
         levels=levels_of(sense.likeness, views=gallery.index.views, least=settings.min_gallery),
     )
 
 
-def told(settings: ReleaseSettings, released: Release, ranked: Sequence[Candidate], secret: bytes) -> int:
-    """Return how many patients the asker is told were kept back."""
-    if settings.same_patient == "coarsen":
-        return released.patients
-    return noisy_count(released.patients, secret, ranked[0].view.patient if ranked else "")
+def limit_of(request: SearchRequest | CountRequest, sense: Sense, *, silo: str, settings: ReleaseSettings) -> float | None:
+    """Return the similarity from which on a case may be of the query's own patient; None where that patient is shown."""
+    is_shown = request.asker == silo or shows_same_patient(settings, request.purpose)
+    return None if is_shown else sense.limit_for(request.embedding)
+
+
+def told(settings: ReleaseSettings, released: Release) -> int | None:
+    """Return how many patients the asker is told were kept back; None says neither how many nor whether there were any."""
+    return len(released.withheld) if settings.same_patient == "coarsen" else None
 
 
 def unfit(
@@ -147,16 +165,19 @@ def _ranked(
     request: SearchRequest,
     index: GalleryIndex,
     view_of: CardLookup,
-    count: int,
-    rows: NDArray[np.int64] | None,
+    settings: ReleaseSettings,
+    rows: NDArray[np.int64] | None = None,
 ) -> list[Candidate]:
-    """Return the nearest `count` cases that the catalogue still holds, best first; asks for more where some are gone."""
-    wanted = count
+    """Return the nearest cases that the rules look at, best first: of those rows, for which the filters hold, or of all.
+
+    All are held by the catalogue still; asks for more where some are gone.
+    """
+    wanted = count = candidates_for(settings, request.k)
     while True:
         query = request.embedding
         hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
         held = _held(hits, view_of)
-        if request.filters:  # a case may have changed since its row was chosen
+        if rows is not None:  # a case may have changed since its row was chosen
             held = [candidate for candidate in held if request.filters.holds(candidate.view)]
         if len(held) >= count or len(hits) < wanted:
             return held[:count]

@@ -194,8 +194,9 @@ class SiloAnswer(Message):
     indexed: Count
     """Cases in the index that was asked."""
     hits: Annotated[tuple[ReleasedHit, ...], Field(max_length=MAX_HITS)]
-    withheld: Count = 0
-    """Patients whose cases were kept back because they may be the query's own; with noise, unless the policy says so."""
+    withheld: Count | None = 0
+    """Patients whose cases were kept back because they may be the query's own. None is what a silo that keeps such cases
+    back says to every query, whether there were any or not."""
     levels: Levels = ()
     """How alike random pairs of the silo's different patients are, so that people can read a similarity."""
     took_us: Count = 0
@@ -257,7 +258,7 @@ class SiloReport(BaseModel):
     """As the broker measured it: the silo's own time and the way there and back."""
     indexed: Count = 0
     released: Count = 0
-    withheld: Count = 0
+    withheld: Count | None = 0
     """As the silo tells it (`SiloAnswer.withheld`)."""
     generation: Annotated[str, Field(max_length=64)] = ""
     encoder_version: MaybeVersion = ""

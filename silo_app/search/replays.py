@@ -20,13 +20,14 @@ class _Part:
 
     until: float
     forgotten_at: float
-    queries: set[bytes] = field(default_factory=set)
+    queries: dict[str, set[bytes]] = field(default_factory=dict)
+    """By asker."""
 
 
 class SeenQueries:
-    """Query ids of the last minutes; safe from many threads."""
+    """Query ids of the last minutes, a share for each asker: who asks too much keeps nobody out. Safe from many threads."""
 
-    def __init__(self, *, fresh_s: float = FRESH_S, limit: int = 1_000_000) -> None:
+    def __init__(self, *, fresh_s: float = FRESH_S, limit: int = 250_000) -> None:
         self._fresh_s = fresh_s
         self._limit = limit
         self._parts: deque[_Part] = deque()
@@ -35,23 +36,26 @@ class SeenQueries:
     def remember(self, queries: Iterable[tuple[str, str]], now: float) -> None:
         """Count these queries, pairs of asker and query id, as asked: what an earlier process answered."""
         with self._lock:
-            self._current(now).update(_key(asker, query) for asker, query in queries)
+            current = self._current(now)
+            for asker, query in queries:
+                current.setdefault(asker, set()).add(_key(query))
 
     def refusal(self, request: Question, now: float) -> RefusalCode | None:
         """Return why a request must not be answered at `now` (seconds since 1970), or None and remember it."""
         if abs(request.issued_at_ms / 1000 - now) > self._fresh_s:
             return RefusalCode.STALE
-        key = _key(request.asker, request.query_id)
+        key = _key(request.query_id)
         with self._lock:
-            current = self._current(now)
-            if any(key in part.queries for part in self._parts):
+            current = self._current(now).setdefault(request.asker, set())
+            own = [part.queries.get(request.asker, set()) for part in self._parts]
+            if any(key in queries for queries in own):
                 return RefusalCode.REPLAYED
-            if sum(len(part.queries) for part in self._parts) >= self._limit:
+            if sum(map(len, own)) >= self._limit:
                 return RefusalCode.BUSY
             current.add(key)
         return None
 
-    def _current(self, now: float) -> set[bytes]:
+    def _current(self, now: float) -> dict[str, set[bytes]]:
         """Return what is asked now goes into, and forget those that no copy can be fresh of any more."""
         while self._parts and self._parts[0].forgotten_at <= now:
             self._parts.popleft()
@@ -60,9 +64,9 @@ class SeenQueries:
         return self._parts[-1].queries
 
 
-def _key(asker: str, query: str) -> bytes:
-    """Return both as few bytes: a busy silo remembers many. A query id is hexadecimal; what is not was no query's."""
+def _key(query: str) -> bytes:
+    """Return it as few bytes: a busy silo remembers many. A query id is hexadecimal; what is not was no query's."""
     try:
-        return bytes.fromhex(query) + asker.encode()
+        return bytes.fromhex(query)
     except ValueError:
         return b""

@@ -19,7 +19,8 @@ from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotR
 from silo_app.identity import Identity, Trust
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.answer import Found, Guarded, Look, answer
+from silo_app.policy.release import barred
+from silo_app.search.answer import Found, Look, answer
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
@@ -31,6 +32,7 @@ from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.records import Event, Reply, record, who_asks
+from silo_app.search.refusals import FreeRefusals
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.thumbnails import illustrated
@@ -63,15 +65,14 @@ class IndexProcess:
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
+        self._refusals = FreeRefusals()
         self._seen = SeenQueries()
         self._seen.remember(
             ((str(r["asker"]), str(r["query"])) for r in last_records(home.audit) if {"asker", "query"} <= r.keys()),
             clock(),
         )
         self._watch = Watch(home)
-        self._private = PrivateAnswers(
-            self._silo, self._settings, self._catalogue, home.root / "private", self._watch.secret
-        )
+        self._private = PrivateAnswers(self._silo, self._settings, self._catalogue, home.root / "private")
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
@@ -90,7 +91,11 @@ class IndexProcess:
         self._private.close()
         self._catalogue.close()
         self._watch.close()
-        self._audit.close()
+        try:
+            if rest := self._refusals.rest():
+                self._audit.append_all(rest)
+        finally:
+            self._audit.close()
 
     def answer_frame(self, frame: bytes) -> bytes:
         """Return the answer to a signed request, or a refusal, as bytes; of a parcel, a parcel. Raises nothing."""
@@ -144,10 +149,16 @@ class IndexProcess:
         return _Opened(signed, cases, bundled=True)
 
     def _admitted(self, case: "_Case") -> None:
-        if case.request is not None:
-            code = self._seen.refusal(case.request, self._clock()) or self._watch.asked(case.request, self._clock())
-            if code is not None:
-                case.reply = self._refuse(case.request, code)
+        """Refuse who may not ask, before anything is remembered or counted; then what was asked before, or too often."""
+        request = case.request
+        if request is None:
+            return
+        code = barred(self._settings, asker=request.asker, purpose=request.purpose)
+        code = code or self._seen.refusal(request, self._clock()) or self._watch.asked(request, self._clock())
+        if code is not None:
+            case.reply = self._refuse(request, code)
+        else:
+            case.has_cost = not isinstance(request, CardsRequest)
 
     def _alone(self, case: "_Case", *, start: float) -> None:
         """Answer what is not searched for together with others."""
@@ -220,7 +231,7 @@ class IndexProcess:
                 silo=self._silo,
                 view_of=view_of,
                 settings=self._settings,
-                guarded=Guarded(self._look(case), self._watch.secret),
+                look=self._look(case),
                 rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
             )
             if isinstance(reply, SiloAnswer):
@@ -275,11 +286,16 @@ class IndexProcess:
     def _recorded(self, cases: list["_Case"], start: float) -> None:
         """Write the replies into the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
+        events = self._refusals.due(now := self._clock())
         try:
-            events = [event for case in cases for event in case.events(self._reply(case), took_us)]
-            self._audit.append_all(events)
+            for case in cases:
+                of_case = case.events(self._reply(case), took_us)
+                events += self._refusals.recorded(of_case[0], now) if case.is_free else of_case
+            if events:
+                self._audit.append_all(events)
         except Exception:  # noqa: BLE001  (a full disk, mostly)
             _log.exception("the audit log cannot be written: nothing is answered until it can")
+            self._refusals.unrecorded(events, now)
             for case in cases:
                 case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
         for case in cases:
@@ -312,6 +328,13 @@ class _Case:
     """What was found for all that came together."""
     kept_back: int = 0
     canaries: tuple[str, ...] = ()
+    has_cost: bool = False
+    """Whether it was counted towards its asker's budget."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it was refused at no cost to whoever asked, and nothing was found: there may be any number of these."""
+        return isinstance(self.reply, Refusal) and not (self.has_cost or self.kept_back or self.canaries)
 
     @property
     def is_narrowed(self) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import candidates_for, refusal
 from silo_app.search.answer import CardLookup, SearchableCases
 from silo_app.search.current import OpenCatalogue
@@ -33,15 +34,17 @@ class Together:
 def search_together(
     gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings, catalogue: OpenCatalogue
 ) -> Together:
-    """Search for every request that this gallery will answer, and look up the cards of all hits at once."""
+    """Search for every request that this gallery will answer, and look up the cards of all hits at once.
+
+    Those that are narrowed too: what is kept back of them does not depend on what they are narrowed to.
+    """
     index, found = gallery.index, {}
     fit = [
         request
         for request in requests
-        if not request.filters
-        and request.encoder_version == gallery.encoder_version
+        if request.encoder_version == gallery.encoder_version
         and len(request.embedding) == index.dimension
-        and refusal(settings, asker=request.asker, purpose=request.purpose, cases=index.cases) is None
+        and _refusal(settings, request, index.cases) is None
     ]
     if fit:
         counts = [candidates_for(settings, request.k) for request in fit]
@@ -49,6 +52,10 @@ def search_together(
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
     ahead = list({hit.case: None for _, hits in found.values() for hit in hits})
     return Together(replace(gallery, index=_Searched(index, found)), catalogue.as_it_is(ahead))
+
+
+def _refusal(settings: ReleaseSettings, request: SearchRequest, cases: int) -> RefusalCode | None:
+    return refusal(settings, asker=request.asker, purpose=request.purpose, cases=cases, filters=request.filters)
 
 
 class _Searched:

@@ -54,16 +54,20 @@ class Watch:
         return RefusalCode.BUDGET if self._budget.spend_all(shares, now=now) else None
 
     def found(self, request: Request, found: Found, now: float) -> RefusalCode | None:
-        """Count a query towards what one silo may ask about the patient who is nearest to it, shown or not."""
-        if not found.nearest or request.asker == self._silo:
+        """Count a query towards what one silo may ask around one case, the nearest that is not kept back.
+
+        Not around its patient: a refusal would say which cases are of one patient. Not around who is kept back: it would say
+        that somebody is, and of whom a filter holds.
+        """
+        if found.about is None or request.asker == self._silo:
             return None
-        about = self._keyed(request.asker, found.nearest[0].view.patient)
-        share = Share("similar", about, self._settings.similar_queries_per_day)
+        around = self._keyed(request.asker, found.about)
+        share = Share("similar", around, self._settings.similar_queries_per_day)
         return RefusalCode.REPEATED if self._budget.spend_all([share], now=now) else None
 
     def planted(self, found: Found) -> tuple[str, ...]:
         """Return the canaries among what was found, whether they are shown or kept back."""
-        return tuple(self._canaries.among(candidate.case for candidate in found.nearest))
+        return tuple(self._canaries.among(found.cases))
 
     def together(self) -> AbstractContextManager[None]:
         """Return a block in which all that this thread counts is counted at the end (`DailyBudget.together`)."""

@@ -35,7 +35,7 @@ class ReleaseSettings(Settings):
     min_cases: int = Field(default=5, ge=1, le=1000)
     """Nothing is answered unless cases of so many different patients are similar enough and may be shown."""
     same_patient: Literal["withhold", "coarsen", "show"] = "withhold"
-    """Cases that may be of the query's own patient: kept back (their number is told with noise), only counted, or shown."""
+    """Cases that may be of the query's own patient: kept back (and not told of), only counted, or shown."""
     same_patient_purposes: tuple[str, ...] = ("care",)
     """With `same_patient: show`, the purposes for which they are shown; for all others they are withheld."""
     purposes: tuple[str, ...] = ("care", "research", "teaching")
@@ -47,7 +47,8 @@ class ReleaseSettings(Settings):
     user_queries_per_day: int = Field(default=2_000, ge=0)
     """How many of them one user of a silo may ask, as that silo names its users."""
     similar_queries_per_day: int = Field(default=100, ge=0)
-    """How often in a day one silo may ask so that the same patient is the nearest here: repeated questions about one."""
+    """How often in a day one silo may ask so that the nearest case here that is not kept back is the same, whatever its
+    questions are narrowed to: repeated questions about one image."""
     audit_within_ms: int = Field(default=100, ge=0, le=10_000)
     """How soon the audit record of an answer outlives a power cut; 0 is before the answer leaves, a few ms later each."""
     encoder: Literal["silos", "researchers"] = "silos"

@@ -31,7 +31,7 @@ def run(*arguments):
     return ended.value.code
 
 
-def result(identity, request_frame) -> bytes:
+def result(identity, request_frame, withheld=None) -> bytes:
     """Reply as a broker does; the one silo that answers signs as itself."""
     from silo_app.search.envelope import peek_request, seal_reply
 
@@ -45,7 +45,9 @@ def result(identity, request_frame) -> bytes:
     )
     common = {"query_id": request.query_id, "encoder_version": request.encoder_version}
     levels = ((50.0, 0.1), (99.0, 0.9), (99.9, 0.92))
-    answer = SiloAnswer(**common, silo="north", generation="000001", indexed=40, hits=(hit,), withheld=1, levels=levels)
+    answer = SiloAnswer(
+        **common, silo="north", generation="000001", indexed=40, hits=(hit,), withheld=withheld, levels=levels
+    )
     states = (
         SiloReport(silo="east", state=SiloState.LATE, code="no-answer-in-time", took_ms=1000.0),
         SiloReport(silo="north", state=SiloState.ANSWERED, took_ms=12.3),
@@ -93,9 +95,20 @@ def test_hits_and_every_silos_state_are_printed(searchable, image, capsys):
     assert "Pneumonia" in output
     assert "Mass" not in output
     assert "east: late (1000 ms, no-answer-in-time)" in output
-    assert "north: answered (12 ms, 1 of 40 cases, about 1 patient withheld)" in output
+    assert "north: answered (12 ms, 1 of 40 cases, any of the query's own patient kept back)" in output
     assert "south: invalid (signature-invalid)" in output  # the broker says that it answered, and has nothing signed
     assert "west: unreachable" in output
+
+
+@pytest.mark.parametrize(
+    ("withheld", "line"),
+    [(0, "1 of 40 cases)"), (1, "1 of 40 cases, cases of 1 patient withheld)"), (2, "cases of 2 patients withheld)")],
+)
+def test_a_number_that_a_silo_tells_is_printed(withheld, line):
+    from silo_app.cli.search import _state
+
+    state = {"silo": "north", "state": "answered", "took_ms": 12.3, "indexed": 40, "released": 1}
+    assert _state(SiloReport(**state, withheld=withheld)).endswith(line)
 
 
 def test_programs_get_one_envelope(searchable, image, capsys):
@@ -104,6 +117,7 @@ def test_programs_get_one_envelope(searchable, image, capsys):
     assert envelope["status"] == "ok"
     assert envelope["data"]["hits"][0]["card"]["findings"] == {"Pneumonia": True, "Mass": False}
     assert envelope["data"]["hits"][0]["beyond"] == 99.5
+    assert [silo["withheld"] for silo in envelope["data"]["silos"]] == [0, None, 0, 0]
     assert [silo["state"] for silo in envelope["data"]["silos"]] == ["late", "answered", "invalid", "unreachable"]
 
 

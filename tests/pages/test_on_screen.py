@@ -95,7 +95,7 @@ def search():
         {"silo": "hospital-with-a-long-name", "case": f"{n:032x}", "score": 0.9, "beyond": 99.7, "card": card}
         for n in range(10)
     ]
-    silo = {"state": "answered", "code": "", "public": "", "took_ms": 9.0, "indexed": 4567, "released": 10, "withheld": 2}
+    silo = {"state": "answered", "code": "", "public": "", "took_ms": 9.0, "indexed": 4567, "released": 10, "withheld": None}
     data = {"hits": hits, "encoder_version": "ab" * 32, "k": 10, "took_us": 1, "query_id": "0" * 32}
     pixels = np.random.default_rng(0).random((128, 128), np.float32)
     silos = [silo | {"silo": f"hospital-with-a-long-name-{n}"} for n in range(5)]

@@ -1,6 +1,7 @@
 """The page of a search says who answered before it shows anything, and nothing that was not released."""
 
 import re
+from html import unescape
 
 import pytest
 
@@ -54,6 +55,17 @@ def test_that_nobody_else_was_asked_comes_before_the_cases():
     assert "1 of 1" not in text
     assert "Not in this list: what all other hospitals hold. They were not asked: The broker is not there." in text
     assert text.index("Not in this list") < text.index("Cases")
+
+
+def test_what_a_hospital_keeps_back_is_said_as_far_as_it_tells():
+    own = "cases that may be of the query's own patient are kept back, if there are any"
+    text = unescape(words(page([hit(1)], [report("north") | {"withheld": None}, report("west") | {"withheld": 2}])))
+    assert text.count(own) == 1
+    assert "withheld: cases of 2 patients" in text
+    assert "does not say whether it has any" in text
+    shown = words(page([hit(1)], [report("north") | {"withheld": 0}]))
+    assert "kept back" not in shown
+    assert "keeps back" not in shown
 
 
 def test_findings_of_the_neighbours_count_only_those_that_tell():

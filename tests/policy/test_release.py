@@ -185,7 +185,17 @@ def test_others_take_the_place_of_those_who_are_kept_back():
     policy = ReleaseSettings(min_cases=1)
     full, kept = (release(policy, 2, candidates, limit=limit) for limit in (None, LIMIT))
     assert [hit.score for hit in full.hits] == [0.9, 0.5]
-    assert ([hit.score for hit in kept.hits], kept.patients) == ([0.5, 0.4], 1)
+    assert ([hit.score for hit in kept.hits], kept.withheld) == ([0.5, 0.4], {"p0"})
+    assert [found.nearest for found in (full, kept)] == [candidates[0].case, candidates[1].case]
+
+
+def test_who_is_kept_back_already_is_so_whatever_is_left_of_the_cases():
+    candidates = [
+        Candidate(CaseId(f"{i:032x}"), s, a_view(patient=PatientKey(f"p{i}"))) for i, s in enumerate([0.7, 0.5, 0.4])
+    ]
+    policy = ReleaseSettings(min_cases=1)
+    kept = release(policy, 2, candidates, limit=LIMIT, also=frozenset({PatientKey("p1"), PatientKey("elsewhere")}))
+    assert ([hit.score for hit in kept.hits], kept.withheld) == ([0.7, 0.4], {"p1"})
 
 
 def test_too_few_patients_is_no_answer_at_all():

@@ -11,7 +11,6 @@ from silo_app.index.generations import open_current
 from silo_app.index.likeness import MIN_PATIENTS, estimate
 from silo_app.policy.canaries import write_canaries
 from silo_app.policy.likeness import PERCENTS
-from silo_app.policy.noise import load_secret, noisy_count
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
 from silo_app.search.messages import (
@@ -66,19 +65,6 @@ def test_evidence_raises_the_limit_and_never_lowers_it():
 def test_a_gallery_of_nobody_or_of_one_patient_has_a_strict_limit(count):
     vectors = np.eye(16, dtype=np.float32)[:count]
     assert estimate(vectors, [f"{i:032x}" for i in range(count)], ["p"] * count).limit == -1.0
-
-
-def test_the_noise_of_a_count_is_one_draw_for_each_patient():
-    counts = [noisy_count(1, b"s" * 32, f"p{i}") for i in range(4000)]
-    assert counts[:50] == [noisy_count(1, b"s" * 32, f"p{i}") for i in range(50)]
-    assert 0.2 < np.mean(np.array(counts) == 0) < 0.34  # exp(-1) / (1 + exp(-1)) = 0.27
-    assert 0.4 < np.mean(np.array(counts) == 1) < 0.53  # tanh(1 / 2) = 0.46
-
-
-def test_a_secret_is_made_once_and_private(tmp_path):
-    path = tmp_path / "silo" / "release.key"
-    assert load_secret(path) == load_secret(path)
-    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture

@@ -39,6 +39,20 @@ def test_what_is_no_longer_fresh_is_forgotten(request_of):
     assert seen.refusal(request_of(issued_at_ms=int(later * 1000)), later) is None
 
 
+def test_who_asks_too_much_keeps_nobody_else_out(request_of):
+    seen = SeenQueries(limit=3)
+    codes = [seen.refusal(at(request_of, 0), NOW) for _ in range(5)]
+    assert codes == [None] * 3 + [RefusalCode.BUSY] * 2
+    assert seen.refusal(request_of(asker="west", issued_at_ms=int(NOW * 1000)), NOW) is None
+
+
+def test_two_silos_may_choose_the_same_query_id(request_of):
+    seen, request = SeenQueries(), at(request_of, 0)
+    assert seen.refusal(request, NOW) is None
+    assert seen.refusal(request.model_copy(update={"asker": "west"}), NOW) is None
+    assert seen.refusal(request.model_copy(update={"asker": "west"}), NOW) is RefusalCode.REPLAYED
+
+
 def test_what_an_earlier_process_answered_is_remembered(request_of):
     seen, request = SeenQueries(), at(request_of, 0)
     seen.remember([(request.asker, request.query_id)], NOW)

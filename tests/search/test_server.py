@@ -19,6 +19,7 @@ from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_rep
 from silo_app.search.local import exchange
 from silo_app.search.meeting import VOUCHER_ASKED, meet
 from silo_app.search.messages import Refusal, SiloAnswer
+from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.server import IndexProcess
 from silo_app.search.wire import encode
@@ -100,6 +101,61 @@ def test_every_answer_and_refusal_is_in_the_audit_log(silo, start, ask):
     assert (second["event"], second["code"]) == ("refusal", "purpose-not-allowed")
     assert (third["event"], third["code"]) == ("refusal", "message-invalid")
     assert verify(silo.home.audit).lines == 3
+
+
+def test_who_may_not_ask_fills_neither_memory_nor_disk(stocked, request_of, told):
+    silo = stocked("south", config="release: {askers: [west]}\n")
+    silo.index()
+    now = [time.time()]
+    process = IndexProcess(silo.home, clock=lambda: now[0])
+    process._seen = SeenQueries(limit=5)
+
+    def ask(name):
+        request = request_of(asker=name, issued_at_ms=int(now[0] * 1000))
+        return told(process, seal(stocked.federation.identity(name), request), name)
+
+    assert {ask("north").code for _ in range(300)} == {RefusalCode.ASKER}
+    assert isinstance(ask("west"), SiloAnswer)
+    first = records(silo)
+    assert [line["event"] for line in first] == ["refusal"] * 10 + ["answer"]
+    now[0] += 61
+    assert isinstance(ask("west"), SiloAnswer)
+    assert {ask("north").code for _ in range(7)} == {RefusalCode.ASKER}
+    process.close()
+    counted = [line for line in records(silo) if line["event"] == "refusals"]
+    assert [(line["asker"], line["code"], line["count"]) for line in counted] == [
+        ("north", "asker-not-allowed", 290),
+        ("north", "asker-not-allowed", 7),
+    ]
+    assert verify(silo.home.audit).lines == 14
+
+
+def test_a_refusal_that_costs_its_asker_a_query_is_recorded_whole(stocked, request_of, told):
+    silo = stocked("south", config="release: {min_similarity: 0.99}\n")
+    silo.index()
+    process = IndexProcess(silo.home)
+    north = stocked.federation.identity("north")
+    assert {told(process, seal(north, request_of())).code for _ in range(30)} == {RefusalCode.TOO_FEW_SIMILAR}
+    process.close()
+    assert [line["event"] for line in records(silo)] == ["refusal"] * 30
+
+
+def test_what_could_not_be_recorded_of_refusals_is_recorded_later(stocked, request_of, told):
+    silo = stocked("south", config="release: {purposes: []}\n")
+    silo.index()
+    now = [time.time()]
+    process = IndexProcess(silo.home, clock=lambda: now[0])
+
+    def ask():
+        return told(process, seal(stocked.federation.identity("north"), request_of(issued_at_ms=int(now[0] * 1000)))).code
+
+    assert {ask() for _ in range(15)} == {RefusalCode.PURPOSE}
+    now[0] += 61
+    write, process._audit.append_all = process._audit.append_all, lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    assert ask() is RefusalCode.INTERNAL
+    process._audit.append_all = write
+    process.close()
+    assert [line["count"] for line in records(silo) if line["event"] == "refusals"] == [6]
 
 
 def test_the_audit_log_holds_no_embedding_and_no_identifier(silo, start, ask):

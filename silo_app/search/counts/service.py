@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding, Finding, PatientKey, View
 from silo_app.config import ReleaseSettings
-from silo_app.index.gallery import GalleryIndex, exact_scores
+from silo_app.index.gallery import GalleryIndex, Hit, exact_scores
 from silo_app.index.likeness import sense_of
 from silo_app.policy.counts import ALL, count_subject, counted, numbers_of, told_counts
 from silo_app.policy.refusal import RefusalCode
-from silo_app.policy.release import Candidate, hits_allowed
-from silo_app.search.answer import CardLookup, Found, Look, RowsWhere, SearchableCases, are_of, unfit
+from silo_app.policy.release import Candidate, candidates_for, hits_allowed, release
+from silo_app.search.answer import CardLookup, Found, Look, RowsWhere, SearchableCases, are_of, limit_of, unfit
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.messages import Refusal
 
@@ -59,7 +59,7 @@ class Counting:
             if not are_of(self.settings.min_gallery, index, rows):
                 return self._refused(request, RefusalCode.GALLERY_TOO_SMALL)
         nearest = self._nearest(request, index, rows)
-        if code := self.look(Found(tuple(nearest), 0)):
+        if code := self.look(Found([candidate.case for candidate in nearest], self._about(request, gallery), 0)):
             return self._refused(request, code)
         try:
             views = list(self._views(request, gallery, rows, left_s))
@@ -68,13 +68,22 @@ class Counting:
         return self._told(request, gallery, views, nearest[0].view.patient if nearest else PatientKey(""))
 
     def _nearest(self, request: CountRequest, index: GalleryIndex, rows: NDArray[np.int64]) -> list[Candidate]:
-        """Return the nearest cases, as many as a search might show: so that it is seen who asks about whom."""
+        """Return the nearest cases, as many as a search might show: so that it is seen who finds a planted one."""
         wanted = hits_allowed(self.settings, self.settings.max_hits)
         query = request.embedding
         hits = index.search_among(query, wanted, rows) if request.filters else index.search(query, wanted)
+        return [candidate for candidate in self._held(hits) if request.filters.holds(candidate.view)]
+
+    def _about(self, request: CountRequest, gallery: SearchableCases) -> CaseId | None:
+        """Return the nearest case that a search would not keep back (`Found.about`)."""
+        around = self._held(gallery.index.search(request.embedding, candidates_for(self.settings, 1)))
+        sense = gallery.sense or sense_of(gallery.index, None)
+        limit = limit_of(request, sense, silo=self.silo, settings=self.settings)
+        return release(self.settings, 1, around, limit=limit).nearest
+
+    def _held(self, hits: Sequence[Hit]) -> list[Candidate]:
         view_of = self.views_of([hit.case for hit in hits])
-        held = [(hit, view) for hit in hits if (view := view_of(hit.case)) is not None and request.filters.holds(view)]
-        return [Candidate(case=hit.case, score=hit.score, view=view) for hit, view in held]
+        return [Candidate(hit.case, hit.score, view) for hit in hits if (view := view_of(hit.case)) is not None]
 
     def _views(
         self, request: CountRequest, gallery: SearchableCases, rows: NDArray[np.int64], left_s: Callable[[], float]

@@ -88,5 +88,5 @@ class CardsAnswer(Message):
     query_id: QueryId
     silo: SiloName
     hits: Annotated[tuple[SlotHit, ...], Field(max_length=MAX_HITS)]
-    withheld: Count = 0
+    withheld: Count | None = 0
     """As in `SiloAnswer`."""

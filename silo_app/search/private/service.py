@@ -68,14 +68,11 @@ class _Scored:
 class PrivateAnswers:
     """Answers of one silo; called from many threads."""
 
-    def __init__(
-        self, silo: str, settings: ReleaseSettings, catalogue: OpenCatalogue, folder: Path, secret: bytes = b""
-    ) -> None:
+    def __init__(self, silo: str, settings: ReleaseSettings, catalogue: OpenCatalogue, folder: Path) -> None:
         self._silo = silo
         self._settings = settings
         self._catalogue = catalogue
         self._folder = folder
-        self._secret = secret
         self._workers = Workers(settings.private.processes)
         self._lock = threading.Lock()
         self._held: _Held | None = None
@@ -203,7 +200,7 @@ class PrivateAnswers:
         shown = request.asker == self._silo or shows_same_patient(self._settings, request.purpose)
         limit = None if shown else sense.likeness.similarity_limit
         released = release(self._settings, len(request.slots), ranked, limit=limit)
-        if code := look(Found(tuple(ranked), released.patients)):
+        if code := look(Found([candidate.case for candidate in ranked], released.nearest, len(released.withheld))):
             return self._refused(request.query_id, code)
         if not released.enough:
             return self._refused(request.query_id, RefusalCode.TOO_FEW_SIMILAR)
@@ -212,7 +209,7 @@ class PrivateAnswers:
             query_id=request.query_id,
             silo=self._silo,
             hits=tuple(SlotHit(slot=slots[hit.case], case=hit.case, card=hit.card) for hit in released.hits),
-            withheld=0 if shown else told(self._settings, released, ranked, self._secret),
+            withheld=0 if shown else told(self._settings, released),
         )
 
     def _candidates(self, request: CardsRequest, held: _Held) -> Iterator[tuple[int, Candidate]]:
