@@ -160,6 +160,8 @@ class IndexProcess:
 
     def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
         """Count when there is a free processor; busy if there is none within its budget."""
+        if request.filters:
+            self._catalogue.prepare_narrowing()
         if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
             return self._refuse(request, RefusalCode.BUSY)
         try:
@@ -181,6 +183,8 @@ class IndexProcess:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
         if not cases:
             return
+        if any(case.is_narrowed for case in cases):
+            self._catalogue.prepare_narrowing()
         longest_s = max(case.left_s(start) for case in cases)
         placed = self._places.acquire(timeout=max(0.0, longest_s))
         try:
