@@ -17,6 +17,7 @@ from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
 from silo_app.identity import Identity, Trust
+from silo_app.index.keeping_up import KeepingUp
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.answer import Found, Guarded, Look, answer
@@ -62,6 +63,7 @@ class IndexProcess:
         self._cache = home.cache
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
+        self._keeping_up = KeepingUp(home, self._gallery.get)
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
         self._seen = SeenQueries()
         self._seen.remember(
@@ -83,9 +85,11 @@ class IndexProcess:
             self._catalogue.view_of(CaseId(""))  # now, so that the first query does not wait for it
         except (NotReady, CatalogueDamaged, IndexDamaged) as error:
             _log.error("queries are refused until this is mended: %s", error)
+        self._keeping_up.start()
 
     def close(self) -> None:
         """Stop listening and close every file."""
+        self._keeping_up.close()
         self._server.close()
         self._private.close()
         self._catalogue.close()
