@@ -22,10 +22,7 @@ _CARDS = """
 """
 _BITS = {finding: 1 << number for number, finding in enumerate(Finding)}
 _BIT = "CASE finding " + " ".join(f"WHEN '{finding}' THEN {bit}" for finding, bit in _BITS.items()) + " ELSE 0 END"
-_LABELS = (
-    f"SELECT digest, sum(present * {_BIT}), sum((1 - present) * {_BIT}) "  # noqa: S608  (words of our own)
-    "FROM labels GROUP BY digest ORDER BY digest"
-)
+_LABELS = f"SELECT digest, sum({_BIT} << 32 * present) FROM labels GROUP BY digest ORDER BY digest"  # noqa: S608  (ours)
 _POSITIONS = {position.value: code for code, position in enumerate(ViewPosition)}
 _SEXES = {sex.value: code for code, sex in enumerate(Sex)}
 _OLDEST = 90
@@ -76,7 +73,7 @@ def read_columns(rows: Rows) -> CardColumns:
     cases, digests, positions, sexes, ages, years = (
         np.concatenate([empty, *parts]) for empty, *parts in zip(_card_block(()), *cards, strict=True)
     )
-    labelled, present, absent = (
+    labelled, bits = (
         np.concatenate([empty, *parts])
         for empty, *parts in zip(_label_block(()), *(_label_block(block) for block in rows(_LABELS)), strict=True)
     )
@@ -84,10 +81,11 @@ def read_columns(rows: Rows) -> CardColumns:
     place[place == len(labelled)] = 0
     if len(labelled):
         known = _named(labelled)[place] == _named(digests)
-        found, missed = np.where(known, present[place], 0), np.where(known, absent[place], 0)
+        found = np.where(known, bits[place], 0)  # (n,)
     else:
-        found = missed = np.zeros(len(cases), np.int64)
-    return CardColumns(cases, positions, sexes, ages, years, found.astype(np.uint32), missed.astype(np.uint32))
+        found = np.zeros(len(cases), np.int64)
+    present, absent = (found >> 32).astype(np.uint32), (found & 0xFFFFFFFF).astype(np.uint32)
+    return CardColumns(cases, positions, sexes, ages, years, present, absent)
 
 
 def _card_block(rows: Sequence[tuple]) -> tuple[NDArray, ...]:  # type: ignore[type-arg]
@@ -105,8 +103,8 @@ def _card_block(rows: Sequence[tuple]) -> tuple[NDArray, ...]:  # type: ignore[t
 
 def _label_block(rows: Sequence[tuple]) -> tuple[NDArray, ...]:  # type: ignore[type-arg]
     """Return rows of `_LABELS` as columns."""
-    digests, present, absent = zip(*rows, strict=True) if rows else ((),) * 3
-    return hex_rows(digests, 32), _column(present, np.int64), _column(absent, np.int64)
+    digests, bits = zip(*rows, strict=True) if rows else ((),) * 2
+    return hex_rows(digests, 32), _column(bits, np.int64)
 
 
 def _column(values: Iterable[int], kind: type) -> NDArray:  # type: ignore[type-arg]
