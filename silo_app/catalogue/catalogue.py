@@ -9,14 +9,13 @@ from typing import Self
 
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.catalogue.counts import brightness_counts, read_counts
-from silo_app.catalogue.filtering import cases_where
+from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
 from silo_app.catalogue.schema import connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
-from silo_app.policy.filters import Filters
 
 __all__ = ["Catalogue"]
 
@@ -25,6 +24,7 @@ _VIEWS = """
     FROM views v JOIN studies s USING (case_id) JOIN patients p ON p.key = s.patient
 """
 
+_BLOCK = 20_000
 _MOST_NAMED = 500
 """Values that one statement of SQLite may name, well below its limit."""
 _FINDINGS = {finding.value: finding for finding in Finding}
@@ -88,9 +88,19 @@ class Catalogue:
                 found.setdefault(view.case, view)
         return found
 
-    def cases_where(self, filters: Filters) -> list[CaseId]:
-        """Return the cases for whose `card` the filters hold, in a fixed order."""
-        return [CaseId(case) for (case,) in self._rows(*cases_where(filters))]
+    def card_columns(self) -> CardColumns:
+        """Return what the `card` of every case says, by columns, as all of it is at one time. For one thread at a time."""
+        self._rows("BEGIN")
+        try:
+            return read_columns(self._blocks)
+        finally:
+            if self._connection.in_transaction:
+                self._rows("COMMIT")
+
+    def digests(self) -> Iterator[list[str]]:
+        """Yield the digests of all views, in order, block by block."""
+        for block in self._blocks("SELECT digest FROM views ORDER BY digest"):
+            yield [digest for (digest,) in block]
 
     def version(self) -> int:
         """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""
@@ -228,8 +238,20 @@ class Catalogue:
         try:
             return self._connection.execute(query, arguments).fetchall()
         except sqlite3.DatabaseError as error:
-            raise CatalogueDamaged(
-                f"the catalogue cannot be read ({error})",
-                where=str(self.path),
-                remedy="Restore it from a backup, or move it away and run `silo ingest`.",
-            ) from None
+            raise self._broken(error) from None
+
+    def _blocks(self, query: str) -> Iterator[list[tuple]]:  # type: ignore[type-arg]
+        """Run a query that finds much, block by block. Raises as `_rows` does."""
+        try:
+            found = self._connection.execute(query)
+            while block := found.fetchmany(_BLOCK):
+                yield block
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from None
+
+    def _broken(self, error: sqlite3.DatabaseError) -> CatalogueDamaged:
+        return CatalogueDamaged(
+            f"the catalogue cannot be read ({error})",
+            where=str(self.path),
+            remedy="Restore it from a backup, or move it away and run `silo ingest`.",
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,12 +20,29 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The silo's searchable index: build it, look at it.")
 
 
+_WAIT_S = 3600.0
+"""For a build that runs already, mostly one of `silo serve`: what it has embedded is not embedded again."""
+OnlyNewOption = Annotated[
+    bool,
+    typer.Option(
+        "--only-new",
+        help="Only if the index in use is of this encoder and lacks images of the catalogue, and nobody else builds: what "
+        "`silo serve` does by itself.",
+    ),
+]
+
+
 @app.command()
-def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
+def build(
+    silo: SiloOption,
+    only_new: OnlyNewOption = False,  # noqa: FBT002  (a flag)
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
     """Embed every image of the catalogue with the silo's current encoder and publish a new generation.
 
     Images that this encoder has embedded before are not embedded again. A search that runs goes on with the old
-    generation and takes the new one by itself.
+    generation and takes the new one by itself. While `silo serve` runs, it adds new images without being told; a build
+    that runs meanwhile is waited for.
 
     Examples:
         silo index build --silo kits/st-anna
@@ -37,8 +54,17 @@ def build(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
 
     home = load(silo)
     encoder = load_encoder(home.models, device=home.config.training.device)
+    wait_s = 0.0 if only_new else _told_to_wait(home)
     with _progress() as tell:
-        report = build_generation(home, encoder.version, _embedder(home, encoder), tell, head=encoder.head)
+        report = build_generation(
+            home,
+            encoder.version,
+            _embedder(home, encoder),
+            tell,
+            head=encoder.head,
+            only_new=only_new,
+            wait_s=wait_s,
+        )
     info = report.info
     data = {
         "generation": info.generation,
@@ -92,10 +118,21 @@ def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     """
     from silo_app.index.build import move_generation
 
+    home = load(silo)
+    wait_s = _told_to_wait(home)
     with people.status("writing the vectors"):
-        info = move_generation(load(silo))
+        info = move_generation(home, wait_s=wait_s)
     data = {"generation": info.generation, "kind": info.kind, "cases": info.cases, "views": info.views}
     emit(data, output, _print_moved)
+
+
+def _told_to_wait(home: SiloHome) -> float:
+    """Return for how long a build that runs already is waited for; say so if there is one."""
+    from silo_app.index.generations import is_building
+
+    if is_building(home.index):
+        people.print("Another process builds this silo's index: waiting until it is done.", highlight=False, soft_wrap=True)
+    return _WAIT_S
 
 
 def _embedder(home: SiloHome, encoder: "LoadedEncoder") -> Any:

@@ -20,18 +20,18 @@ from pydantic import ValidationError
 
 from silo_app import durable
 from silo_app.cases import EncoderVersion, is_encoder_version
+from silo_app.encoder.current import current_version, set_current
 from silo_app.encoder.looks import METHOD
 from silo_app.encoder.preprocessing import CONTRASTS, PREPROCESSING
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import CheckpointInvalid, NotReady
+from silo_app.errors import CheckpointInvalid
 
 __all__ = ["Checkpoint", "current_version", "load", "save", "set_current", "versions"]
 
 _WEIGHTS = "encoder.safetensors"
 _CARD = "card.json"
 _PERSONAL = "personal.safetensors"
-_CURRENT = "current"
 _INTENDED = (
     "Research and quality improvement: finding similar chest radiographs. Not a medical device; not for diagnosis. "
     "Weights can tell something about the images they were trained on: release them only as the silos' policies allow."
@@ -121,23 +121,6 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
     durable.sync_folder(models)
     return version
-
-
-def set_current(models: Path, version: EncoderVersion) -> None:
-    """Make `version` the encoder that indexing and queries use."""
-    durable.write_text(models / _CURRENT, version + "\n")
-
-
-def current_version(models: Path) -> EncoderVersion:
-    """Return the version in use. Raises `NotReady` if the silo has no encoder yet."""
-    try:
-        return EncoderVersion((models / _CURRENT).read_text(encoding="utf-8").strip())
-    except FileNotFoundError:
-        raise NotReady(
-            "this silo has no encoder yet",
-            where=str(models),
-            remedy="Take part in a training job (`silo job submit jobs/train`), or train one with `silo model train-local`.",
-        ) from None
 
 
 def versions(models: Path) -> list[EncoderVersion]:

@@ -13,7 +13,7 @@ from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, NotReady
 from silo_app.index.generations import Generation, building, open_current, publish
-from silo_app.index.known import generation_of, vectors_of
+from silo_app.index.known import generation_of, missing_from, vectors_of
 from silo_app.index.likeness import estimate
 from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
@@ -49,17 +49,20 @@ def build_generation(
     progress: Progress | None = None,
     *,
     head: FindingsHead | None = None,
+    only_new: bool = False,
+    wait_s: float = 0.0,
 ) -> BuildReport:
     """Index every view of the catalogue with the encoder `version`, whose embeddings `embed` makes.
 
     With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
     encoder, and again when these have become twice as many; then every view is embedded anew.
 
-    Raises `NotReady` if there is nothing to index or another build runs, `EncoderMismatch` if `embed` gives what no
-    index can hold.
+    With `only_new`, nothing is published if the generation in use has every view. Raises `NotReady` if there is nothing to
+    index, if another build runs and does so for `wait_s`, or, with `only_new`, if no generation in use is of this encoder;
+    `EncoderMismatch` if `embed` gives what no index can hold.
     """
     start = time.monotonic()
-    with building(home.index):
+    with building(home.index, wait_s=wait_s):
         with Catalogue.open(home.catalogue) as catalogue:
             views = catalogue.views()
         if not views:
@@ -67,6 +70,12 @@ def build_generation(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
         old = generation_of(home, version)
+        if only_new and old is None:
+            raise NotReady(
+                f"no index in use is of encoder {version[:12]}", where=str(home.index), remedy="Run `silo index build`."
+            )
+        if only_new and old and not missing_from(old.digests, [[view.digest for view in views]]):
+            return BuildReport(old.info, 0, old.info.views, time.monotonic() - start)
         look = _kept_look(home, old, views) if old and head else None
         known = vectors_of(old) if old and (look or not head) else {}
         missing = [view.digest for view in views if view.digest not in known]
@@ -88,13 +97,14 @@ def build_generation(
     return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
 
 
-def move_generation(home: SiloHome) -> GenerationInfo:
+def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
     """Publish the generation in use once more, held as `silo.yaml` says now; nothing is embedded.
 
-    Raises `NotReady` if there is none, or Milvus does not answer; the old generation then stays in use.
+    Raises `NotReady` if there is none, if another build runs and does so for `wait_s`, or if Milvus does not answer; the
+    old generation then stays in use.
     """
     storage = Storage.of(home)
-    with building(home.index):
+    with building(home.index, wait_s=wait_s):
         old = open_current(home.index, storage)
         cases = np.load(home.index / old.info.generation / CASES_FILE, allow_pickle=False)
         return publish(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_all, rank_rows, rows_of_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_all, rank_rows
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss"]
 
@@ -136,9 +136,10 @@ class FaissGallery:
         with selected(self.views, rows) as selector:
             return self._searched(query, k, len(rows), parameters(sel=selector))
 
-    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
-        """Return the rows of all views of these cases, ascending int64 (m,)."""
-        return rows_of_cases(self._cases, cases)
+    @property
+    def row_cases(self) -> NDArray[np.uint8]:
+        """The case whose view each row holds, uint8 (n, 16)."""
+        return self._cases
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
-from silo_app.hex_rows import hex_rows
 
 __all__ = [
     "SCORE_DIGITS",
@@ -23,7 +22,6 @@ __all__ = [
     "rank_all",
     "rank_cases",
     "rank_rows",
-    "rows_of_cases",
 ]
 
 _BLOCK = 4096
@@ -82,8 +80,9 @@ class GalleryIndex(Protocol):
         """Return what `search` would if there were only the views in `rows`, ascending int64 (m,)."""
         ...
 
-    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
-        """Return the rows of all views of these cases, ascending int64 (m,)."""
+    @property
+    def row_cases(self) -> NDArray[np.uint8]:
+        """The case whose view each row holds, uint8 (n, 16)."""
         ...
 
     def case_of(self, row: int) -> CaseId:
@@ -154,19 +153,6 @@ def best_among(index: GalleryIndex, query: Embedding, k: int, rows: NDArray[np.i
     return best
 
 
-def rows_of_cases(cases: NDArray[np.uint8], wanted: Sequence[CaseId]) -> NDArray[np.int64]:
-    """Return the rows of uint8 (n, 16) that hold one of the wanted cases, ascending int64 (m,)."""
-    if not len(cases) or not wanted:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(np.isin(_names(cases), _names(hex_rows(wanted, 16)))).astype(np.int64)
-
-
 def distinct_cases(cases: NDArray[np.uint8]) -> int:
     """Return how many different cases uint8 (n, 16) names."""
-    return len(np.unique(_names(cases))) if len(cases) else 0
-
-
-def _names(cases: NDArray[np.uint8]) -> NDArray[np.void]:
-    """Return each of uint8 (n, 16) as one value, (n,)."""
-    named: NDArray[np.void] = np.ascontiguousarray(cases).view("V16").ravel()
-    return named
+    return len(np.unique(np.ascontiguousarray(cases).view("V16"))) if len(cases) else 0

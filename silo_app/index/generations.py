@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,12 +45,13 @@ from silo_app.index.manifest import (
 from silo_app.index.storage import Storage
 from silo_app.policy.likeness import Likeness
 
-__all__ = ["Generation", "building", "look_in_use", "open_current", "pointer", "publish"]
+__all__ = ["Generation", "building", "indexed", "is_building", "look_in_use", "open_current", "pointer", "publish"]
 
 _NAME = re.compile(r"\d{6}")
 _CURRENT = "current"
 _LOCK = ".build.lock"
 _KEPT = 2
+_OFTEN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +117,47 @@ def publish(
 
 
 @contextmanager
-def building(root: Path) -> Iterator[None]:
-    """Hold the right to publish, and clear what a killed build left. Raises `NotReady` while another build runs."""
+def building(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the right to publish, and clear what a killed build left.
+
+    Raises `NotReady` if another build runs, and still does so many seconds later.
+    """
     durable.private_folder(root)
     descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotReady(
-                "another process builds this silo's index", where=str(root), remedy="Wait until it is done."
-            ) from None
+        until = time.monotonic() + wait_s
+        while not _locked(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() >= until:
+                raise NotReady("another process builds this silo's index", where=str(root), remedy="Wait until it is done.")
+            time.sleep(_OFTEN_S)
         for left in root.glob(".*.part"):
             _remove(left)
         yield
     finally:
         os.close(descriptor)
+
+
+def is_building(root: Path) -> bool:
+    """Return whether a process holds the right to publish."""
+    try:
+        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def indexed(root: Path) -> tuple[GenerationInfo, NDArray[np.uint8]] | None:
+    """Return the generation in use and the contents of its views, uint8 (n, 32), or None if there is none.
+
+    As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
+    """
+    for name in _preferred(root)[:1]:
+        info = read_manifest(root / name)
+        return info, _read_array(root / name / DIGESTS_FILE, (info.views, 32))
+    return None
 
 
 def open_current(root: Path, storage: Storage | None = None) -> Generation:
@@ -215,6 +242,14 @@ def _seal(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _names(root: Path) -> list[str]:

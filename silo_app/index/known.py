@@ -1,6 +1,6 @@
 """The embeddings that a silo's index holds already, by the content that they were made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from silo_app.hex_rows import hex_rows
 from silo_app.index.generations import Generation, open_current
 from silo_app.index.storage import Storage
 
-__all__ = ["generation_of", "known_vectors", "vectors_of"]
+__all__ = ["generation_of", "known_vectors", "missing_from", "vectors_of"]
 
 
 def known_vectors(
@@ -43,6 +43,17 @@ def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> 
         rows = np.flatnonzero(np.isin(_named(generation.digests), _named(wanted)))
     vectors = generation.gallery.vectors(rows.astype(np.int64))
     return {row.tobytes().hex(): vector for row, vector in zip(generation.digests[rows], vectors, strict=True)}
+
+
+def missing_from(indexed: NDArray[np.uint8], digests: Iterable[Sequence[str]]) -> int:
+    """Return how many of these contents, given in blocks, are none of the indexed, uint8 (n, 32)."""
+    known = np.sort(_named(indexed))
+    missing = 0
+    for block in digests:
+        asked = _named(hex_rows(block, 32))
+        place = np.minimum(np.searchsorted(known, asked), max(0, len(known) - 1))
+        missing += len(asked) - (int(np.count_nonzero(known[place] == asked)) if len(known) else 0)
+    return missing
 
 
 def _named(digests: NDArray[np.uint8]) -> NDArray[np.void]:

@@ -17,7 +17,7 @@ from silo_app import durable
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases, rows_of_cases
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases
 
 __all__ = ["MilvusGallery", "drop_others", "write_milvus"]
 
@@ -114,9 +114,10 @@ class MilvusGallery:
                 return hits if most == self.views else best_among(self, query, k, rows)
             wanted = min(most, 4 * wanted)
 
-    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
-        """Return the rows of all views of these cases, ascending int64 (m,)."""
-        return rows_of_cases(self._cases, cases)
+    @property
+    def row_cases(self) -> NDArray[np.uint8]:
+        """The case whose view each row holds, uint8 (n, 16)."""
+        return self._cases
 
     def case_of(self, row: int) -> CaseId:
         """Return whose view a row holds."""

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, EncoderVersion, View
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue.reopened import ReopenedCatalogue, Version
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.index.gallery import GalleryIndex
@@ -18,39 +19,50 @@ from silo_app.index.likeness import sense_of
 from silo_app.index.storage import Storage
 from silo_app.policy.filters import Filters
 from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.search.narrowed import NarrowedRows
 
 __all__ = ["CurrentGallery", "OpenCatalogue"]
 
 _log = logging.getLogger(__name__)
 _KNOWN = 50_000
 """Cases whose cards are kept in memory until the catalogue changes."""
-_NARROWED = 32
-"""Filters whose rows are kept in memory until then."""
-_NEVER = -1
+_NEVER: Version = (0, 0)
+_NOTHING = (0, 0)
+"""The pointer where no generation is."""
+_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
 
 
 class CurrentGallery:
-    """The generation in use. A new one is opened beside the old one, which goes on answering meanwhile."""
+    """The generation in use. A new one is opened beside the old one, which goes on answering meanwhile.
 
-    def __init__(self, root: Path, storage: Storage | None = None) -> None:
+    One that cannot be opened is tried again after a pause, which doubles each time, as long as somebody asks.
+    """
+
+    def __init__(self, root: Path, storage: Storage | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._storage = storage or Storage()
+        self._clock = clock
         self._lock = threading.Lock()
         self._opened: SearchableCases | None = None
         self._damage: IndexDamaged | None = None
-        self._pointer = (0, 0)
+        self._pointer = _NOTHING  # of what is open, or damaged as a whole
         self._opening = False
+        self._failed = _NOTHING  # what could not be opened, so many times, and when it is tried again
+        self._failures = 0
+        self._again_at = 0.0
 
     def get(self) -> SearchableCases | None:
         """Return the open generation, None if nothing was indexed yet. Raises `IndexDamaged` if none is sound."""
         if pointer(self._root) == self._pointer and self._opened is not None:
             return self._opened
         with self._lock:
-            if pointer(self._root) == self._pointer and self._opened is not None:
+            named = pointer(self._root)
+            if named == self._pointer and self._opened is not None:
                 return self._opened
             if self._opened is None:
                 return self._open_first()
-            if not self._opening:
+            if not self._opening and (named != self._failed or self._clock() >= self._again_at):
                 self._opening = True
                 threading.Thread(target=self._exchange, name="open-generation", daemon=True).start()
             return self._opened
@@ -59,16 +71,17 @@ class CurrentGallery:
         """Open what there is; damage is found once, not with every query, until something new is published."""
         if self._damage is not None and pointer(self._root) == self._pointer:
             raise self._damage
+        named = pointer(self._root)
         try:
-            return self._open()
+            return self._open(named)
         except NotReady:
             return None
         except IndexDamaged as error:
-            self._damage = error
+            self._damage, self._pointer = error, named
             raise
 
-    def _open(self) -> SearchableCases:
-        self._pointer = pointer(self._root)  # before reading: what is published meanwhile is opened next
+    def _open(self, named: tuple[int, int]) -> SearchableCases:
+        """Open what is in use; `named` was the pointer before: what is published meanwhile is opened next."""
         generation = open_current(self._root, self._storage)
         for name in generation.skipped:
             _log.error("generation %s of the index is damaged and is not used; run `silo index build`", name)
@@ -79,14 +92,20 @@ class CurrentGallery:
             generation.gallery,
             sense_of(generation.gallery, info.likeness),
         )
+        self._pointer = named
         _log.info("generation %s of the index is open: %d cases", info.generation, info.cases)
         return self._opened
 
     def _exchange(self) -> None:
+        named = pointer(self._root)
         try:
-            self._open()
-        except SiloscopeError as error:
-            _log.error("the new generation cannot be opened, the old one stays: %s", error)
+            self._open(named)
+        except Exception as error:  # noqa: BLE001  (whatever it is: it must not stay the last try)
+            self._failures = self._failures + 1 if named == self._failed else 1
+            pause_s = min(_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
+            self._failed, self._again_at = named, self._clock() + pause_s
+            said = str(error) if isinstance(error, SiloscopeError) else repr(error)
+            _log.error("the new generation cannot be opened, the old one stays for another %g s: %s", pause_s, said)
         finally:
             self._opening = False
 
@@ -110,14 +129,11 @@ class OpenCatalogue:
     """The catalogue for looking cards up; opened at first use, and again when its file was replaced."""
 
     def __init__(self, home: SiloHome) -> None:
-        self._path = home.catalogue
+        self._catalogue = ReopenedCatalogue(home.catalogue)
         self._lock = threading.Lock()
-        self._opened: Catalogue | None = None
-        self._inode = 0
         self._version = _NEVER
         self._known = _Known(self._read)
-        self._narrowed_version = _NEVER
-        self._narrowed: dict[tuple[Filters, str], NDArray[np.int64]] = {}
+        self._narrowed = NarrowedRows(home.catalogue)
 
     def view_of(self, case: CaseId) -> View | None:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
@@ -129,32 +145,25 @@ class OpenCatalogue:
         Raises as `view_of` does.
         """
         with self._lock:  # one connection: SQLite would order the threads itself, less politely
-            inode = self._path.stat().st_ino if self._path.exists() else 0
-            if self._opened is None or inode != self._inode:
-                self._close()
-                self._opened, self._inode = Catalogue.open(self._path), inode
-                self._version = self._narrowed_version = _NEVER  # another file counts its own
-            if (version := self._opened.version()) != self._version or len(self._known) > _KNOWN:
+            catalogue, version = self._catalogue.now()
+            if version != self._version or len(self._known) > _KNOWN:
                 self._version, self._known = version, _Known(self._read)
             known = self._known
             if unread := [case for case in ahead if case not in known]:
-                cards = self._opened.cards(unread)
+                cards = catalogue.cards(unread)
                 known.update({case: cards.get(case) for case in unread})
         return known.__getitem__
 
     def rows_where(self, filters: Filters, index: GalleryIndex, generation: str) -> NDArray[np.int64]:
         """Return the rows of a generation's index whose cases the filters hold for, ascending int64 (n,).
 
-        Remembered until the catalogue changes. Raises as `view_of` does.
+        Whoever looks cards up waits for none of it. Raises as `view_of` does.
         """
-        self.as_it_is()
-        with self._lock:
-            key, version = (filters, generation), self._version
-            if version != self._narrowed_version or len(self._narrowed) >= _NARROWED:
-                self._narrowed, self._narrowed_version = {}, version
-            if key not in self._narrowed and self._opened is not None:
-                self._narrowed[key] = index.rows_of(self._opened.cases_where(filters))
-            return self._narrowed[key]
+        return self._narrowed.rows(filters, index, generation)
+
+    def prepare_narrowing(self) -> None:
+        """Read what `rows_where` needs, if the catalogue has changed: better done before one takes a processor's place."""
+        self._narrowed.prepare()
 
     def rows_held(self, gallery: SearchableCases) -> NDArray[np.int64]:
         """Return the rows of a generation whose cases the catalogue holds now, ascending int64 (n,); raises as `view_of`."""
@@ -162,14 +171,11 @@ class OpenCatalogue:
 
     def _read(self, case: CaseId) -> View | None:
         with self._lock:
-            return self._opened.card(case) if self._opened is not None else None
+            catalogue = self._catalogue.opened
+            return catalogue.card(case) if catalogue is not None else None
 
     def close(self) -> None:
         """Close it; a later look-up opens it again."""
         with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+            self._catalogue.close()
+        self._narrowed.close()

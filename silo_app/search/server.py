@@ -17,6 +17,7 @@ from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
 from silo_app.identity import Identity, Trust
+from silo_app.index.keeping_up import KeepingUp
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import barred
@@ -64,6 +65,7 @@ class IndexProcess:
         self._cache = home.cache
         self._gallery = CurrentGallery(home.index, Storage.of(home))
         self._catalogue = OpenCatalogue(home)
+        self._keeping_up = KeepingUp(home, self._gallery.get)
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
         self._refusals = FreeRefusals()
         self._seen = SeenQueries()
@@ -84,9 +86,11 @@ class IndexProcess:
             self._catalogue.view_of(CaseId(""))  # now, so that the first query does not wait for it
         except (NotReady, CatalogueDamaged, IndexDamaged) as error:
             _log.error("queries are refused until this is mended: %s", error)
+        self._keeping_up.start()
 
     def close(self) -> None:
         """Stop listening and close every file."""
+        self._keeping_up.close()
         self._server.close()
         self._private.close()
         self._catalogue.close()
@@ -171,6 +175,8 @@ class IndexProcess:
 
     def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
         """Count when there is a free processor; busy if there is none within its budget."""
+        if request.filters:
+            self._catalogue.prepare_narrowing()
         if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
             return self._refuse(request, RefusalCode.BUSY)
         try:
@@ -192,6 +198,8 @@ class IndexProcess:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
         if not cases:
             return
+        if any(case.is_narrowed for case in cases):
+            self._catalogue.prepare_narrowing()
         longest_s = max(case.left_s(start) for case in cases)
         placed = self._places.acquire(timeout=max(0.0, longest_s))
         try:

@@ -87,8 +87,9 @@ class _Searched:
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
         return self._index.search_among(query, k, rows)
 
-    def rows_of(self, cases: Sequence[CaseId]) -> NDArray[np.int64]:
-        return self._index.rows_of(cases)
+    @property
+    def row_cases(self) -> NDArray[np.uint8]:
+        return self._index.row_cases
 
     def case_of(self, row: int) -> CaseId:
         return self._index.case_of(row)

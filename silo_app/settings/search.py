@@ -43,8 +43,12 @@ class MilvusSettings(Settings):
 
 
 class IndexSettings(Settings):
-    """How this silo's vectors are held; `silo index move` takes an index over to changed settings."""
+    """How this silo's vectors are held, and kept up; `silo index move` takes an index over to changed settings."""
 
+    keep_up: bool = True
+    """Whether `silo serve` embeds what the catalogue has new and publishes it, with the encoder of the index in use: new
+    images are then found within a minute of their ingest. The first index, and one with another encoder, is never made
+    so."""
     exact_up_to: int = Field(default=2_000_000, ge=0)
     """Views up to which every query is compared with all of them; above, inverted lists find the candidates."""
     held_in: Literal["files", "milvus"] = "files"

@@ -1,12 +1,15 @@
 """Building a generation: every view of the catalogue, nothing twice, nothing of another encoder."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
 from silo_app.errors import EncoderMismatch, NotReady
-from silo_app.index.build import build_generation
+from silo_app.index.build import build_generation, move_generation
 from silo_app.index.generations import building, open_current
 
 FIRST, SECOND = EncoderVersion("ab" * 16), EncoderVersion("cd" * 16)
@@ -150,6 +153,48 @@ def test_an_encoder_that_makes_nonsense_publishes_nothing(home, kind):
         build_generation(home, FIRST, NONSENSE[kind])
     with pytest.raises(NotReady):
         open_current(home.index)
+
+
+def test_only_what_is_new_is_published(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    drop(home, name("b"))
+    report = build_generation(home, FIRST, Encoder(), only_new=True)
+    assert (report.info.generation, report.embedded, report.reused) == ("000001", 0, 2)
+    put(home, name("c"))
+    report = build_generation(home, FIRST, Encoder(), only_new=True)
+    assert (report.info.generation, report.embedded, report.reused) == ("000002", 1, 1)
+    assert set(stored(home)) == {name("a"), name("c")}
+
+
+def test_what_is_new_is_added_to_an_index_of_this_encoder_alone(home):
+    put(home, name("a"))
+    with pytest.raises(NotReady, match="no index in use is of encoder"):
+        build_generation(home, FIRST, Encoder(), only_new=True)
+    build_generation(home, FIRST, Encoder())
+    put(home, name("b"))
+    with pytest.raises(NotReady, match="no index in use is of encoder"):
+        build_generation(home, SECOND, Encoder(), only_new=True)
+    assert open_current(home.index).info.generation == "000001"
+
+
+def test_a_build_waits_for_another_as_long_as_it_was_told(home):
+    put(home, name("a"))
+    begun = threading.Event()
+
+    def other():
+        with building(home.index):
+            begun.set()
+            time.sleep(0.4)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert begun.wait(5)
+    with pytest.raises(NotReady, match="another process builds"):
+        build_generation(home, FIRST, Encoder(), wait_s=0.05)
+    assert build_generation(home, FIRST, Encoder(), wait_s=10).info.generation == "000001"
+    assert move_generation(home, wait_s=10).generation == "000002"
+    thread.join()
 
 
 def test_two_builds_at_once_are_one_too_many(home):

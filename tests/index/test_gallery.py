@@ -111,12 +111,12 @@ def test_among_some_views_it_is_congruent_with_brute_force_over_these(make, coun
             assert hits == brute_force(vectors[rows], some, query, k)
 
 
-def test_the_rows_of_cases(make):
+def test_every_row_has_its_case(make):
     rng = np.random.default_rng(8)
     names = case_names(rng, 4)
     gallery = make(unit_rows(rng, 8, 8), names + names)
-    assert gallery.rows_of([names[2], names[0]]).tolist() == [0, 2, 4, 6]
-    assert gallery.rows_of([]).tolist() == gallery.rows_of(case_names(rng, 1)).tolist() == []
+    assert [row.tobytes().hex() for row in gallery.row_cases] == names + names
+    assert [gallery.case_of(row) for row in range(8)] == names + names
 
 
 def test_one_case_with_all_the_nearest_views_does_not_hide_the_others(make):

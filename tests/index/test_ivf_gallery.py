@@ -5,7 +5,8 @@ import pytest
 
 from silo_app.cases import CaseId
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import exact_scores
+from silo_app.index import ivf_gallery
+from silo_app.index.gallery import exact_scores, rank_cases
 from silo_app.index.ivf_gallery import RECALL, IvfGallery, write_ivf
 
 
@@ -65,6 +66,40 @@ def test_among_some_views_it_finds_only_these_and_nearly_all_of_the_nearest(larg
         assert len(hits) == min(10, count)
         found += len({some[i] for i in order} & {hit.case for hit in hits})
     assert found / (40 * min(10, count)) >= RECALL - 0.04
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize("bound", [0, 100_000], ids=["by lists", "one by one"])
+def test_a_filter_that_goes_along_with_the_clusters_loses_no_neighbor(large, monkeypatch, share, bound):
+    """The queries are mostly of other clusters, so that no list which is nearest to them holds anything selected."""
+    gallery, vectors, names = large
+    monkeypatch.setattr(ivf_gallery, "EXACT_AMONG", bound)
+    seed = clustered(np.random.default_rng(7), 1)[0]
+    rows = np.sort(np.argsort(-(vectors @ seed), kind="stable")[: int(share * len(vectors))]).astype(np.int64)
+    stored, some = vectors[rows].astype(np.float16).astype(np.float32), [names[row] for row in rows]
+    recalls = []
+    for query in vectors[np.random.default_rng(8).integers(0, len(vectors), 40)]:
+        order = np.argsort(-exact_scores(stored, query), kind="stable")[:10]
+        hits = gallery.search_among(query, 10, rows)
+        assert {hit.case for hit in hits} <= set(some)
+        recalls.append(len({some[i] for i in order} & {hit.case for hit in hits}) / 10)
+    assert np.mean(recalls) >= (1.0 if bound else RECALL - 0.01)
+    assert min(recalls) >= (1.0 if bound else 0.8)
+
+
+def test_up_to_a_bound_what_is_selected_is_compared_with_all_ties_and_cases(tmp_path):
+    rng = np.random.default_rng(9)
+    distinct, names = clustered(rng, 400), names_of(rng, 700)
+    vectors = distinct[rng.integers(0, 400, 3000)]  # copies: many tie
+    cases = [names[i] for i in rng.integers(0, 700, 3000)]
+    gallery = ivf(tmp_path, vectors, cases)
+    for count in (0, 1, 300, 3000):
+        rows = np.sort(rng.choice(3000, count, replace=False)).astype(np.int64)
+        some = [cases[row] for row in rows]
+        for k in (1, 10, 300):
+            query = clustered(rng, 1)[0]
+            scores = exact_scores(vectors[rows].astype(np.float16).astype(np.float32), query).tolist()
+            assert gallery.search_among(query, k, rows) == rank_cases(some, scores, k)
 
 
 def test_it_scans_a_part_only(large):

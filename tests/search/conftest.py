@@ -120,6 +120,10 @@ class BruteForceGallery:
     def search_among(self, query, k, rows):
         return rank_cases([self.names[row] for row in rows], exact_scores(self.stored[rows], query), k)
 
+    @property
+    def row_cases(self):
+        return np.frombuffer(bytes.fromhex("".join(self.names)), np.uint8).reshape(-1, 16)
+
     def rows_of(self, cases):
         return np.array([row for row, name in enumerate(self.names) if name in set(cases)], np.int64)
 

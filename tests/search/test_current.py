@@ -1,0 +1,169 @@
+"""What an index process has open follows what is on disk: at once where it can, again and again where it cannot."""
+
+import threading
+import time
+
+import pytest
+
+from silo_app.catalogue import Catalogue
+from silo_app.errors import IndexDamaged, NotReady
+from silo_app.index import storage
+from silo_app.index.generations import open_current
+from silo_app.policy.filters import Filters
+from silo_app.search.current import CurrentGallery, OpenCatalogue
+
+SICK = Filters(present=("Pneumonia",))
+
+
+def until(condition, limit_s=5.0):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class FailingStorage(storage.Storage):
+    """Opens nothing while `error` is set."""
+
+    error = None
+    tries = 0
+
+    def open(self, folder, info, cases):
+        FailingStorage.tries += 1
+        if FailingStorage.error:
+            raise FailingStorage.error
+        return super().open(folder, info, cases)
+
+
+@pytest.fixture
+def failing():
+    FailingStorage.error, FailingStorage.tries = None, 0
+    return FailingStorage
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    "error", [NotReady("Milvus did not answer", remedy="Wait."), MemoryError("no room"), RuntimeError("FAISS")]
+)
+def test_a_generation_that_cannot_be_opened_is_tried_again(stocked, failing, error):
+    silo = stocked()
+    silo.index()
+    now = [0.0]
+    current = CurrentGallery(silo.home.index, failing(), clock=lambda: now[0])
+    assert current.get().generation == "000001"
+    failing.error, failing.tries = error, 0
+    silo.index()
+    assert current.get().generation == "000001"
+    for passed, tries in ((0.0, 1), (0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3)):  # pauses of 1, 2, 4 seconds
+        now[0] += passed
+        current.get()
+        until(lambda tries=tries: failing.tries == tries and not current._opening)
+    failing.error = None
+    assert current.get().generation == "000001"
+    now[0] += 4.0
+    until(lambda: current.get().generation == "000002")
+
+
+def test_the_pause_is_a_minute_at_most_and_ends_with_a_newer_generation(stocked, failing):
+    silo = stocked()
+    silo.index()
+    now = [0.0]
+    current = CurrentGallery(silo.home.index, failing(), clock=lambda: now[0])
+    current.get()
+    failing.error, failing.tries = NotReady("Milvus did not answer", remedy="Wait."), 0
+    silo.index()
+    for tries in range(1, 20):
+        current.get()
+        until(lambda tries=tries: failing.tries == tries and not current._opening)
+        now[0] += 60.0
+    current.get()
+    until(lambda: failing.tries == 20 and not current._opening)
+    failing.error = None
+    silo.index()
+    until(lambda: current.get().generation == "000003")
+
+
+def test_damage_is_found_once_until_something_new_is_published(stocked, failing):
+    silo = stocked()
+    silo.index()
+    current = CurrentGallery(silo.home.index, failing())
+    failing.error = IndexDamaged("it is not as it was written", remedy="Build.")
+    for _ in range(3):
+        with pytest.raises(IndexDamaged):
+            current.get()
+    assert failing.tries == 1
+    failing.error = None
+    silo.index()
+    assert current.get().generation == "000002"
+
+
+def test_rows_follow_every_change_of_the_catalogue(stocked):
+    silo = stocked(cases=6)
+    silo.index()
+    generation = open_current(silo.home.index)
+    opened, index = OpenCatalogue(silo.home), generation.gallery
+    with Catalogue.open(silo.home.catalogue) as catalogue:
+        sick = {view.digest: view.case for view in catalogue.views() if any(view.findings.values())}
+
+    def found():
+        return {index.case_of(row) for row in opened.rows_where(SICK, index, "000001")}
+
+    assert found() == set(sick.values())
+    digest, case = next(iter(sick.items()))
+    silo.recall(digest)
+    assert found() == set(sick.values()) - {case}
+    silo.stock(99, 4)
+    assert found() == set(sick.values()) - {case}
+    silo.index()
+    newer = open_current(silo.home.index).gallery
+    assert len(opened.rows_where(SICK, newer, "000002")) == len(sick) - 1 + 2
+    assert found() == set(sick.values()) - {case}
+    opened.close()
+
+
+def test_a_replaced_catalogue_is_read_anew(stocked):
+    silo = stocked(cases=6)
+    silo.index()
+    index = open_current(silo.home.index).gallery
+    opened = OpenCatalogue(silo.home)
+    assert len(opened.rows_where(SICK, index, "000001")) == 3
+    for file in silo.home.catalogue.parent.glob("catalogue.db*"):
+        file.unlink()
+    with Catalogue.open(silo.home.catalogue, create=True):
+        pass
+    assert opened.rows_where(SICK, index, "000001").tolist() == []
+    opened.close()
+
+
+def test_nobody_who_looks_a_card_up_waits_for_a_narrowed_search(stocked, monkeypatch):
+    silo = stocked(cases=6)
+    silo.index()
+    index = open_current(silo.home.index).gallery
+    opened = OpenCatalogue(silo.home)
+    reading, go_on, reads = threading.Event(), threading.Event(), []
+    real = Catalogue.card_columns
+
+    def slow(catalogue):
+        reads.append(1)
+        reading.set()
+        assert go_on.wait(10)
+        return real(catalogue)
+
+    monkeypatch.setattr(Catalogue, "card_columns", slow)
+    rows = []
+    narrowed = [
+        threading.Thread(target=lambda: rows.append(opened.rows_where(SICK, index, "000001").tolist())) for _ in range(3)
+    ]
+    for thread in narrowed:
+        thread.start()
+    assert reading.wait(10)
+    assert opened.view_of(index.case_of(0)) is not None
+    assert opened.as_it_is([index.case_of(1)])(index.case_of(1)) is not None
+    assert not rows
+    go_on.set()
+    for thread in narrowed:
+        thread.join()
+    assert len(reads) == 1
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == 3
+    opened.close()
