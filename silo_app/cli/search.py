@@ -63,7 +63,10 @@ def search(
     budget_ms: Annotated[
         int | None,
         typer.Option(
-            help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
+            help="How long silos may take; by default what the search job gives, mostly 1 s, in private 30 s.",
+            min=50,
+            max=60_000,
+            show_default=False,
         ),
     ] = None,
     view: ViewOption = None,

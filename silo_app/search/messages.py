@@ -29,6 +29,7 @@ __all__ = [
     "MAX_BUNDLED",
     "MAX_HITS",
     "MAX_THUMBNAIL",
+    "MOST_MS",
     "Bundle",
     "BundleReply",
     "ErrorMessage",
@@ -62,6 +63,8 @@ MAX_VOUCHER = 4096
 MAX_BUNDLED = 64
 """Requests in one bundle."""
 MAX_DIMENSION = 4096
+MOST_MS = 60_000
+"""Milliseconds that any question may take."""
 _UNIT_TOLERANCE = 1e-3
 
 _Hex = r"^[0-9a-f]{8,128}$"
@@ -77,6 +80,8 @@ Public = Annotated[str, Field(max_length=200)]
 Thumbnail = Annotated[bytes, Field(max_length=MAX_THUMBNAIL)]
 Voucher = Annotated[bytes, Field(max_length=MAX_VOUCHER)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
+Budget = Annotated[int, Field(ge=1, le=MOST_MS)]
+"""Milliseconds."""
 
 
 def _is_unit(vector: bytes) -> bytes:
@@ -113,7 +118,7 @@ class Question(Message):
     query_id: QueryId = Field(default_factory=new_query_id)
     issued_at_ms: Annotated[int, Field(ge=0, le=2**53)]
     """Milliseconds since 1970 at the asker; clocks need to agree to minutes only."""
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     """How long a silo may take, from when it hears of the query: no common clock is needed."""
     purpose: Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
     asker: SiloName
@@ -147,7 +152,7 @@ class Bundle(Message):
     kind: Literal["bundle"] = "bundle"
     query_id: QueryId = Field(default_factory=new_query_id)
     """Names the bundle."""
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     """How long a silo may take for all of it."""
     asker: SiloName
     encoder_version: Version
@@ -328,7 +333,7 @@ class Relay(Message):
 
     kind: Literal["relay"] = "relay"
     silo: SiloName
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     frame: bytes
 
 
@@ -349,7 +354,7 @@ class Who(Message):
 
 
 class Silos(Message):
-    """Broker -> asker: these, and what the server's clock shows."""
+    """Broker -> asker: these, what the server's clock shows, and how long they are waited for."""
 
     kind: Literal["silos"] = "silos"
     silos: Annotated[tuple[SiloName, ...], Field(max_length=MAX_SILOS)]
@@ -357,6 +362,10 @@ class Silos(Message):
     """Milliseconds since 1970."""
     vouchers: Annotated[dict[SiloName, Voucher], Field(max_length=MAX_SILOS)] = Field(default_factory=dict)
     """Those of their sessions' keys (`meeting`), of which the broker was told."""
+    budget_ms: Budget = 1000
+    """How long a search may take for which nobody says a time."""
+    longest_ms: Budget = MOST_MS
+    """How long any question may take, whatever its asker says."""
 
 
 class ErrorMessage(Message):
