@@ -18,6 +18,7 @@ from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, Process
 from silo_app.identity import Identity
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
+from silo_app.printable import printable
 from silo_app.search.bundling import Bundler
 from silo_app.search.envelope import conceal, keyed, keys_for
 from silo_app.search.examples import Example
@@ -198,9 +199,9 @@ class Asker:
         message = decode(reply, expected, ErrorMessage)
         if isinstance(message, ErrorMessage):
             raise BrokerUnreachable(
-                message.problem or message.public,
+                printable(message.problem or message.public),
                 where=message.code,
-                remedy=message.remedy or "Is the job `search` running? Ask whoever runs the federation.",
+                remedy=printable(message.remedy) or "Is the job `search` running? Ask whoever runs the federation.",
             )
         return message
 

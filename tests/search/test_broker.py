@@ -198,6 +198,16 @@ def test_a_refusal_is_a_state_with_its_code(code, state, ask, transport, silos):
     assert report.public
 
 
+@pytest.mark.parametrize("public", ["\x1b[2Jnorth: answered", "\u202ederewsna :htron", "a\nnorth: answered"])
+def test_a_sentence_that_would_act_on_a_terminal_is_not_used(public, ask, transport, silos):
+    told = Refusal.of("west", RefusalCode.BUSY).model_copy(
+        update={"public": public}
+    )  # unchecked: as an altered silo sends it
+    transport.behaviour["west"] = lambda frame, _: seal_reply(silos["west"].identity, frame, told)
+    report = ask().silos[2]
+    assert (report.silo, report.state, report.code, report.public) == ("west", "invalid", "answer-invalid", "")
+
+
 def test_a_silo_with_another_encoder_is_named_and_not_mixed(ask, silos):
     silos["south"].encoder = "ef" * 32
     result = ask()
