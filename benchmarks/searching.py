@@ -133,12 +133,12 @@ class Lab:
         """The asker of the first silo; it keeps its connections, as a hospital's search service does."""
         return self.askers()[0]
 
-    def load(self, queries: NDArray[np.float32], in_flight: int, *, budget_ms: int = 5000) -> Load:
-        """Ask all queries from one silo, so many at a time."""
+    def load(self, queries: NDArray[np.float32], in_flight: int) -> Load:
+        """Ask all queries from one silo, so many at a time; silos have the time that the search job gives."""
         asker = self.asker
 
         def ask(vector: NDArray[np.float32]) -> list[str]:
-            result = search_embedding(asker, vector, encoder_version=ENCODER, budget_ms=budget_ms)
+            result = search_embedding(asker, vector, encoder_version=ENCODER)
             return [report.state.value for report in result.silos]
 
         return _loaded(queries, in_flight, ask)

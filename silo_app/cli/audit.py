@@ -7,6 +7,7 @@ import typer
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
 from silo_app.config import load
+from silo_app.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Alerts, planted cases, and the audit log itself.")
 
@@ -78,6 +79,7 @@ def _change(silo: Any, *, add: list[str] | None = None, remove: list[str] | None
 
 def _print(found: list[dict[str, Any]]) -> None:
     for one in found:
-        typer.echo(f"{one['at']}  {one['asker']}  {one['user'] or '-'}  {one['purpose']}  {', '.join(one['cases'])}")
+        line = f"{one['at']}  {one['asker']}  {one['user'] or '-'}  {one['purpose']}  {', '.join(one['cases'])}"
+        typer.echo(printable(line))  # older logs hold users' names as they came
     if not found:
         typer.echo("no alerts")

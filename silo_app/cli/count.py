@@ -1,6 +1,5 @@
 """`silo count`: how many patients have cases like this one, in all hospitals."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
     AgeOption,
@@ -38,8 +38,8 @@ def count(
     by_finding: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--by-finding", help="Also count those with each finding; it costs a number for each.")
     ] = False,
-    purpose: Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")] = "care",
-    user: Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")] = "",
+    purpose: PurposeOption = "care",
+    user: UserOption = "",
     budget_ms: Annotated[int, typer.Option(help="How long silos may take.", min=50, max=60_000)] = 5000,
     view: ViewOption = None,
     sex: SexOption = None,
@@ -66,6 +66,11 @@ def count(
     """
     from silo_app.search.counts.ask import count_file
 
+    who, purpose = who_asks_why(user, purpose)
+    if html is not None:
+        from silo_app.pages.render import require_page
+
+        require_page(html)
     result = count_file(
         load(silo),
         file,
@@ -74,16 +79,15 @@ def count(
         filters=filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent),
         by_finding=by_finding,
         purpose=purpose,
-        user=user or getpass.getuser(),
+        user=who,
         budget_ms=budget_ms,
     )
     data = as_data(result)
+    emit(data, output, lambda _: _print(result))
     if html is not None:
         from silo_app.pages.count import count_page
-        from silo_app.pages.render import write_page
 
-        people.print(f"wrote {write_page(html, count_page(data))}", highlight=False, markup=False)
-    emit(data, output, lambda _: _print(result))
+        write_asked_page(html, lambda: count_page(data))
     if not result.answers:
         raise typer.Exit(_NOBODY_ANSWERED)
 

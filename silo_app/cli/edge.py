@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from silo_app.errors import NotReady, SiloscopeError
+from silo_app.printable import is_printable
 
-__all__ = ["FormatOption", "OutputFormat", "SiloOption", "emit", "people", "run"]
+__all__ = ["FormatOption", "OutputFormat", "SiloOption", "emit", "people", "run", "write_asked_page"]
 
 SCHEMA_VERSION = 1
 _ERROR_PAGE = "docs/errors/README.md"
@@ -52,6 +53,21 @@ def emit(data: Any, output: OutputFormat, show: Callable[[Any], None]) -> None:
         _print({"schema_version": SCHEMA_VERSION, "status": "ok", "data": data})
     else:
         show(data)
+
+
+def write_asked_page(path: Path, make: Callable[[], str]) -> None:
+    """Make and write a page of an answer that was printed: what fails of it is told to people, and with the status.
+
+    Programs have their one envelope already, with the answer, which nothing here may cost.
+    """
+    from silo_app.pages.render import write_page
+
+    try:
+        written = write_page(path, make())
+    except SiloscopeError as error:
+        _report(error.code, error.problem, error.where, error.remedy, wants_json=False)
+        raise typer.Exit(error.exit_status) from None
+    people.print(f"wrote {written}", highlight=False, markup=False)
 
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
@@ -108,5 +124,8 @@ def _report(code: str, problem: str, where: str, remedy: str, *, wants_json: boo
 
 
 def _print(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(content, ensure_ascii=False, default=str)
+    if not is_printable(text):
+        text = json.dumps(content, default=str)  # the same, with an escape for what is not ASCII
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()

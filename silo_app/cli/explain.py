@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, write_asked_page
 from silo_app.config import load
 
 
@@ -33,6 +33,10 @@ def explain(
     from silo_app.imaging.radiograph import read_radiograph
     from silo_app.search.why import explained
 
+    if html is not None:
+        from silo_app.pages.render import require_page
+
+        require_page(html)
     encoder = load_encoder(load(silo).models)
     one, other = explained(encoder, *(as_cached(read_radiograph(path)) for path in (first, second)))
     data = {
@@ -41,12 +45,11 @@ def explain(
         "first": one.shares.round(6).tolist(),
         "second": other.shares.round(6).tolist(),
     }
+    emit(data, output, _print)
     if html is not None:
-        from silo_app.pages.render import write_page
         from silo_app.pages.why import explain_page
 
-        people.print(f"wrote {write_page(html, explain_page(data, one, other))}", highlight=False, markup=False)
-    emit(data, output, _print)
+        write_asked_page(html, lambda: explain_page(data, one, other))
 
 
 def _print(data: dict[str, Any]) -> None:

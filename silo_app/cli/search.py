@@ -1,6 +1,5 @@
 """`silo search`: one X-ray, its neighbours in all hospitals, and what every hospital did."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
     AgeOption,
@@ -52,8 +52,8 @@ def search(
     case: CaseOption = "",
     uid: UidOption = "",
     k: Annotated[int, typer.Option("-k", "--hits", help="How many cases.", min=1, max=1000)] = 10,
-    purpose: Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")] = "care",
-    user: Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")] = "",
+    purpose: PurposeOption = "care",
+    user: UserOption = "",
     without_patient: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
     ] = False,
@@ -63,7 +63,10 @@ def search(
     budget_ms: Annotated[
         int | None,
         typer.Option(
-            help="How long silos may take; by default 1 s, in private 30 s.", min=50, max=60_000, show_default=False
+            help="How long silos may take; by default what the search job gives, mostly 1 s, in private 30 s.",
+            min=50,
+            max=60_000,
+            show_default=False,
         ),
     ] = None,
     view: ViewOption = None,
@@ -133,21 +136,28 @@ def search(
     if why and html is None:
         raise typer.BadParameter("--why draws into a page: name its file with --html", param_hint="--why")
     require_wide(private=private, filters=filters)
-    home, who = load(silo), user or getpass.getuser()
+    who, purpose = who_asks_why(user, purpose)
+    if html is not None:
+        from silo_app.pages.render import require_page
+
+        require_page(html)
+    home = load(silo)
     query = prepared(home, example, refinement, without_patient=without_patient)
     result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
     data = result.model_dump(
         mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
     )
-    if html is not None:
-        from silo_app.pages.render import write_page
+    emit(data, output, lambda _: _print(result))
+
+    def page() -> str:
         from silo_app.pages.search import search_page
 
         pairs = _drawn(home, example, query, result, refinement, who) if why else []
         pictures = [hit.thumbnail for hit in result.hits]
-        page = search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
-        people.print(f"wrote {write_page(html, page)}", highlight=False, markup=False)
-    emit(data, output, lambda _: _print(result))
+        return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
+
+    if html is not None:
+        write_asked_page(html, page)
     if not result.answered:
         raise typer.Exit(_NOBODY_ANSWERED)
 

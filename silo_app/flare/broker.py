@@ -14,7 +14,8 @@ from silo_app.flare import cells, words
 from silo_app.flare.consortium_file import read_members
 from silo_app.flare.containment import contain
 from silo_app.flare.site import kit_of
-from silo_app.search.broker import Broker
+from silo_app.search.broker import Broker, require_times
+from silo_app.search.messages import MOST_MS
 from silo_app.search.transport import SiloLate, SiloUnreachable
 
 _log = logging.getLogger(__name__)
@@ -39,11 +40,12 @@ class CellTransport:
 
 
 class SearchBroker(Controller):  # type: ignore[misc]
-    """The long-running search job."""
+    """The long-running search job; its settings are milliseconds for who says none, and at most."""
 
-    def __init__(self, silo_budget_ms: int = 1000, announce_every_s: float = 3.0) -> None:
+    def __init__(self, silo_budget_ms: int = 1000, longest_budget_ms: int = MOST_MS, announce_every_s: float = 3.0) -> None:
         super().__init__()
         self._budget_ms = int(silo_budget_ms)
+        self._longest_ms = int(longest_budget_ms)
         self._announce_every_s = float(announce_every_s)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
@@ -52,6 +54,7 @@ class SearchBroker(Controller):  # type: ignore[misc]
         try:
             self._kit = kit_of(fl_ctx)
             self._silos = read_members(self._kit).silos
+            require_times(self._budget_ms, self._longest_ms)
         except SiloscopeError as error:
             self.system_panic(str(error), fl_ctx)
 
@@ -64,7 +67,7 @@ class SearchBroker(Controller):  # type: ignore[misc]
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Listen for queries until the job is aborted; meanwhile announce, so that silos that come back are found."""
         core = cells.core_of(fl_ctx.get_engine())
-        broker = Broker(CellTransport(core), self._silos, budget_ms=self._budget_ms)
+        broker = Broker(CellTransport(core), self._silos, budget_ms=self._budget_ms, longest_ms=self._longest_ms)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="broker") as pool:
             cells.serve(core, words.TOPIC_QUERY, lambda asker, frame, reply: broker.start(frame, reply, asker=asker), pool)
             self.log_info(fl_ctx, f"the search broker is up for {', '.join(self._silos)}")

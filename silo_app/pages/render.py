@@ -1,5 +1,6 @@
 """Templates -> one self-contained HTML page."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import jinja2
 
 from silo_app import durable
+from silo_app.errors import ConfigInvalid
 
-__all__ = ["render", "write_page"]
+__all__ = ["render", "require_page", "write_page"]
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
@@ -24,11 +26,33 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(**facts)
 
 
+def require_page(path: Path) -> None:
+    """Raise `ConfigInvalid` if no page can be written there, before anything is done for it."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise _unwritable(path, "it is a folder")
+    if not folder.is_dir():
+        raise _unwritable(path, f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        raise _unwritable(path, "this account may not write into that folder")
+
+
 def write_page(path: Path, content: str) -> Path:
-    """Write a page for its owner's eyes, whole or not at all; return its absolute path."""
+    """Write a page for its owner's eyes, whole or not at all; return its absolute path. Raises `ConfigInvalid`."""
     path = path.absolute()
-    durable.write_text(path, content, mode=durable.PRIVATE)
+    try:
+        durable.write_text(path, content, mode=durable.PRIVATE)
+    except OSError as error:
+        raise _unwritable(path, error.strerror or type(error).__name__) from None
     return path
+
+
+def _unwritable(path: Path, problem: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"the page cannot be written: {problem}",
+        where=str(path),
+        remedy="Name a file in a folder that exists, with room, and into which this account may write.",
+    )
 
 
 def _thousands(value: float) -> str:

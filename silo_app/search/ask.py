@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from silo_app.audit.log import AuditLog, Value
+from silo_app.audit.log import AuditLog
 from silo_app.cases import CaseId, Embedding, EncoderVersion
 from silo_app.config import SiloHome
-from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed
+from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProcessFailed, SiloscopeError
 from silo_app.identity import Identity
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
+from silo_app.printable import printable
 from silo_app.search.bundling import Bundler
 from silo_app.search.envelope import conceal, keyed, keys_for
 from silo_app.search.examples import Example
@@ -35,10 +36,11 @@ from silo_app.search.messages import (
     unit_embedding,
 )
 from silo_app.search.own import OwnSilo, with_own
+from silo_app.search.own_records import asked, asks_with, begun
 from silo_app.search.query import Query, prepared
 from silo_app.search.replies import Said
 from silo_app.search.sealed import Broadcast
-from silo_app.search.verified import merged, said_to
+from silo_app.search.verified import merged, missing, said_to
 from silo_app.search.wire import decode, encode
 
 __all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query"]
@@ -47,6 +49,7 @@ _M = TypeVar("_M", bound=Message)
 
 _ALL = Filters()
 DEFAULT_BUDGET_MS = 1000
+"""Where the search job does not say."""
 _MEETING_MS = 300
 _ANSWER_MARGIN_S = 0.2
 """How much longer than the silos' budget the asker waits; the gateway gives up a little sooner, and says why."""
@@ -86,18 +89,17 @@ class Asker:
         """Send a message that is for the broker itself and return its reply. Raises as `ask` does."""
         return self._reply(encode(message), expected, budget_ms)
 
-    def record(self, result: SearchResult, *, purpose: str, user: str, mode: str) -> None:
-        """Write into this silo's audit log what was asked and what came back."""
-        self.audit.append("asked", _asked(result, purpose=purpose, user=user, mode=mode))
+    @functools.cached_property
+    def usual_ms(self) -> int:
+        """How long a search may take for which nobody says a time: what the search job says, if it is heard."""
+        told = self._meet(_MEETING_MS)
+        return told.budget_ms if told else DEFAULT_BUDGET_MS
 
     def _ask_all(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
-        results = self._answered(requests, within_ms)
-        self.audit.append_all(
-            [
-                ("asked", _asked(result, purpose=request.purpose, user=request.user, mode="plain"))
-                for request, result in zip(requests, results, strict=True)
-            ]
-        )
+        asking = [asks_with(request, mode="plain") for request in requests]
+        with begun(self.audit, asking):
+            results = self._answered(requests, within_ms)
+        self.audit.append_all([("asked", asked(one, result)) for one, result in zip(asking, results, strict=True)])
         return results
 
     def _answered(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
@@ -105,21 +107,39 @@ class Asker:
         end = time.monotonic() + within_ms / 1000
         if not self.identity.peers:
             self._meet(within_ms)
-        asked = requests[0] if len(requests) == 1 else self._bundle(requests, within_ms)
-        result, said = self._heard(asked, requests, max(1, _ms_until(end)))
-        left_ms = _ms_until(end)
-        if left_ms > 0 and (silos := [silo for silo, each in said.items() if _is_of_other_keys(each)]):
-            again, better = self._heard(asked, requests, left_ms, silos)
-            said |= {silo: better.get(silo, each) for silo, each in said.items()}
-            result = result.model_copy(update={"took_us": result.took_us + again.took_us})
+        question = requests[0] if len(requests) == 1 else self._bundle(requests, within_ms)
+        result, said = self._heard(question, requests, max(1, _ms_until(end)))
+        if (silos := [silo for silo, each in said.items() if _is_of_other_keys(each)]) and _ms_until(end) > 0:
+            took_us, better = self._heard_again(question, requests, end, silos)
+            said |= better
+            result = result.model_copy(update={"took_us": result.took_us + took_us})
         return [merged(request, [one[place] for one in said.values()], result) for place, request in enumerate(requests)]
 
-    def _meet(self, within_ms: int) -> None:
-        """Ask for the silos' keys, once a process; without any, their refusals bring them."""
+    def _heard_again(
+        self, question: SearchRequest | Bundle, requests: Sequence[SearchRequest], end: float, silos: Sequence[str]
+    ) -> tuple[int, dict[str, list[Said]]]:
+        """Ask some silos once more; what fails costs their answers, and nothing of what the others have said."""
+        begin = time.monotonic()
+        try:
+            again, said = self._heard(question, requests, max(1, _ms_until(end)), silos)
+            error: SiloscopeError = BrokerUnreachable(again.unheard or "nothing is said of it", remedy="Ask again.")
+        except (NotReady, BrokerUnreachable, MessageInvalid) as raised:
+            said, error = {}, raised
+        took_ms = round((time.monotonic() - begin) * 1000, 3)
+        lost = {silo: missing(silo, error, took_ms, is_over=_ms_until(end) <= 0) for silo in silos if silo not in said}
+        heard = {silo: said.get(silo) or [Said(lost[silo])] * len(requests) for silo in silos}
+        return int(took_ms * 1000), heard
+
+    def _meet(self, within_ms: int) -> Silos | None:
+        """Ask for the silos' keys, once a process; without any, their refusals bring them. Return what the broker told."""
         if self._own.is_there:
             meet(self.identity, {self.identity.name: self._own.voucher()})
-        with contextlib.suppress(NotReady, BrokerUnreachable, MessageInvalid):  # the question itself will say why
-            meet(self.identity, self.exchange(Who(), Silos, min(within_ms, _MEETING_MS)).vouchers)
+        try:
+            told = self.exchange(Who(), Silos, min(within_ms, _MEETING_MS))
+        except (NotReady, BrokerUnreachable, MessageInvalid):  # the question itself will say why
+            return None
+        meet(self.identity, told.vouchers)
+        return told
 
     def _bundle(self, requests: Sequence[SearchRequest], within_ms: int) -> Bundle:
         return Bundle(
@@ -131,32 +151,32 @@ class Asker:
         )
 
     def _heard(
-        self, asked: SearchRequest | Bundle, requests: Sequence[SearchRequest], within_ms: int, only: Sequence[str] = ()
+        self, question: SearchRequest | Bundle, requests: Sequence[SearchRequest], within_ms: int, only: Sequence[str] = ()
     ) -> tuple[SearchResult, dict[str, list[Said]]]:
         """Ask all silos, or some; return what came back, sealed and opened."""
-        signed, key = conceal(self.identity, asked)
-        result = self._result(asked, signed, keys_for(self.identity, signed, key), within_ms, only)
-        return result, said_to(self.identity, requests, signed, result, bundled=isinstance(asked, Bundle))
+        signed, key = conceal(self.identity, question)
+        result = self._result(question, signed, keys_for(self.identity, signed, key), within_ms, only)
+        return result, said_to(self.identity, requests, signed, result, bundled=isinstance(question, Bundle))
 
     def _result(
-        self, asked: SearchRequest | Bundle, signed: bytes, keys: Mapping[str, bytes], within_ms: int, only: Sequence[str]
+        self, question: SearchRequest | Bundle, signed: bytes, keys: Mapping[str, bytes], within_ms: int, only: Sequence[str]
     ) -> SearchResult:
         """Return what silos sealed: the own one is asked here, meanwhile the broker asks the others."""
         own = self.identity.name
         others = {silo: key for silo, key in keys.items() if silo != own}
         message = Broadcast(budget_ms=within_ms, frame=signed, keys=dict(keys), only=tuple(only))
         if (only and own not in only) or not self._own.is_there:
-            return _required(asked, self._reply(encode(message), SearchResult, within_ms))
+            return _required(question, self._reply(encode(message), SearchResult, within_ms))
         begun = self._own.begin(keyed(signed, keys.get(own)), within_ms)
         if only and len(only) == 1:
-            return with_own(_of_nobody_else(asked), begun.result())
+            return with_own(_of_nobody_else(question), begun.result())
         message = message.model_copy(update={"keys": others, "only": tuple(s for s in only if s != own), "without": own})
         try:
-            result = _required(asked, self._reply(encode(message), SearchResult, within_ms))
+            result = _required(question, self._reply(encode(message), SearchResult, within_ms))
         except (NotReady, BrokerUnreachable) as error:
             if not begun.result().content:
                 raise
-            result = _of_nobody_else(asked, f"{error.problem}. {error.remedy}".strip()[:1000])
+            result = _of_nobody_else(question, f"{error.problem}. {error.remedy}".strip()[:1000])
         return with_own(result, begun.result())
 
     @functools.cached_property
@@ -179,9 +199,9 @@ class Asker:
         message = decode(reply, expected, ErrorMessage)
         if isinstance(message, ErrorMessage):
             raise BrokerUnreachable(
-                message.problem or message.public,
+                printable(message.problem or message.public),
                 where=message.code,
-                remedy=message.remedy or "Is the job `search` running? Ask whoever runs the federation.",
+                remedy=printable(message.remedy) or "Is the job `search` running? Ask whoever runs the federation.",
             )
         return message
 
@@ -194,19 +214,20 @@ def search_embedding(
     k: int = 10,
     purpose: str = "care",
     user: str = "",
-    budget_ms: int = DEFAULT_BUDGET_MS,
+    budget_ms: int | None = None,
     exclude: Iterable[CaseId] = (),
     filters: Filters = _ALL,
 ) -> SearchResult:
     """Search all silos for the cases nearest to an embedding, float32 (D,).
 
     `exclude` names cases of the asking silo, which are left out here: who they are is told to nobody. So the request
-    asks for as many more. Silos that do not release a field that `filters` ask about refuse.
+    asks for as many more. Silos that do not release a field that `filters` ask about refuse. Without `budget_ms`, silos
+    have the time that the search job gives them.
     """
     excluded = frozenset(exclude)
     request = SearchRequest(
         issued_at_ms=int(time.time() * 1000),
-        budget_ms=budget_ms,
+        budget_ms=budget_ms or asker.usual_ms,
         encoder_version=encoder_version,
         vector=unit_embedding(vector),
         k=min(MAX_HITS, k + len(excluded)),
@@ -274,7 +295,7 @@ def search_query(
             k=k,
             purpose=purpose,
             user=user,
-            budget_ms=budget_ms or DEFAULT_BUDGET_MS,
+            budget_ms=budget_ms,
             exclude=query.exclude,
             filters=filters,
         )
@@ -295,25 +316,9 @@ def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int
     return result.model_copy(update={"hits": kept, "k": k})
 
 
-def _asked(result: SearchResult, *, purpose: str, user: str, mode: str) -> dict[str, Value]:
-    """Return what the audit log says of a query and its result."""
-    asked: dict[str, Value] = {
-        "asked_query": result.query_id,
-        "mode": mode,
-        "user": user,
-        "purpose": purpose,
-        "k": result.k,
-        "encoder": result.encoder_version,
-        "silos": [f"{report.silo}:{report.state.value}" for report in result.silos],
-        "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
-        "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
-    }
-    return asked | ({"unheard": result.unheard} if result.unheard else {})
-
-
 def _required(request: SearchRequest | Bundle, result: SearchResult) -> SearchResult:
-    asked = (request.query_id, request.encoder_version, request.k)
-    if (result.query_id, result.encoder_version, result.k) != asked:
+    wanted = (request.query_id, request.encoder_version, request.k)
+    if (result.query_id, result.encoder_version, result.k) != wanted:
         raise MessageInvalid(
             "the broker answered another query than was asked",
             where="result",

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from silo_app.errors import MessageInvalid, SiloscopeError
+from silo_app.errors import ConfigInvalid, MessageInvalid, SiloscopeError
 from silo_app.search.envelope import peek_request
 from silo_app.search.gathering import Deadlines, Gathering
 from silo_app.search.line import Line, reached
 from silo_app.search.messages import (
     MAX_VOUCHER,
+    MOST_MS,
     ErrorMessage,
     Relay,
     Relayed,
@@ -29,7 +30,7 @@ from silo_app.search.sealed import Broadcast
 from silo_app.search.transport import Transport
 from silo_app.search.wire import decode, encode
 
-__all__ = ["Broker", "Done"]
+__all__ = ["Broker", "Done", "require_times"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +44,36 @@ _RELAYS = 8
 """Private questions that one silo has at a time; each takes long."""
 
 
+def require_times(budget_ms: int, longest_ms: int) -> None:
+    """Raise `ConfigInvalid` unless silos can be given so many milliseconds."""
+    if not (0 < budget_ms <= MOST_MS and 0 < longest_ms <= MOST_MS):
+        raise ConfigInvalid(
+            f"silos cannot be given {budget_ms} ms, or {longest_ms} ms at most: between 1 and {MOST_MS}",
+            where="jobs/search: silo_budget_ms, longest_budget_ms",
+            remedy="Correct them and submit the job again.",
+        )
+
+
 class Broker:
     """Answers queries from any thread, for the silos of the federation, whether they are connected or not."""
 
     def __init__(
-        self, transport: Transport, silos: Sequence[str], *, budget_ms: int = 1000, in_flight_per_silo: int = 512
+        self,
+        transport: Transport,
+        silos: Sequence[str],
+        *,
+        budget_ms: int = 1000,
+        longest_ms: int = MOST_MS,
+        in_flight_per_silo: int = 512,
     ) -> None:
+        """Have those who say no time give `budget_ms`, and give nobody more than `longest_ms`. Raises `ConfigInvalid`."""
+        require_times(budget_ms, longest_ms)
         self._transport = transport
-        self._budget_ms = budget_ms
+        self._longest_ms = longest_ms
+        self._budget_ms = min(budget_ms, longest_ms)
+        usual_s = self._budget_ms / 1000
         names = sorted(set(silos))
-        self._lines = {
-            silo: Line(silo, transport, in_flight=in_flight_per_silo, patience_s=budget_ms / 2000) for silo in names
-        }
+        self._lines = {silo: Line(silo, transport, in_flight=in_flight_per_silo, usual_s=usual_s) for silo in names}
         self._relays = {silo: _Relays(silo) for silo in names}
         self._vouchers: dict[str, bytes] = {}
         self._deadlines = Deadlines()
@@ -98,7 +117,7 @@ class Broker:
         relays = self._relays.get(message.silo)
         if relays is None:
             return Relayed(silo=message.silo, state=SiloState.UNREACHABLE)
-        budget_s = message.budget_ms / 1000
+        budget_s = min(message.budget_ms, self._longest_ms) / 1000
         future = relays.submit(lambda: reached(self._transport, message.silo, message.frame, budget_s))
         if future is None:
             return Relayed(silo=message.silo, state=SiloState.BUSY)
@@ -126,16 +145,25 @@ class Broker:
         if isinstance(message, Broadcast):
             self._ask_all(message.frame, lambda query: done(_result_of(query)), asker, message)
         elif isinstance(message, Who):
-            now_ms = int(time.time() * 1000)
-            done(encode(Silos(silos=tuple(self._lines), at_ms=now_ms, vouchers=dict(self._vouchers))))
+            done(encode(self._who()))
         else:
             threading.Thread(target=lambda: done(encode(self.relay(message))), name="relay", daemon=True).start()
+
+    def _who(self) -> Silos:
+        return Silos(
+            silos=tuple(self._lines),
+            at_ms=int(time.time() * 1000),
+            vouchers=dict(self._vouchers),
+            budget_ms=self._budget_ms,
+            longest_ms=self._longest_ms,
+        )
 
     def _ask_all(
         self, frame: bytes, over: Callable[[Gathering], None], asker: str, broadcast: Broadcast | None = None
     ) -> None:
         request = peek_request(frame)
-        budget_s = min(request.budget_ms, self._budget_ms) / 1000 * _SHARE_OF_BUDGET
+        left_ms = min(request.budget_ms, broadcast.budget_ms if broadcast else request.budget_ms, self._longest_ms)
+        budget_s = left_ms / 1000 * _SHARE_OF_BUDGET
         asked = [silo for silo in self._lines if broadcast is None or _is_asked(broadcast, silo)]
         query = Gathering(request, frame, tuple(asked), budget_s, over, broadcast.keys if broadcast else {})
         if not asked:

@@ -15,7 +15,7 @@ import msgpack
 from silo_app.errors import MessageInvalid, ProtocolError, SignatureInvalid
 from silo_app.identity import Identity, Trust
 from silo_app.search.counts.messages import CountRequest
-from silo_app.search.messages import Bundle, Message, Question, Refusal, SearchRequest
+from silo_app.search.messages import MOST_MS, Bundle, Message, Question, Refusal, SearchRequest
 from silo_app.search.parcels import is_parcel, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateRequest
 from silo_app.search.sealed import SealedRequest
@@ -46,7 +46,6 @@ CONTEXT = b"siloscope search request 1\0"
 _KEYED = b"siloscope keyed request 1\0"
 _REPLY_CONTEXT = b"siloscope search reply 2\0"
 _USUAL_MS = 5000
-_LONGEST_MS = 60_000
 
 
 def seal(identity: Identity, request: Question | Bundle) -> bytes:
@@ -170,13 +169,13 @@ def open_reply(identity: Identity, silo: str, frame: bytes, reply: bytes, /, *ex
 
 
 def budget_of(frame: bytes) -> int:
-    """Return the milliseconds that a question, signed or not, or a parcel of them may take; a default if none is said."""
+    """Return the milliseconds a question may take, in whatever it comes, or a parcel of them; a default if it says none."""
     budget = None
     try:
         if is_parcel(frame):
             return max((content.budget_ms for content in unpack(frame).contents), default=_USUAL_MS)
-        fields = msgpack.unpackb(frame, max_ext_len=0)
-        budget = msgpack.unpackb(fields.get("payload", frame), max_ext_len=0).get("budget_ms")
+        fields = msgpack.unpackb(unkeyed(frame)[0], max_ext_len=0)
+        budget = (msgpack.unpackb(fields["payload"], max_ext_len=0) if "payload" in fields else fields).get("budget_ms")
     except Exception:  # noqa: BLE001  (a stranger's bytes: whoever serves the frame says what is wrong with it)
         budget = None
-    return budget if type(budget) is int and 0 < budget <= _LONGEST_MS else _USUAL_MS
+    return budget if type(budget) is int and 0 < budget <= MOST_MS else _USUAL_MS

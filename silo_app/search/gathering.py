@@ -43,6 +43,7 @@ class Gathering:
         self.request = request
         self.frame = frame
         self._keys = keys
+        self.budget_s = budget_s
         self.start = time.monotonic()
         self.deadline = self.start + budget_s
         self._silos = silos

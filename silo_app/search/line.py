@@ -41,29 +41,29 @@ def reached(transport: Transport, silo: str, message: bytes, budget_s: float) ->
 
 
 class Line:
-    """Asks one silo; `in_flight` queries at most are with it or wait for it. `patience_s` as in `Breaker`."""
+    """Asks one silo; `in_flight` queries at most are with it or wait for it.
 
-    def __init__(self, silo: str, transport: Transport, *, in_flight: int, patience_s: float) -> None:
+    Queries that may take longer than `usual_s` share no message and no thread with those that may not: a silo that is slow
+    with some of them would be slow with all. No reply in half of that time is a failure (`Breaker`).
+    """
+
+    def __init__(self, silo: str, transport: Transport, *, in_flight: int, usual_s: float) -> None:
         self._silo = silo
         self._transport = transport
         self._in_flight = in_flight
         self._open: dict[Gathering, str] = {}
         self._lock = threading.Lock()
-        self.breaker = Breaker(time.monotonic, patience_s)
-        self._gatherer: Gatherer[Gathering] = Gatherer(
-            self._send,
-            size_of=lambda query: len(query.frame),
-            weight_of=lambda query: query.queries,
-            name=f"ask-{silo}",
-            limit=2 * in_flight,
-        )
+        self._usual_s = usual_s
+        self.breaker = Breaker(time.monotonic, usual_s / 2)
+        self._usual, self._patient = self._gatherer("ask"), self._gatherer("wait-for")
 
     def ask(self, query: Gathering, group: str) -> None:
         """Have the silo asked, or say at once why it is not: nobody waits for it now, or too many do."""
         if (state := self.breaker.left_alone) is not None:
             query.heard(self._silo, query.state(self._silo, state, "left-alone"))
             return
-        if not self._admitted(query, group) or not self._gatherer.put(query, group):
+        gatherer = self._usual if query.budget_s <= self._usual_s else self._patient
+        if not self._admitted(query, group) or not gatherer.put(query, group):
             self._heard(query, SiloState.BUSY, "too-many-in-flight")
 
     def probe(self) -> None:
@@ -75,7 +75,17 @@ class Line:
 
     def close(self) -> None:
         """Ask nothing more."""
-        self._gatherer.close()
+        self._usual.close()
+        self._patient.close()
+
+    def _gatherer(self, name: str) -> Gatherer[Gathering]:
+        return Gatherer(
+            self._send,
+            size_of=lambda query: len(query.frame),
+            weight_of=lambda query: query.queries,
+            name=f"{name}-{self._silo}",
+            limit=2 * self._in_flight,
+        )
 
     def _admitted(self, query: Gathering, group: str) -> bool:
         """Take a place, if there is one and it is this asker's to take: a part is always left to who comes next."""
@@ -107,10 +117,10 @@ class Line:
         self.breaker.asked(state, budget_s)
 
     def _replies(self, queries: list[Gathering], budget_s: float) -> tuple[SiloState, list[bytes | None]]:
-        """Return how the silo was found, and its reply to each query, None where it has none."""
-        if len(queries) == 1:
-            state, reply = reached(self._transport, self._silo, queries[0].frame_for(self._silo), budget_s)
-            return state, [reply if state is SiloState.ANSWERED else None]
+        """Return how the silo was found, and its reply to each query, None where it has none.
+
+        Also one query alone is a parcel, for some bytes more: what is left of its time travels with it.
+        """
         contents = [
             Content(number, query.frame_for(self._silo), max(1, int(query.left_s * 1000)))
             for number, query in enumerate(queries)

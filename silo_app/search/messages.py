@@ -24,15 +24,19 @@ from silo_app.policy.filters import Filters
 from silo_app.policy.levels import Levels
 from silo_app.policy.refusal import PUBLIC, RefusalCode
 from silo_app.policy.release import Card
+from silo_app.printable import is_printable
 
 __all__ = [
     "MAX_BUNDLED",
     "MAX_HITS",
     "MAX_THUMBNAIL",
+    "MAX_USER",
+    "MOST_MS",
     "Bundle",
     "BundleReply",
     "ErrorMessage",
     "Message",
+    "Purpose",
     "Question",
     "Refusal",
     "Relay",
@@ -47,6 +51,7 @@ __all__ = [
     "SiloState",
     "Silos",
     "UnitVector",
+    "User",
     "Who",
     "embedding_of",
     "new_query_id",
@@ -62,7 +67,18 @@ MAX_VOUCHER = 4096
 MAX_BUNDLED = 64
 """Requests in one bundle."""
 MAX_DIMENSION = 4096
+MOST_MS = 60_000
+"""Milliseconds that any question may take."""
+MAX_USER = 128
+"""Characters."""
 _UNIT_TOLERANCE = 1e-3
+
+
+def _is_printable(text: str) -> str:
+    if not is_printable(text):
+        raise ValueError("it has characters that cannot be seen")
+    return text
+
 
 _Hex = r"^[0-9a-f]{8,128}$"
 QueryId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -73,10 +89,16 @@ MaybeVersion = Annotated[str, Field(pattern=r"^([0-9a-f]{8,128})?$")]
 Case = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Code = Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")]
-Public = Annotated[str, Field(max_length=200)]
+Public = Annotated[str, Field(max_length=200), AfterValidator(_is_printable)]
+"""A sentence of a silo or a server, for people of others."""
+Purpose = Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
+User = Annotated[str, Field(max_length=MAX_USER), AfterValidator(_is_printable)]
+"""Who asks inside the asking silo, by the asker's own word."""
 Thumbnail = Annotated[bytes, Field(max_length=MAX_THUMBNAIL)]
 Voucher = Annotated[bytes, Field(max_length=MAX_VOUCHER)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
+Budget = Annotated[int, Field(ge=1, le=MOST_MS)]
+"""Milliseconds."""
 
 
 def _is_unit(vector: bytes) -> bytes:
@@ -113,12 +135,12 @@ class Question(Message):
     query_id: QueryId = Field(default_factory=new_query_id)
     issued_at_ms: Annotated[int, Field(ge=0, le=2**53)]
     """Milliseconds since 1970 at the asker; clocks need to agree to minutes only."""
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     """How long a silo may take, from when it hears of the query: no common clock is needed."""
-    purpose: Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
+    purpose: Purpose
     asker: SiloName
-    user: Annotated[str, Field(max_length=128)] = ""
-    """Who asks inside the asking silo, by the asker's own word; for the answering silo's audit."""
+    user: User = ""
+    """For the answering silo's audit."""
 
 
 class SearchRequest(Question):
@@ -147,7 +169,7 @@ class Bundle(Message):
     kind: Literal["bundle"] = "bundle"
     query_id: QueryId = Field(default_factory=new_query_id)
     """Names the bundle."""
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     """How long a silo may take for all of it."""
     asker: SiloName
     encoder_version: Version
@@ -329,7 +351,7 @@ class Relay(Message):
 
     kind: Literal["relay"] = "relay"
     silo: SiloName
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     frame: bytes
 
 
@@ -350,7 +372,7 @@ class Who(Message):
 
 
 class Silos(Message):
-    """Broker -> asker: these, and what the server's clock shows."""
+    """Broker -> asker: these, what the server's clock shows, and how long they are waited for."""
 
     kind: Literal["silos"] = "silos"
     silos: Annotated[tuple[SiloName, ...], Field(max_length=MAX_SILOS)]
@@ -358,6 +380,10 @@ class Silos(Message):
     """Milliseconds since 1970."""
     vouchers: Annotated[dict[SiloName, Voucher], Field(max_length=MAX_SILOS)] = Field(default_factory=dict)
     """Those of their sessions' keys (`meeting`), of which the broker was told."""
+    budget_ms: Budget = 1000
+    """How long a search may take for which nobody says a time."""
+    longest_ms: Budget = MOST_MS
+    """How long any question may take, whatever its asker says."""
 
 
 class ErrorMessage(Message):

@@ -14,7 +14,7 @@ from silo_app.search.gathering import Reply
 from silo_app.search.local import Connections
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Sealed, SearchResult, SiloReport, SiloState
-from silo_app.search.parcels import Parcel, pack
+from silo_app.search.parcels import Parcel, alone, pack, unpacked_alone
 
 __all__ = ["OwnSilo", "with_own"]
 
@@ -48,7 +48,7 @@ class OwnSilo:
         One that did not reply several times is not waited for until it is seen again, as the broker does with the others.
         """
         if (state := self._breaker.left_alone) is None:
-            return self._pool.submit(self._asked, frame, budget_ms / 1000)
+            return self._pool.submit(self._asked, frame, budget_ms)
         if self._breaker.wants_probe():
             self._pool.submit(self._probe)
         nothing: Future[Reply] = Future()
@@ -60,13 +60,13 @@ class OwnSilo:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
 
-    def _asked(self, frame: bytes, budget_s: float) -> Reply:
+    def _asked(self, frame: bytes, budget_ms: int) -> Reply:
         start = time.monotonic()
-        state, content = self._exchanged(frame, budget_s)
-        self._breaker.asked(state, budget_s)
+        state, content = self._exchanged(alone(frame, budget_ms), budget_ms / 1000)
+        self._breaker.asked(state, budget_ms / 1000)
         code = "no-answer-in-time" if state is SiloState.LATE else ""
         took_ms = round((time.monotonic() - start) * 1000, 3)
-        return Reply(SiloReport(silo=self._silo, state=state, code=code, took_ms=took_ms), content)
+        return Reply(SiloReport(silo=self._silo, state=state, code=code, took_ms=took_ms), unpacked_alone(content))
 
     def _probe(self) -> None:
         self._breaker.probed(self._exchanged(pack(Parcel()), _PROBE_S)[0])

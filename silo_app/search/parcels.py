@@ -12,7 +12,7 @@ import msgpack
 
 from silo_app.errors import MessageInvalid
 
-__all__ = ["MAX_CONTENTS", "MAX_PARCEL_BYTES", "Content", "Parcel", "is_parcel", "pack", "unpack"]
+__all__ = ["MAX_CONTENTS", "MAX_PARCEL_BYTES", "Content", "Parcel", "alone", "is_parcel", "pack", "unpack", "unpacked_alone"]
 
 MAX_CONTENTS = 256
 MAX_PARCEL_BYTES = 32 * 1024 * 1024
@@ -62,6 +62,20 @@ def unpack(frame: bytes) -> Parcel:
     if not isinstance(contents, tuple) or not _is_sound(parcel):  # an empty map, or text, would be an empty parcel
         raise _invalid("it has fields of other types or values")
     return parcel
+
+
+def alone(body: bytes, budget_ms: int) -> bytes:
+    """Return one message as bytes, with what is left of its budget."""
+    return pack(Parcel((Content(0, body, budget_ms),)))
+
+
+def unpacked_alone(frame: bytes) -> bytes:
+    """Return the reply to a message that was sent `alone`; what is no parcel of one as it is: its reader will refuse it."""
+    try:
+        (content,) = unpack(frame).contents
+    except (MessageInvalid, ValueError):
+        return frame
+    return content.body
 
 
 def _is_sound(parcel: Parcel) -> bool:

@@ -4,7 +4,7 @@ from silo_app.audit.log import Value
 from silo_app.search.counts.messages import CountAnswer, CountRequest, told_words
 from silo_app.search.envelope import AnyQuestion
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer
-from silo_app.search.private.messages import CardsAnswer, PrivateAnswer, PrivateRequest
+from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 
 __all__ = ["Event", "Reply", "record", "who_asks"]
 
@@ -41,6 +41,8 @@ def _asked(request: AnyQuestion | None) -> dict[str, Value]:
     asked = who_asks(request) | {"mode": _mode(request)}
     if isinstance(request, SearchRequest):
         asked["k"] = request.k
+    if isinstance(request, CardsRequest):
+        asked["scored"] = request.scored
     if isinstance(request, CountRequest):
         asked |= {"alike": request.alike, "similarity": request.similarity}
     if isinstance(request, SearchRequest | CountRequest) and request.filters:

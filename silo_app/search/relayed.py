@@ -1,16 +1,17 @@
 """A question to one silo after the other, through the broker: what is not gathered for all, it passes on as it is."""
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProtocolError
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
 from silo_app.search.envelope import AnyQuestion, conceal, keyed, keys_for, open_reply
 from silo_app.search.meeting import meet
 from silo_app.search.messages import Message, Refusal, Relay, Relayed, SiloReport, Silos, SiloState, Who
 from silo_app.search.replies import STATE_OF_CODE
-from silo_app.search.verified import BROKERS_WORD, invalid
+from silo_app.search.verified import BROKERS_WORD, invalid, missing
 
 __all__ = ["ask_silo", "known_silos"]
 
@@ -30,7 +31,7 @@ def ask_silo(
     """Ask one silo what it alone reads, once more if its keys were not known, or are others by now.
 
     Returns what is said of the silo, and its answer, if it gave one that `require` raises no `ProtocolError` for. Raises
-    as `Asker.exchange`.
+    nothing: what fails on the way to one silo costs its answer, and no other's.
     """
     report, answer = _asked(asker, silo, request, kind, require)
     return _asked(asker, silo, request, kind, require) if report.code == RefusalCode.OTHER_KEY.value else (report, answer)
@@ -41,7 +42,12 @@ def _asked(
 ) -> tuple[SiloReport, _M | None]:
     signed, key = conceal(asker.identity, request)
     frame = keyed(signed, keys_for(asker.identity, signed, key, [silo]).get(silo))
-    relayed = _relayed(asker, silo, frame, request.budget_ms)
+    start = time.monotonic()
+    try:
+        relayed = _relayed(asker, silo, frame, request.budget_ms)
+    except (NotReady, BrokerUnreachable, MessageInvalid) as error:
+        took_ms = round((time.monotonic() - start) * 1000, 3)
+        return missing(silo, error, took_ms, is_over=took_ms >= request.budget_ms), None
     if relayed.state is not SiloState.ANSWERED:
         return SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms), None
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, MaybeVersion, Message, QueryId, SiloName
+from silo_app.search.messages import MAX_BUNDLED, MAX_HITS, MAX_SILOS, Budget, MaybeVersion, Message, QueryId, SiloName
 
 __all__ = ["Broadcast", "SealedRequest"]
 
@@ -23,7 +23,7 @@ class SealedRequest(Message):
 
     kind: Literal["sealed-request"] = "sealed-request"
     query_id: QueryId
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
     asker: SiloName
     encoder_version: MaybeVersion
     """Empty where the question names none: which cards are wanted of a private search."""
@@ -38,7 +38,8 @@ class Broadcast(Message):
     max_bytes: ClassVar[int] = 1024 * 1024
 
     kind: Literal["broadcast"] = "broadcast"
-    budget_ms: Annotated[int, Field(ge=1, le=60_000)]
+    budget_ms: Budget
+    """What is left of the request's."""
     frame: bytes
     keys: Annotated[dict[SiloName, Annotated[bytes, Field(max_length=128)]], Field(max_length=MAX_SILOS)] = Field(
         default_factory=dict

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 
-from silo_app.errors import MessageInvalid, ProtocolError, SignatureInvalid
+from silo_app.errors import MessageInvalid, ProtocolError, SignatureInvalid, SiloscopeError
 from silo_app.identity import Identity
 from silo_app.search.envelope import open_reply
 from silo_app.search.merge import merge
@@ -12,7 +12,7 @@ from silo_app.search.replies import Said, said_by
 from silo_app.search.thumbnails import require_thumbnails
 from silo_app.search.wire import decode
 
-__all__ = ["BROKERS_WORD", "invalid", "merged", "said_to", "verified", "verified_bundle"]
+__all__ = ["BROKERS_WORD", "invalid", "merged", "missing", "said_to", "verified", "verified_bundle"]
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +109,15 @@ def invalid(silo: str, error: ProtocolError, took_ms: float = 0.0) -> SiloReport
     _log.warning("what came in the name of %s is not used: %s", silo, error.problem)
     code = SignatureInvalid.code if isinstance(error, SignatureInvalid) else "answer-invalid"
     return SiloReport(silo=silo, state=SiloState.INVALID, code=code, took_ms=took_ms)
+
+
+def missing(silo: str, error: SiloscopeError, took_ms: float = 0.0, *, is_over: bool) -> SiloReport:
+    """Return the report of a silo of which nothing came, since asking for it raised; `is_over` is whether its time was."""
+    if isinstance(error, ProtocolError):
+        return invalid(silo, error, took_ms)
+    _log.warning("%s was not heard: %s", silo, error.problem)
+    state, code = (SiloState.LATE, "no-answer-in-time") if is_over else (SiloState.UNREACHABLE, error.code)
+    return SiloReport(silo=silo, state=state, code=code, took_ms=took_ms)
 
 
 def _said(asker: Identity, request: SearchRequest, frame: bytes, report: SiloReport, content: bytes | None) -> Said:

@@ -11,6 +11,7 @@ from silo_app.cli.main import app
 from silo_app.errors import AuditDamaged, CaseUnknown
 from silo_app.imaging.ingest import ingest
 from silo_app.policy.canaries import read_canaries
+from silo_app.printable import is_printable
 
 
 @pytest.fixture
@@ -45,6 +46,21 @@ def test_a_case_that_the_silo_does_not_hold_changes_nothing(home):
     run(home, "plant", case_of(home))
     assert isinstance(run(home, "plant", "0" * 32).exception, CaseUnknown)
     assert read_canaries(home.canaries) == {case_of(home)}
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_what_an_older_log_holds_of_a_stranger_hides_no_alert(home, output):
+    user = "x\x1b[2K\rno alerts\x9b8m\u202e\n"
+    log = AuditLog(home.audit)
+    log.append("canary", {"asker": "north", "user": user, "purpose": "care", "query": "q", "cases": ["c"]})
+    log.close()
+    printed = run(home, "alerts", "--format", output).stdout
+    assert printed.count("\n") == 1
+    assert is_printable(printed.removesuffix("\n"))
+    if output == "json":
+        assert json.loads(printed)["data"][0]["user"] == user
+    else:
+        assert "north  x\ufffd[2K\ufffdno alerts\ufffd8m\ufffd\ufffd  care  c" in printed
 
 
 def test_alerts_are_the_findings_of_planted_cases(home):

@@ -1,5 +1,6 @@
 """`silo count`: from a DICOM file to numbers over all hospitals; only the other hospitals are left out."""
 
+import errno
 import json
 
 import numpy as np
@@ -113,6 +114,34 @@ def test_a_page_is_written(countable, image, tmp_path):
     assert run("count", image, "--silo", kit.kit, "--by-finding", "--html", page) == 0
     assert "123 patients with similar cases" in page.read_text()
     assert page.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--purpose", "Care", "'Care' is not a word in small letters"),
+        ("--user", "x" * 200, "is not a name of at most 128 characters"),
+        ("--html", "none/such.html", "the page cannot be written: there is no folder"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_asked(countable, image, capsys, option, value, says):
+    kit, asked = countable
+    assert run("count", image, "--silo", kit.kit, option, value) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert asked == []
+    assert not kit.audit.exists()
+
+
+def test_a_page_that_fails_costs_no_answer(countable, image, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("silo_app.durable.write_text", full)
+    kit, _ = countable
+    assert run("count", image, "--silo", kit.kit, "--html", tmp_path / "page.html") == 2
+    printed = capsys.readouterr()
+    assert "patients: 123" in printed.out
+    assert "the page cannot be written: No space left on device" in printed.err
 
 
 def test_nobody_answering_is_a_status_of_its_own(countable, image, capsys):

@@ -173,6 +173,14 @@ def test_what_cannot_be_asked_says_so_and_sends_nothing(asked, capsys):
         assert asked.frames == []
 
 
+def test_a_page_that_cannot_be_written_is_named_before_anything_is_read(asked, other, tmp_path, capsys):
+    for page in (tmp_path, tmp_path / "none" / "why.html"):
+        assert run("explain", asked.file, other, "--silo", asked.kit, "--html", page) == 2
+        printed = capsys.readouterr()
+        assert "the page cannot be written" in printed.err
+        assert printed.out == ""
+
+
 def test_two_files_are_explained(asked, other, tmp_path, capsys):
     page = tmp_path / "explained.html"
     assert run("explain", asked.file, other, "--silo", asked.kit, "--html", page, "--format", "json") == 0

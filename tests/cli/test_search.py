@@ -1,6 +1,7 @@
 """`silo search`, `silo index`: from a DICOM file to ranked cases, over real sockets; only NVFlare's network is left out."""
 
 import base64
+import errno
 import json
 
 import numpy as np
@@ -130,6 +131,51 @@ def test_pictures_are_on_the_page_and_nowhere_else(searchable, image, tmp_path, 
         assert inside in page.read_text()
         assert "thumbnail" not in printed + log
         assert inside[:40] not in printed + log
+
+
+MISTAKES = [
+    ("--purpose", "Care", "'Care' is not a word in small letters"),
+    ("--purpose", "", "'' is not a word in small letters"),
+    ("--user", "x" * 200, "is not a name of at most 128 characters"),
+    ("--user", "x\x1b[2K\rno alerts", "is not a name of at most 128 characters that can all be seen"),
+    ("--html", "FOLDER/none/such.html", "the page cannot be written: there is no folder"),
+    ("--html", "FOLDER", "the page cannot be written: it is a folder"),
+    ("--html", "FOLDER/image.dcm/page.html", "the page cannot be written: there is no folder"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "says"), MISTAKES)
+def test_mistakes_are_named_before_anything_is_asked(option, value, says, searchable, image, tmp_path, capsys):
+    value = value.replace("FOLDER", str(tmp_path))
+    assert run("search", image, "--silo", searchable.kit, option, value) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert says in error
+    assert option in error or value in error
+    assert "bug" not in error
+    assert "\x1b" not in error
+    assert not searchable.audit.exists()
+
+
+def test_a_user_of_any_script_may_ask(searchable, image):
+    assert run("search", image, "--silo", searchable.kit, "--user", "山田　太郎") == 0
+    assert "山田　太郎" in searchable.audit.read_text()
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_page_that_fails_costs_no_answer(output, searchable, image, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("silo_app.durable.write_text", full)
+    page = tmp_path / "similar.html"
+    assert run("search", image, "--silo", searchable.kit, "--html", page, "--format", output) == 2
+    printed = capsys.readouterr()
+    assert "the page cannot be written: No space left on device" in printed.err
+    assert "bug" not in printed.err
+    if output == "json":
+        assert len(json.loads(printed.out)["data"]["hits"]) == 1
+    else:
+        assert "0.9123" in printed.out
 
 
 def test_nobody_answering_is_a_status_of_its_own(searchable, image, monkeypatch):

@@ -178,15 +178,24 @@ class SimulatedSilo:
 
 @dataclass
 class SimulatedTransport:
-    """The production interface over silos in this process; `behaviour` makes one late, gone or mad."""
+    """The production interface over silos in this process; `behaviour` makes one late, gone or mad.
+
+    Who behaves so gets one query that travels alone without its parcel, and `parcels` has what came.
+    """
 
     handlers: Mapping[str, Callable[[bytes], bytes]]
     behaviour: dict[str, Callable[[bytes, float], bytes]] = field(default_factory=dict)
+    parcels: list[tuple[str, Parcel, float]] = field(default_factory=list)
 
     def ask(self, silo: str, message: bytes, budget_s: float) -> bytes:
-        if silo in self.behaviour:
+        contents = unpack(message).contents
+        self.parcels.append((silo, Parcel(contents), budget_s))
+        if silo not in self.behaviour:
+            return self.handlers[silo](message)
+        if len(contents) != 1:
             return self.behaviour[silo](message, budget_s)
-        return self.handlers[silo](message)
+        reply = self.behaviour[silo](contents[0].body, budget_s)
+        return pack(Parcel((Content(contents[0].number, reply),)))
 
 
 def is_late(_message: bytes, budget_s: float) -> bytes:

@@ -1,5 +1,7 @@
 """The asking side: what leaves, what comes back, and what people are told when it does not."""
 
+import contextlib
+import errno
 import json
 import threading
 import time
@@ -14,7 +16,7 @@ from silo_app.policy.filters import Filters
 from silo_app.search import local
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.broker import Broker
-from silo_app.search.envelope import peek_request
+from silo_app.search.envelope import budget_of, peek_request
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import ErrorMessage, SearchResult, unit_embedding
 from silo_app.search.sealed import Broadcast
@@ -164,6 +166,8 @@ def test_both_ends_keep_a_record(federation):
     result = search(federation["north"], user="dr.x")
     asked = json.loads(federation["north"].home.audit.read_text().splitlines()[-1])
     assert (asked["event"], asked["asked_query"], asked["user"]) == ("asked", result.query_id, "dr.x")
+    before = json.loads(federation["north"].home.audit.read_text().splitlines()[0])
+    assert (before["event"], before["asked_query"], before["user"]) == ("asking", result.query_id, "dr.x")
     assert "south:answered" in asked["silos"]
     answered = json.loads(federation["south"].home.audit.read_text().splitlines()[-1])
     assert (answered["event"], answered["query"], answered["asker"]) == ("answer", result.query_id, "north")
@@ -337,6 +341,160 @@ def test_a_silo_that_was_started_again_is_asked_once_more_with_its_new_keys(fede
     assert (lines[1]["code"], lines[1]["asker"]) == ("other-key", "north")
     assert "query" not in lines[1]  # or it would be refused as one that was asked before
     assert lines[1]["unread"] == lines[2]["query"]
+
+
+@contextlib.contextmanager
+def started_again(federation, *names):
+    """The index processes of some silos, ended and started anew: they have other keys now."""
+    processes = dict(zip(federation, [federation.index, *federation.others], strict=True))
+    made = []
+    for name in names:
+        processes[name].close()
+        made.append(IndexProcess(federation[name].home))
+        made[-1].start()
+    try:
+        yield
+    finally:
+        for process in made:
+            process.close()
+
+
+def asked_again(monkeypatch, federation, behave):
+    """Have the gateway behave so when silos are asked once more."""
+    relay = federation.gateway._handler
+
+    def serve(frame):
+        is_second = b"broadcast" in frame and decode(frame, Broadcast).only
+        return behave(frame) if is_second else relay(frame)
+
+    monkeypatch.setattr(federation.gateway, "_handler", serve)
+
+
+NO_BROKER = local.error_frame(BrokerUnreachable("the broker is not there", remedy="Look at the job."))
+SECOND = {
+    "noise": (lambda _frame: b"noise", UNHURRIED, ("invalid", "answer-invalid")),
+    "no broker": (lambda _frame: NO_BROKER, UNHURRIED, ("unreachable", "broker-unreachable")),
+    "nothing in time": (lambda _frame: time.sleep(6) or b"", 4000, ("late", "no-answer-in-time")),
+}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("kind", SECOND)
+def test_who_is_asked_once_more_in_vain_is_named_and_costs_no_others_answer(kind, together, federation, monkeypatch):
+    behave, budget_ms, state = SECOND[kind]
+    asker, vectors = Asker.of(federation["north"].home), unit_rows(np.random.default_rng(4), 7)
+    assert asked(asker, vectors[0]).answered == 3
+    asked_again(monkeypatch, federation, behave)
+    with started_again(federation, "south"), ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda v: asked(asker, v, budget_ms=budget_ms), vectors[1:] if together else vectors[1:2]))
+    asker.close()
+    lost = 0
+    for result in results:
+        reports = {report.silo: report for report in result.silos}
+        assert reports["north"].state == reports["westward"].state == "answered"
+        assert {"north", "westward"} <= {hit.silo for hit in result.hits}
+        assert not result.unheard
+        if reports["south"].state != "answered":  # some may begin when its refusal has brought the keys
+            assert (reports["south"].state.value, reports["south"].code) == state
+            lost += 1
+    assert lost > 0
+    lines = [json.loads(line) for line in federation["north"].home.audit.read_text().splitlines()]
+    records = [line for line in lines if line["event"] == "asked"][1:]
+    assert {record["asked_query"] for record in records} == {result.query_id for result in results}
+    assert sum(f"south:{state[0]}" in record["silos"] for record in records) == lost
+
+
+def test_the_own_silo_is_asked_once_more_without_the_broker(federation, monkeypatch):
+    asker, vectors = Asker.of(federation["north"].home), unit_rows(np.random.default_rng(4), 2)
+    assert asked(asker, vectors[0]).answered == 3
+    asked_again(monkeypatch, federation, lambda _frame: NO_BROKER)
+    with started_again(federation, "north", "south"):
+        result = asked(asker, vectors[1])
+    asker.close()
+    assert states(result) == {"north": "answered", "south": "unreachable", "westward": "answered"}
+
+
+def test_a_silo_that_hangs_when_asked_once_more_has_only_what_is_left(federation, monkeypatch):
+    asker, vectors = Asker.of(federation["north"].home), unit_rows(np.random.default_rng(4), 2)
+    assert asked(asker, vectors[0]).answered == 3
+    given = []
+
+    def hang(frame):
+        given.append(budget_of(frame))
+        time.sleep(1.0)
+        return federation.broker.search(frame)
+
+    asked_again(monkeypatch, federation, hang)
+    with started_again(federation, "south"):
+        ask, transport = federation.transport.ask, federation.transport
+
+        def behave(silo, message, budget_s):
+            reply = ask(silo, message, budget_s)
+            if silo == "south":
+                given.append(budget_s * 1000)
+            return reply
+
+        monkeypatch.setattr(transport, "ask", behave)
+        result = asked(asker, vectors[1], budget_ms=UNHURRIED)
+    asker.close()
+    assert states(result)["south"] == "answered"
+    _, left_ms, second_ms = given
+    assert left_ms < UNHURRIED
+    assert second_ms <= 0.95 * left_ms
+
+
+def test_without_a_time_a_search_has_what_the_search_job_gives(federation, gateway):
+    asker = Asker.of(federation["north"].home)
+    assert asker.usual_ms == UNHURRIED
+    assert asked(asker, np.ones(16, np.float32), budget_ms=None).answered == 3
+    asker.close()
+    federation.gateway.close()
+    nobody = Asker.of(gateway(lambda _frame: b"noise").home)
+    assert nobody.usual_ms == 1000
+    nobody.close()
+
+
+LOST = {
+    "noise": (lambda _frame: b"noise", MessageInvalid, "message-invalid"),
+    "no broker": (lambda _frame: NO_BROKER, BrokerUnreachable, "broker-unreachable"),
+}
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_that_an_embedding_leaves_is_recorded_before_it_does_and_whatever_comes_back(kind, gateway):
+    """A server that relays it, and hides what came back, hides it from nobody's audit log."""
+    reply, error, code = LOST[kind]
+    before = []
+
+    def serve(frame):
+        if b"broadcast" in frame:
+            before.extend(json.loads(line) for line in silo.home.audit.read_text().splitlines())
+        return reply(frame)
+
+    silo = gateway(serve)
+    with pytest.raises(error):
+        search(silo, user="dr.x", purpose="research")
+    records = [json.loads(line) for line in silo.home.audit.read_text().splitlines()]
+    assert before == records[:1]
+    assert [record["event"] for record in records] == ["asking", "asking-failed"]
+    for record in records:
+        assert (record["user"], record["purpose"], record["mode"]) == ("dr.x", "research", "plain")
+        assert record["asked_query"] == records[0]["asked_query"]
+    assert records[1]["code"] == code
+
+
+def test_without_a_record_nothing_leaves(gateway, monkeypatch):
+    seen = []
+    silo = gateway(lambda frame: seen.append(frame) or b"")
+    asker = Asker.of(silo.home)
+
+    def full(_records):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(asker.audit, "append_all", full)
+    with pytest.raises(OSError, match="No space"):
+        asked(asker, np.ones(16, np.float32))
+    assert seen == []
 
 
 def test_without_the_silos_keys_all_are_asked_twice_once(federation):

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from silo_app.errors import ConfigInvalid
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.broker import Broker
 from silo_app.search.envelope import conceal, keyed, open_reply, peek_request, seal_reply, unkeyed
@@ -12,6 +13,7 @@ from silo_app.search.gathering import Gathering, Reply
 from silo_app.search.messages import (
     ErrorMessage,
     Refusal,
+    Relay,
     SearchResult,
     SiloAnswer,
     SiloReport,
@@ -19,6 +21,7 @@ from silo_app.search.messages import (
     SiloState,
     Who,
 )
+from silo_app.search.parcels import Content, Parcel, pack
 from silo_app.search.sealed import Broadcast
 from silo_app.search.wire import decode, encode
 from silo_app.session_key import LOCKED_BYTES
@@ -63,6 +66,50 @@ def test_a_late_silo_costs_its_own_answers_and_no_more_than_the_deadline(ask, tr
     assert time.monotonic() - start < 1.5  # a busy machine's scheduler included
     assert states(result) == {"north": "answered", "south": "late", "west": "answered"}
     assert {hit.silo for hit in result.hits} == {"north", "west"}
+
+
+TIMES = [
+    ({}, 10_000, None, 9.5, "what the asker says, however long the usual time is"),
+    ({}, 10_000, 400, 0.38, "what is left of that"),
+    ({}, 400, 10_000, 0.38, "no more than was signed"),
+    ({"longest_ms": 2000}, 10_000, None, 1.9, "no more than the job allows"),
+    ({"longest_ms": 2000}, 10_000, 5000, 1.9, "nor if so much is left"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "signed_ms", "left_ms", "given_s"), [one[:4] for one in TIMES], ids=[t[4] for t in TIMES]
+)
+def test_a_silo_has_the_least_of_what_asker_clock_and_job_allow(settings, signed_ms, left_ms, given_s, transport, sealed):
+    broker, frame = Broker(transport, NAMES, **settings), sealed(budget_ms=signed_ms)
+    broker.search(frame if left_ms is None else encode(Broadcast(budget_ms=left_ms, frame=frame)))
+    broker.close()
+    assert len(transport.parcels) == 3
+    assert all(given_s - 0.3 < budget_s <= given_s for _, _, budget_s in transport.parcels)
+
+
+@pytest.mark.parametrize("settings", [{"budget_ms": 0}, {"budget_ms": 60_001}, {"longest_ms": 0}, {"longest_ms": 600_000}])
+def test_times_that_no_silo_can_be_given_are_refused(settings, transport):
+    with pytest.raises(ConfigInvalid, match="silos cannot be given") as raised:
+        Broker(transport, NAMES, **settings)
+    assert raised.value.where == "jobs/search: silo_budget_ms, longest_budget_ms"
+
+
+def test_a_question_to_one_silo_has_no_more_than_the_job_allows(transport, faults):
+    broker = Broker(transport, NAMES, longest_ms=200)
+    transport.behaviour["west"] = faults["late"]
+    start = time.monotonic()
+    relayed = broker.relay(Relay(silo="west", budget_ms=30_000, frame=pack(Parcel((Content(0, b"question"),)))))
+    broker.close()
+    assert (relayed.state, time.monotonic() - start < 5) == (SiloState.LATE, True)
+
+
+def test_who_asks_who_is_there_hears_how_long_silos_are_waited_for(transport):
+    for settings, told in (({}, (1000, 60_000)), ({"budget_ms": 3000, "longest_ms": 2000}, (2000, 2000))):
+        broker = Broker(transport, NAMES, **settings)
+        silos = decode(broker.search(encode(Who())), Silos)
+        broker.close()
+        assert (silos.budget_ms, silos.longest_ms) == told
 
 
 def test_a_transport_that_hangs_past_the_deadline_is_given_up(ask, transport):
@@ -149,6 +196,16 @@ def test_a_refusal_is_a_state_with_its_code(code, state, ask, transport, silos):
     report = ask().silos[2]
     assert (report.silo, report.state, report.code) == ("west", state, code.value)
     assert report.public
+
+
+@pytest.mark.parametrize("public", ["\x1b[2Jnorth: answered", "\u202ederewsna :htron", "a\nnorth: answered"])
+def test_a_sentence_that_would_act_on_a_terminal_is_not_used(public, ask, transport, silos):
+    told = Refusal.of("west", RefusalCode.BUSY).model_copy(
+        update={"public": public}
+    )  # unchecked: as an altered silo sends it
+    transport.behaviour["west"] = lambda frame, _: seal_reply(silos["west"].identity, frame, told)
+    report = ask().silos[2]
+    assert (report.silo, report.state, report.code, report.public) == ("west", "invalid", "answer-invalid", "")
 
 
 def test_a_silo_with_another_encoder_is_named_and_not_mixed(ask, silos):

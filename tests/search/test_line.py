@@ -10,6 +10,8 @@ from silo_app.search.broker import Broker
 from silo_app.search.envelope import open_reply, seal_reply
 from silo_app.search.messages import Refusal, SearchResult, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
+from silo_app.search.sealed import Broadcast
+from silo_app.search.wire import decode, encode
 
 NAMES = ("north", "south", "west")
 UNHURRIED = 20_000
@@ -72,6 +74,43 @@ def test_queries_in_flight_share_messages_and_each_gets_its_own_answer(broker, t
     assert [result.hits[0].case for result in results] == [silos["south"].gallery.names[i % 20] for i in range(60)]
     assert sum(slow.sizes) == 60
     assert len(slow.sizes) < 20
+
+
+def test_what_is_left_of_a_query_travels_with_it_also_when_it_is_alone(transport, sealed):
+    """So a silo does not look for time to answer a query that the broker has given up."""
+    broker = Broker(transport, NAMES)
+    signed = sealed(budget_ms=30_000)
+    decode(broker.search(encode(Broadcast(budget_ms=400, frame=signed))), SearchResult)
+    broker.close()
+    assert {silo for silo, _, _ in transport.parcels} == set(NAMES)
+    for _, parcel, budget_s in transport.parcels:
+        (content,) = parcel.contents
+        assert content.body == signed
+        assert 0 < content.budget_ms <= 380
+        assert budget_s <= 0.38
+        assert len(pack(parcel)) <= len(signed) + 40
+
+
+def test_queries_that_may_take_long_hold_up_none_that_may_not(transport, silos, sealed):
+    broker, go_on, begun = Broker(transport, NAMES, budget_ms=2000), threading.Event(), threading.Semaphore(0)
+
+    def slow(message, budget_s):
+        if budget_s > 2:
+            begun.release()
+            go_on.wait(20)
+        return silos["south"].handle(message)
+
+    transport.behaviour["south"] = slow
+    patient = [threading.Thread(target=broker.ask_all, args=(sealed(),)) for _ in range(4)]
+    for thread in patient:  # as many as one way to a silo sends at a time
+        thread.start()
+        assert begun.acquire(timeout=10)
+    quick = broker.ask_all(sealed(budget_ms=2000))
+    go_on.set()
+    for thread in patient:
+        thread.join()
+    broker.close()
+    assert states(quick)["south"] == "answered"
 
 
 def _without_the_first(reply):
@@ -139,7 +178,7 @@ def test_each_query_ends_with_its_own_time(broker, transport, sealed, faults):
 
 
 def test_a_silo_that_is_late_again_and_again_is_not_waited_for_and_found_again(transport, sealed, faults):
-    broker = Broker(transport, NAMES, budget_ms=300)
+    broker = Broker(transport, NAMES, budget_ms=300, longest_ms=300)
     transport.behaviour["south"] = faults["late"]
     for _ in range(3):
         assert states(broker.ask_all(sealed()))["south"] == "late"
@@ -152,7 +191,7 @@ def test_a_silo_that_is_late_again_and_again_is_not_waited_for_and_found_again(t
 
 
 def test_no_query_is_spent_on_finding_out_whether_a_silo_is_back(transport, sealed, faults):
-    broker = Broker(transport, NAMES, budget_ms=300)
+    broker = Broker(transport, NAMES, budget_ms=300, longest_ms=300)
     seen = []
 
     def gone(message, budget_s):
@@ -274,7 +313,6 @@ def test_a_parcel_at_the_index_process_is_answered_with_one_look_at_the_index(in
 def test_a_bundle_at_the_index_process_is_answered_one_by_one(indexed, stocked, request_of):
     from silo_app.search.envelope import seal
     from silo_app.search.messages import Bundle, BundleReply
-    from silo_app.search.wire import decode, encode
 
     silo, process = indexed
     north = stocked.federation.identity("north")

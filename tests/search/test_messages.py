@@ -228,3 +228,19 @@ def test_a_signature_made_for_another_purpose_is_refused(authority, request_of):
     with pytest.raises(MessageInvalid):
         open_request(authority.identity("south").trust, kept)
     assert CONTEXT != b"another purpose"
+
+
+@pytest.mark.parametrize("text", ["x\x1b[2K\r", "\u202edr.x", "dr.x\n", "\x9b2J", "x" * 201])
+def test_what_would_act_on_a_terminal_is_no_user_and_no_sentence(text, request_of):
+    wrong = {SearchRequest: {"user": text}, Refusal: {"public": text}, ErrorMessage: {"public": text}}
+    for kind, change in wrong.items():
+        with pytest.raises(MessageInvalid):
+            decode(encode(messages(request_of)[kind].model_copy(update=change)), kind)
+
+
+@pytest.mark.parametrize(
+    "user", ["dr.x@north", "Zoë Müller", "山田　太郎", "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", ""]
+)
+def test_a_user_has_a_name_of_any_script(user, request_of):
+    request = request_of(user=user)
+    assert decode(encode(request), SearchRequest).user == user

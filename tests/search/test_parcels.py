@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from silo_app.errors import MessageInvalid
-from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
+from silo_app.search.parcels import Content, Parcel, alone, is_parcel, pack, unpack, unpacked_alone
 
 NUMBERS = st.integers(0, 2**53)
 
@@ -57,3 +57,14 @@ UNSOUND = {
 def test_an_unsound_parcel_is_refused(kind):
     with pytest.raises(MessageInvalid, match="other types or values"):
         unpack(pack(UNSOUND[kind]))
+
+
+def test_a_message_alone_takes_its_time_along_and_its_reply_is_what_comes_back():
+    (content,) = unpack(alone(b"question", 300)).contents
+    assert (content.body, content.budget_ms) == (b"question", 300)
+    assert unpacked_alone(pack(Parcel((Content(content.number, b"answer"),)))) == b"answer"
+
+
+@pytest.mark.parametrize("reply", [b"", b"noise", pack(Parcel()), pack(Parcel((Content(0, b"a"), Content(1, b"b"))))])
+def test_what_is_no_reply_to_one_message_stays_as_it_is(reply):
+    assert unpacked_alone(reply) == reply

@@ -14,6 +14,7 @@ from silo_app.search.counts.messages import CountAnswer, CountRequest, told_word
 from silo_app.search.counts.result import CountResult, SiloCount
 from silo_app.search.messages import unit_embedding
 from silo_app.search.own_encoder import own_encoder
+from silo_app.search.own_records import asks_with, begun
 from silo_app.search.relayed import ask_silo, known_silos
 
 __all__ = ["DEFAULT_ALIKE", "DEFAULT_COUNT_BUDGET_MS", "count_embedding", "count_file"]
@@ -56,9 +57,13 @@ def count_embedding(
         asker=asker.identity.name,
         user=user,
     )
-    silos = known_silos(asker, budget_ms)
-    with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="count") as pool:
-        parts = tuple(pool.map(lambda silo: _part(asker, silo, request), silos))
+    asking = asks_with(request, mode="count") | {
+        "alike": request.alike,
+        "similarity": request.similarity,
+        "filters": sorted(request.filters.fields),
+    }
+    with begun(asker.audit, [asking]):
+        parts = _parts(asker, request)
     result = CountResult(
         query_id=request.query_id,
         encoder_version=encoder_version,
@@ -67,7 +72,9 @@ def count_embedding(
         silos=parts,
         took_us=int((time.monotonic() - start) * 1e6),
     )
-    _record(asker, request, result)
+    told = [f"{answer.silo}:{word}" for answer in result.answers for word in told_words(answer)]
+    states = [f"{silo.report.silo}:{silo.report.state.value}" for silo in parts]
+    asker.audit.append("asked", {**asking, "silos": states, "told": told})
     return result
 
 
@@ -86,6 +93,13 @@ def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **as
     )
 
 
+def _parts(asker: Asker, request: CountRequest) -> tuple[SiloCount, ...]:
+    """Ask every silo."""
+    silos = known_silos(asker, request.budget_ms)
+    with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="count") as pool:
+        return tuple(pool.map(lambda silo: _part(asker, silo, request), silos))
+
+
 def _part(asker: Asker, silo: str, request: CountRequest) -> SiloCount:
     """Ask one silo."""
     report, answer = ask_silo(asker, silo, request, CountAnswer, partial(_require_fits, silo, request))
@@ -100,21 +114,3 @@ def _require_fits(silo: str, request: CountRequest, answer: CountAnswer) -> None
     asked = (silo, request.query_id, request.encoder_version)
     if (answer.silo, answer.query_id, answer.encoder_version) != asked or (answer.findings and not request.by_finding):
         raise MessageInvalid("it answers another question", where=silo, remedy="Nothing of it was used.")
-
-
-def _record(asker: Asker, request: CountRequest, result: CountResult) -> None:
-    asker.audit.append(
-        "asked",
-        {
-            "asked_query": request.query_id,
-            "mode": "count",
-            "user": request.user,
-            "purpose": request.purpose,
-            "alike": request.alike,
-            "similarity": request.similarity,
-            "encoder": request.encoder_version,
-            "filters": sorted(request.filters.fields),
-            "silos": [f"{silo.report.silo}:{silo.report.state.value}" for silo in result.silos],
-            "told": [f"{answer.silo}:{word}" for answer in result.answers for word in told_words(answer)],
-        },
-    )

@@ -6,7 +6,7 @@ What a silo learns: that somebody asks, and which of its cases the asker wants t
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from silo_app.search.messages import (
     SiloState,
     new_query_id,
 )
+from silo_app.search.own_records import asked, asks, begun
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.relayed import ask_silo, known_silos
@@ -36,6 +37,21 @@ __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
 DEFAULT_PRIVATE_BUDGET_MS = 30_000
 """The first private query of a generation waits until the silo has prepared its vectors."""
 _SPARE_SLOTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """The ids of one search, the same at all silos, and known before anything is asked: both ends' records have them."""
+
+    first: str = field(default_factory=new_query_id)
+    """Of the question for scores, and of the result."""
+    again: str = field(default_factory=new_query_id)
+    """Of that question with the keys, to a silo that has lost them."""
+    cards: str = field(default_factory=new_query_id)
+
+    @property
+    def all(self) -> list[str]:
+        return [self.first, self.again, self.cards]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +91,38 @@ class PrivateSession:
         start = time.monotonic()
         query = self._asking.ask(vector)
         common = {"purpose": purpose, "user": user, "budget_ms": budget_ms, "asker": self._asker.identity.name}
-        silos = known_silos(self._asker, budget_ms)
-        with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
-            parts = list(pool.map(lambda silo: self._part(silo, query, k, common), silos))
-            chosen = _chosen(parts, k)
-            shown = list(pool.map(lambda part: self._cards(part, chosen, common), parts))
+        ids = _Ids()
+        asking = asks(ids.first, mode="private", user=user, purpose=purpose, encoder=self._encoder) | {"queries": ids.all}
+        with begun(self._asker.audit, [asking]):
+            shown = self._shown(query, k, ids, common, budget_ms)
         hits = sorted((hit for _, found in shown for hit in found), key=lambda hit: (-hit.score, hit.silo, hit.case))[:k]
         result = SearchResult(
-            query_id=new_query_id(),
+            query_id=ids.first,
             encoder_version=self._encoder,
             k=k,
             hits=tuple(hits),
             silos=tuple(report for report, _ in shown),
             took_us=int((time.monotonic() - start) * 1e6),
         )
-        self._asker.record(result, purpose=purpose, user=user, mode="private")
+        self._asker.audit.append("asked", asked(asking, result))
         return result
 
-    def _part(self, silo: str, query: PrivateQuery, k: int, common: dict[str, object]) -> _Part:
+    def _shown(
+        self, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object], budget_ms: int
+    ) -> list[tuple[SiloReport, tuple[ResultHit, ...]]]:
+        """Ask every silo for its scores, and then for the cards of the best of all."""
+        silos = known_silos(self._asker, budget_ms)
+        with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
+            parts = list(pool.map(lambda silo: self._part(silo, query, k, ids, common), silos))
+            chosen = _chosen(parts, k)
+            return list(pool.map(lambda part: self._cards(part, chosen, common | {"query_id": ids.cards}), parts))
+
+    def _part(self, silo: str, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object]) -> _Part:
         """Ask one silo for its scores; a second time with the keys if it does not have them."""
-        part = self._scores(silo, query, k, common, with_keys=silo not in self._known)
+        with_keys = silo not in self._known
+        part = self._scores(silo, query, k, common | {"query_id": ids.first}, with_keys=with_keys)
         if part.report.code == RefusalCode.SESSION.value:
-            part = self._scores(silo, query, k, common, with_keys=True)
+            part = self._scores(silo, query, k, common | {"query_id": ids.again}, with_keys=True)
         if part.report.state is SiloState.ANSWERED:
             self._known.add(silo)
         return part
