@@ -6,16 +6,22 @@ attacker mixes another image's embedding into the query, so that no similarity i
 one of the answering silos' cases would give; the target is that with the guard on, the attack's 95 % confidence interval
 (Wilson) does not lie above chance.
 
+*Told apart*: of the patients who are kept back, how many does anything give away that a silo says? The same questions are
+asked with and without the patient in the gallery: the image and a turned one, narrowed by what cards say (here drawn at
+random), for one case and for ten, until the questions about one image are spent and beyond. Every reply must be the same.
+
 The encoder is untrained (DenseNet121, start weights of seed 0): what it sees of patients, every encoder sees. Phantoms
 without `--data`; with a ZIP (images and labels.csv with patients), real radiographs. The answers are the product's
 (`search.answer` over FAISS files), without signatures and network.
 """
 
 import argparse
+import itertools
 import math
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target, main
 from benchmarks.image_hospitals import hospitals_of, spec_of
-from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Split, View
+from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Sex, Split, View
 from silo_app.config import ReleaseSettings
 from silo_app.encoder.embed import embed
 from silo_app.encoder.model import build
@@ -35,13 +41,16 @@ from silo_app.imaging.radiograph import read_radiograph
 from silo_app.imaging.samples.phantom import make_phantoms
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.index.likeness import estimate, sense_of
-from silo_app.search.answer import SearchableCases, answer
+from silo_app.policy.filters import Filters
+from silo_app.policy.refusal import RefusalCode
+from silo_app.search.answer import Found, SearchableCases, answer
 from silo_app.search.merge import merge
-from silo_app.search.messages import ResultHit, SearchRequest, SiloAnswer, unit_embedding
+from silo_app.search.messages import Refusal, ResultHit, SearchRequest, SiloAnswer, unit_embedding
 
 TARGETS = (
     Target("linked_with_guard_above_chance", 0.0),
     Target("turned_with_guard_above_chance", 0.0),
+    Target("told_apart", 0.0),
     Target("pooled_patients", 20, at_least=True),
 )
 SILOS = ("north", "south", "west")
@@ -49,6 +58,10 @@ ENCODER = EncoderVersion("ab" * 16)
 TURNED = 0.4
 """The share of another image's embedding in a turned query."""
 K = 10
+
+NARROWED = (Filters(), Filters(sexes=(Sex.FEMALE,)), Filters(sexes=(Sex.MALE,)), Filters(age_bands=("40-49",)))
+OFTEN = 8
+"""So many questions about one image are answered."""
 
 GUARD_OFF = ReleaseSettings(same_patient="show", min_cases=1)
 GUARD_ON = ReleaseSettings()
@@ -91,7 +104,9 @@ def images(data: Path, spec: EncoderSpec, limit: int | None) -> tuple[list[View]
 
 def _view(number: int, patient: str, findings: Mapping[Finding, bool]) -> View:
     case = CaseId(f"{number:032x}")
-    return View(digest="", case=case, patient=PatientKey(patient), split=Split.TRAIN, findings=findings)
+    random = np.random.default_rng(number)
+    sex, age = (Sex.FEMALE, Sex.MALE)[random.integers(2)], int(random.choice((44, 64)))
+    return View(digest="", case=case, patient=PatientKey(patient), split=Split.TRAIN, findings=findings, sex=sex, age=age)
 
 
 def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -> list[Silo]:
@@ -111,18 +126,23 @@ def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -
     return silos
 
 
-def asked(silo: Silo, vector: NDArray[np.float32], asker: str, settings: ReleaseSettings) -> SiloAnswer | None:
-    """Return a silo's answer, None if it refuses."""
-    request = SearchRequest(
+def question(vector: NDArray[np.float32], asker: str, k: int = K, filters: Filters = NARROWED[0]) -> SearchRequest:
+    """Return what a silo is asked."""
+    return SearchRequest(
         issued_at_ms=0,
         budget_ms=1000,
         encoder_version=ENCODER,
         vector=unit_embedding(vector),
-        k=K,
+        k=k,
         purpose="care",
         asker=asker,
+        filters=filters,
     )
-    reply = answer(request, silo.gallery, silo=silo.name, view_of=silo.views.get, settings=settings)
+
+
+def asked(silo: Silo, vector: NDArray[np.float32], asker: str, settings: ReleaseSettings) -> SiloAnswer | None:
+    """Return a silo's answer, None if it refuses."""
+    reply = answer(question(vector, asker), silo.gallery, silo=silo.name, view_of=silo.views.get, settings=settings)
     return reply if isinstance(reply, SiloAnswer) else None
 
 
@@ -147,6 +167,51 @@ def attack(
             replies = (asked(silo, vector, own.name, settings) for silo in others)
             count(tally, views[row], merge((reply for reply in replies if reply), K), known)
     return tally
+
+
+def told_apart(
+    silos: Sequence[Silo], views: Sequence[View], vectors: NDArray[np.float32], settings: ReleaseSettings
+) -> list[bool]:
+    """Return of every image, and silo that keeps its patient back, whether any reply is another than without the patient."""
+    random, told = np.random.default_rng(1), []
+    for own, silo in itertools.permutations(silos, 2):
+        there = {view.patient for view in silo.views.values()}
+        for row in (row for row in own.rows if views[row].patient in there):
+            turned = vectors[row] + 0.1 * vectors[random.choice(own.rows)]
+            away = {case: view for case, view in silo.views.items() if view.patient != views[row].patient}
+            for vector in (vectors[row], turned):
+                each = [question(vector, own.name, k, filters) for k, filters in itertools.product((1, K), NARROWED)]
+                requests = [*each, *each[:1] * (OFTEN - 2), *each]  # the second time after a budget is spent
+                (first, kept), (second, without) = (replies(silo, held, requests, settings) for held in (silo.views, away))
+                if kept == without + 1:  # the patient, and nobody else in that place
+                    told.append(first != second)
+    return told
+
+
+def replies(
+    silo: Silo, held: Mapping[CaseId, View], requests: Sequence[SearchRequest], settings: ReleaseSettings
+) -> tuple[list[object], int]:
+    """Return all that a silo that holds these cases says to requests, and how many patients it keeps back from the first."""
+    about: Counter[CaseId | None] = Counter()
+    kept: list[int] = []
+
+    def look(found: Found) -> RefusalCode | None:
+        kept.append(found.kept_back)
+        about[found.about] += 1
+        return RefusalCode.REPEATED if about[found.about] > OFTEN else None
+
+    def said(request: SearchRequest) -> SiloAnswer | Refusal:
+        return answer(
+            request,
+            silo.gallery,
+            silo=silo.name,
+            view_of=held.get,
+            settings=settings,
+            look=look,
+            rows_where=lambda filters, index: index.rows_of([case for case in held if filters.holds(held[case])]),
+        )
+
+    return [said(request).model_dump() for request in requests], kept[0]
 
 
 def count(tally: Tally, query: View, hits: Sequence[ResultHit], known: Mapping[CaseId, View]) -> None:
@@ -213,6 +278,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         middle = time.process_time()
         on = attack(silos, views, vectors, GUARD_ON)
         spent = (middle - start, time.process_time() - middle)
+        apart = told_apart(silos, views, vectors, GUARD_ON)
         return [
             Figure("images", len(views), "images"),
             Figure("pooled_patients", len({views[row].patient for row in range(len(views))}), "patients"),
@@ -221,6 +287,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
             *figures_of("linked_with_guard", on, guess),
             *figures_of("turned_without_guard", attack(silos, views, vectors, GUARD_OFF, turned=TURNED), guess),
             *figures_of("turned_with_guard", attack(silos, views, vectors, GUARD_ON, turned=TURNED), guess),
+            *([Figure("told_apart", float(np.mean(apart)), f"of {len(apart)} who are kept back")] if apart else []),
             *_costs(off, on),
             Figure("answer_without_guard_ms", 500 * spent[0] / len(off.linked), "CPU ms a silo"),
             Figure("answer_with_guard_ms", 500 * spent[1] / len(on.linked), "CPU ms a silo"),
