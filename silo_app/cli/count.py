@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.narrowing import (
@@ -18,6 +16,7 @@ from silo_app.cli.narrowing import (
     YearOption,
     filters_of,
 )
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
 if TYPE_CHECKING:
@@ -113,11 +112,11 @@ def _coarse(value: float, digits: int, option: str, words: str) -> float:
 
 
 def _print(result: "CountResult") -> None:
-    screen = Console()
+    screen = data_screen()
     if result.answers:
         screen.print(f"patients: {_words(result.patients)}", markup=False, highlight=False)
     if result.findings:
-        table = Table("finding", "patients", "hospitals that tell", box=None, pad_edge=False)
+        table = WholeTable("finding", "patients", "hospitals that tell")
         for finding, total in result.findings.items():
             table.add_row(finding.value, _words(total), str(total.silos))
         screen.print(table, markup=False, highlight=False)

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.narrowing import (
@@ -33,6 +31,7 @@ from silo_app.cli.refining import (
     refinement_of,
     told,
 )
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import SiloHome, load
 
 if TYPE_CHECKING:
@@ -166,8 +165,8 @@ def _drawn(
 
 
 def _print(result: "SearchResult") -> None:
-    screen = Console()
-    table = Table("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    screen = data_screen()
+    table = WholeTable("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age")
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(*_row(rank, hit))
     if result.hits:
