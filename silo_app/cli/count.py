@@ -16,6 +16,7 @@ from silo_app.cli.narrowing import (
     YearOption,
     filters_of,
 )
+from silo_app.cli.refining import told
 from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
@@ -65,12 +66,13 @@ def count(
     """
     from silo_app.search.counts.ask import count_file
 
+    filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
     result = count_file(
         load(silo),
         file,
         alike=_coarse(alike, 1, "--alike", "tenths"),
         similarity=_coarse(similarity, 2, "--similarity", "hundredths"),
-        filters=filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent),
+        filters=filters,
         by_finding=by_finding,
         purpose=purpose,
         user=user or getpass.getuser(),
@@ -81,7 +83,8 @@ def count(
         from silo_app.pages.count import count_page
         from silo_app.pages.render import write_page
 
-        people.print(f"wrote {write_page(html, count_page(data))}", highlight=False, markup=False)
+        page = count_page(data, asked_with=told(purpose, filters))
+        people.print(f"wrote {write_page(html, page)}", highlight=False, markup=False)
     emit(data, output, lambda _: _print(result))
     if not result.answers:
         raise typer.Exit(_NOBODY_ANSWERED)
@@ -91,7 +94,7 @@ def as_data(result: "CountResult") -> dict[str, Any]:
     """Return what programs are given, and the page is made of."""
     return {
         **result.model_dump(mode="json", exclude={"silos"}),
-        "patients": result.patients.model_dump(mode="json"),
+        "patients": result.patients.model_dump(mode="json") if result.answers else None,
         "findings": {finding.value: total.model_dump(mode="json") for finding, total in result.findings.items()},
         "silos": [
             {
@@ -113,8 +116,8 @@ def _coarse(value: float, digits: int, option: str, words: str) -> float:
 
 def _print(result: "CountResult") -> None:
     screen = data_screen()
-    if result.answers:
-        screen.print(f"patients: {_words(result.patients)}", markup=False, highlight=False)
+    counted = f"patients: {_words(result.patients)}" if result.answers else "No hospital counted."
+    screen.print(counted, markup=False, highlight=False)
     if result.findings:
         table = WholeTable("finding", "patients", "hospitals that tell")
         for finding, total in result.findings.items():

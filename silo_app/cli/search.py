@@ -144,7 +144,8 @@ def search(
 
         pairs = _drawn(home, example, query, result, refinement, who) if why else []
         pictures = [hit.thumbnail for hit in result.hits]
-        page = search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
+        asked, own = told(purpose, filters, refinement), home.config.name
+        page = search_page(data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own)
         people.print(f"wrote {write_page(html, page)}", highlight=False, markup=False)
     emit(data, output, lambda _: _print(result))
     if not result.answered:
