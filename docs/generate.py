@@ -39,11 +39,13 @@ REMEDIES = {
     "checkpoint-invalid": "Remove the version's folder under `silo/models/` and take part in a training job again.",
     "config-invalid": "Every wrong line is named at once; correct them and repeat the command.",
     "encoder-mismatch": "Run `silo index build`, or choose the encoder that the federation uses with `silo model use`.",
+    "encoder-unknown": "`silo model list` has the versions that this silo holds; the first 8 of their 32 digits do. Nothing is damaged.",
     "federation": "See the part of the federation that the message names: `consortium status`, then `consortium logs`.",
     "image-unsupported": "Export the image again in a form that is supported; the reason says what is wrong with it. The "
     "other images are not affected.",
     "index-damaged": "Run `silo index build`: an index can always be built again from catalogue and cache.",
     "input": "Change what the message names and repeat the command.",
+    "job-unknown": "`silo job list` has the ids; the first 8 digits do where only one job begins so.",
     "job-failed": "`silo job log JOB` shows the server's side; each silo's own log shows its own.",
     "key-refused": "Nothing was used. Submit the job again; if it repeats, tell the operator: somebody replays or forges keys.",
     "labels-invalid": "Correct the CSV, or describe it better under `labels` in `silo.yaml`; the message names column and line.",

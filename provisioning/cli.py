@@ -1,5 +1,6 @@
 """The `consortium` command: who is in the federation, and a whole consortium on one machine."""
 
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,15 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from provisioning import consortium as description
 from provisioning import kits, processes
 from provisioning.control import PartStatus
 from provisioning.federation import Federation
 from silo_app.cli import edge
-from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people, writable_folder
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import InputError
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ _DEFAULT = Path("consortium")
 @app.command()
 def provision(
     file: Annotated[Path, typer.Argument(help="The consortium's description (YAML).")],
-    out: Annotated[Path, typer.Option(help="Where the startup kits go.")] = _DEFAULT,
+    out: Annotated[Path, typer.Option(help="Where the startup kits go.", callback=writable_folder)] = _DEFAULT,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Make startup kits; again later, it adds what is new and leaves the root and everything that is right alone.
@@ -58,7 +59,8 @@ def up(folder: FolderOption = _DEFAULT, *, restart: RestartOption = True) -> Non
     Example:
         consortium up --dir consortium
     """
-    with _telling("up", "`consortium status`, `consortium down`") as tell:
+    named = _named(folder)
+    with _telling("up", f"`consortium status{named}`, `consortium down{named}`") as tell:
         Federation.load(folder).up(tell, restart=restart)
 
 
@@ -135,7 +137,7 @@ def logs(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Where everything goes.", callback=writable_folder)] = Path("demo"),
     data: Annotated[
         str, typer.Option(help="Zips or folders of real images with a CSV, separated by commas; none: synthetic phantoms.")
     ] = "",
@@ -188,7 +190,14 @@ def _telling(done: str, next_step: str = "") -> Iterator[Callable[[str], None]]:
         people.print(f"{time.monotonic() - began:5.1f} s  {line}", highlight=False, markup=False)
 
     yield tell
-    people.print(f"[green]{done}[/green] after {time.monotonic() - began:.0f} s{'; ' * bool(next_step)}{next_step}")
+    seconds = f"{time.monotonic() - began:.0f} s"
+    then = f"; {escape(next_step)}" if next_step else ""
+    people.print(f"[green]{done}[/green] after {seconds}{then}", highlight=False, soft_wrap=True)
+
+
+def _named(folder: Path) -> str:
+    """Return how other commands name the folder, to be typed behind them; "" for the one that they take anyway."""
+    return "" if folder.resolve() == _DEFAULT.resolve() else f" --dir {shlex.quote(str(folder))}"
 
 
 def _lives(federation: Federation) -> list[dict[str, Any]]:
@@ -208,13 +217,12 @@ def _lives(federation: Federation) -> list[dict[str, Any]]:
 def _show_kits(data: dict[str, Any], federation: Federation) -> None:
     for change in data["changes"] or ["nothing changed"]:
         people.print(change, highlight=False, markup=False, soft_wrap=True)
-    table = Table("participant", "role", "startup kit", "certificate valid until", box=None)
+    table = WholeTable("participant", "role", "startup kit", "certificate valid until", copied=("startup kit",))
     for kit in data["kits"]:
         table.add_row(kit["name"], kit["role"], kit["kit"], f"{kit['valid_until']} ({kit['days']} days)")
-    _print(table)
-    option = "" if federation.root == _DEFAULT.resolve() else f" --dir {federation.root}"
+    data_screen().print(table)
     people.print(
-        f"On this machine: consortium up{option}\n"
+        f"On this machine: consortium up{_named(federation.root)}\n"
         "Elsewhere: send each hospital its own folder over a channel you trust (it holds a private key); with siloscope\n"
         "installed there, startup/start.sh connects it. Hospitals open no port themselves.\n"
         f"Keep {federation.root / '.authority'} offline: it holds the root's key.",
@@ -226,7 +234,7 @@ def _show_kits(data: dict[str, Any], federation: Federation) -> None:
 
 def _show_status(found: list[PartStatus]) -> None:
     colors = {"running": "green", "restarting": "yellow", "failed": "red", "stopped": "dim"}
-    table = Table("process", "state", "pid", "up for", "reached", "memory", "restarts", box=None)
+    table = WholeTable("process", "state", "pid", "up for", "reached", "memory", "restarts")
     for part in found:
         up_for = str(datetime.now(UTC) - part.since).split(".", maxsplit=1)[0] if part.since else ""
         table.add_row(
@@ -238,13 +246,7 @@ def _show_status(found: list[PartStatus]) -> None:
             f"{part.memory_bytes / 1e6:.0f} MB" if part.memory_bytes else "",
             str(part.restarts or ""),
         )
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    # In a pipe a table is not cut to 80 columns.
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    data_screen().print(table)
 
 
 def main() -> None:

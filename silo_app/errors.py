@@ -4,7 +4,9 @@
     ├── InputError            what you gave is wrong: change it
     │   ├── CaseUnknown           case-unknown
     │   ├── ConfigInvalid         config-invalid
+    │   ├── EncoderUnknown        encoder-unknown
     │   ├── ImageUnsupported      image-unsupported
+    │   ├── JobUnknown            job-unknown
     │   ├── LabelsInvalid         labels-invalid
     │   ├── SampleInvalid         sample-invalid
     │   └── SourceEmpty           source-empty
@@ -48,11 +50,13 @@ __all__ = [
     "CheckpointInvalid",
     "ConfigInvalid",
     "EncoderMismatch",
+    "EncoderUnknown",
     "FederationError",
     "ImageUnsupported",
     "IndexDamaged",
     "InputError",
     "JobFailed",
+    "JobUnknown",
     "KeyRefused",
     "LabelsInvalid",
     "MessageInvalid",
@@ -117,6 +121,13 @@ class ConfigInvalid(InputError):
     public = "The configuration is not valid."
 
 
+class EncoderUnknown(InputError):
+    """An encoder version that this silo does not hold, or that more than one version begins with."""
+
+    code = "encoder-unknown"
+    public = "There is no such encoder."
+
+
 class ImageUnsupported(InputError):
     """A file is not an image that a silo can use; `reason` is one of a closed list of words (`imaging.radiograph`)."""
 
@@ -126,6 +137,13 @@ class ImageUnsupported(InputError):
     def __init__(self, problem: str, *, reason: str, remedy: str, where: str = "") -> None:
         super().__init__(problem, remedy=remedy, where=where)
         self.reason = reason
+
+
+class JobUnknown(InputError):
+    """The beginning of a job's id that no job has, or more than one."""
+
+    code = "job-unknown"
+    public = "There is no such job."
 
 
 class LabelsInvalid(InputError):

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from silo_app.catalogue import Catalogue, CatalogueCounts, Refusal
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 from silo_app.errors import ConfigInvalid
 
@@ -41,9 +41,7 @@ def catalogue(
 @app.command()
 def show(
     silo: SiloOption,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with plots into this file; it needs no network.")
-    ] = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Show what the silo holds: patients, studies, images, findings, and which files were refused and why.
@@ -146,19 +144,19 @@ def restore(
 
 
 def _print_recalled(data: dict[str, Any]) -> None:
-    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    table = WholeTable("", "", show_header=False)
     table.add_row({"study": "studies", "patient": "patients"}[data["kind"]], str(data["found"]))
     table.add_row("images taken out", str(data["views"]))
-    Console().print(table)
+    data_screen().print(table)
 
 
 def _print_study(data: dict[str, Any]) -> None:
-    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    table = WholeTable("", "", show_header=False)
     for name, value in (("case", data["case"]), *data["study"].items()):
         table.add_row(name.replace("_", " "), value or "-")
     for name in data["files"]:
         table.add_row("file", name)
-    Console(soft_wrap=True).print(table, markup=False, highlight=False)
+    data_screen().print(table, markup=False, highlight=False)
 
 
 def as_data(name: str, counts: CatalogueCounts, refusals: Iterable[Refusal]) -> dict[str, Any]:
@@ -204,7 +202,7 @@ _SECTIONS = {
 
 
 def _print(data: dict[str, Any]) -> None:
-    screen = Console()
+    screen = data_screen()
     screen.print(
         f"{data['silo']}: {data['patients']} patients, {data['cases']} cases, {data['series']} series, "
         f"{data['views']} views "
@@ -227,7 +225,7 @@ def _print(data: dict[str, Any]) -> None:
 
 
 def _print_counts(screen: Console, title: str, counts: dict[str, int], what: str) -> None:
-    table = Table(title, what, box=None, pad_edge=False)
+    table = WholeTable(title, what)
     table.columns[1].justify = "right"
     for name, count in counts.items():
         table.add_row(name, str(count))
@@ -236,7 +234,7 @@ def _print_counts(screen: Console, title: str, counts: dict[str, int], what: str
 
 
 def _print_findings(screen: Console, findings: dict[str, dict[str, int]]) -> None:
-    table = Table("finding", "present", "absent", "unknown", box=None, pad_edge=False)
+    table = WholeTable("finding", "present", "absent", "unknown")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, count in findings.items():

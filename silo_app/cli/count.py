@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, write_asked_page
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
     AgeOption,
@@ -18,6 +16,8 @@ from silo_app.cli.narrowing import (
     YearOption,
     filters_of,
 )
+from silo_app.cli.refining import told
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def count(
     year: YearOption = "",
     present: PresentOption = None,
     absent: AbsentOption = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
-    ] = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Count the patients with cases like this one, in all hospitals of the federation.
@@ -67,16 +65,13 @@ def count(
     from silo_app.search.counts.ask import count_file
 
     who, purpose = who_asks_why(user, purpose)
-    if html is not None:
-        from silo_app.pages.render import require_page
-
-        require_page(html)
+    filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
     result = count_file(
         load(silo),
         file,
         alike=_coarse(alike, 1, "--alike", "tenths"),
         similarity=_coarse(similarity, 2, "--similarity", "hundredths"),
-        filters=filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent),
+        filters=filters,
         by_finding=by_finding,
         purpose=purpose,
         user=who,
@@ -87,7 +82,7 @@ def count(
     if html is not None:
         from silo_app.pages.count import count_page
 
-        write_asked_page(html, lambda: count_page(data))
+        write_asked_page(html, lambda: count_page(data, asked_with=told(purpose, filters)))
     if not result.answers:
         raise typer.Exit(_NOBODY_ANSWERED)
 
@@ -96,7 +91,7 @@ def as_data(result: "CountResult") -> dict[str, Any]:
     """Return what programs are given, and the page is made of."""
     return {
         **result.model_dump(mode="json", exclude={"silos"}),
-        "patients": result.patients.model_dump(mode="json"),
+        "patients": result.patients.model_dump(mode="json") if result.answers else None,
         "findings": {finding.value: total.model_dump(mode="json") for finding, total in result.findings.items()},
         "silos": [
             {
@@ -117,11 +112,11 @@ def _coarse(value: float, digits: int, option: str, words: str) -> float:
 
 
 def _print(result: "CountResult") -> None:
-    screen = Console()
-    if result.answers:
-        screen.print(f"patients: {_words(result.patients)}", markup=False, highlight=False)
+    screen = data_screen()
+    counted = f"patients: {_words(result.patients)}" if result.answers else "No hospital counted."
+    screen.print(counted, markup=False, highlight=False)
     if result.findings:
-        table = Table("finding", "patients", "hospitals that tell", box=None, pad_edge=False)
+        table = WholeTable("finding", "patients", "hospitals that tell")
         for finding, total in result.findings.items():
             table.add_row(finding.value, _words(total), str(total.silos))
         screen.print(table, markup=False, highlight=False)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people, writable_file, writable_folder
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 from silo_app.errors import ConfigInvalid
 
@@ -21,7 +21,12 @@ _OPTIONAL_SILO = Annotated[
 
 def deid(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder to write into; it is made private (0700).", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The folder to write into; it is made private (0700).", callback=writable_folder, show_default=False
+        ),
+    ],
     silo: SiloOption,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
@@ -58,7 +63,9 @@ def deid_check(
     show_values: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--show-values", help="Show values instead of their shapes: identifiers, if any remain.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Also write a page into this file.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page into this file.", callback=writable_file, show_default=False)
+    ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Show what would remain of files after de-identification, or what the silo keeps: evidence for a privacy officer.
@@ -113,7 +120,7 @@ def _of_silo(silo: Path | None) -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    screen = Console()
+    screen = data_screen()
     if data["kind"] == "silo":
         _table(
             screen, ("store", "files", "bytes", "open to others"), (list(map(str, row.values())) for row in data["stores"])
@@ -133,7 +140,7 @@ def _pairs(counts: dict[str, int]) -> list[list[str]]:
 
 
 def _table(screen: Console, titles: tuple[str, ...], rows: Any) -> None:
-    table = Table(*titles, box=None, pad_edge=False)
+    table = WholeTable(*titles)
     for row in rows:
         table.add_row(*row)
     if table.row_count:

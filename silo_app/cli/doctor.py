@@ -4,11 +4,10 @@ import dataclasses
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -36,12 +35,10 @@ def doctor(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
 
 
 def _print(data: dict[str, Any]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "what", "seen, and what to do"):
-        table.add_column(column, overflow="fold")
+    table = WholeTable("", "what", "seen, and what to do")
     for checked in data["checks"]:
         color = _COLORS[checked["outcome"]]
         remedy = f"\n[bold]{escape(checked['remedy'])}[/bold]" if checked["remedy"] else ""
         mark = f"[{color}]{checked['outcome']}[/{color}]"
         table.add_row(mark, escape(checked["name"]), escape(checked["seen"]) + remedy)
-    Console().print(table, highlight=False)
+    data_screen().print(table, highlight=False)

@@ -6,6 +6,7 @@ Data go to stdout and people's text to stderr. `--format json` prints one envelo
 
 import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,10 +18,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from silo_app.errors import NotReady, SiloscopeError
+from silo_app.errors import ConfigInvalid, NotReady, SiloscopeError
 from silo_app.printable import is_printable
 
-__all__ = ["FormatOption", "OutputFormat", "SiloOption", "emit", "people", "run", "write_asked_page"]
+__all__ = [
+    "FormatOption",
+    "HtmlOption",
+    "OutputFormat",
+    "SiloOption",
+    "emit",
+    "people",
+    "run",
+    "writable_file",
+    "writable_folder",
+    "write_asked_page",
+]
 
 SCHEMA_VERSION = 1
 _ERROR_PAGE = "docs/errors/README.md"
@@ -41,6 +53,38 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
+def writable_file(path: Path | None) -> Path | None:
+    """Return where a file will be written. Raises `ConfigInvalid` if none can be made there, before any work is done."""
+    if path is not None and (path.is_dir() or not _is_open_folder(path.absolute().parent)):
+        problem = "a folder lies there" if path.is_dir() else "no file can be made there"
+        raise ConfigInvalid(problem, where=str(path), remedy="Name a file in a folder that exists and may be written.")
+    return path
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """Return where a folder will be written or made. Raises `ConfigInvalid` if none can be, before any work is done."""
+    if path is not None:
+        absolute = path.absolute()
+        there = next(one for one in (absolute, *absolute.parents) if os.path.lexists(one))
+        if not _is_open_folder(there):
+            problem = "a file lies there" if there == absolute and not there.is_dir() else f"{there} cannot hold a folder"
+            raise ConfigInvalid(problem, where=str(path), remedy="Name a folder, new or there, that may be written.")
+    return path
+
+
+def _is_open_folder(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        help="Also write a page into this file; it needs no network.",
+        callback=writable_file,
+        show_default=False,
+    ),
+]
 FormatOption = Annotated[OutputFormat, typer.Option("--format", help="table for people, json for programs.")]
 SiloOption = Annotated[
     Path, typer.Option("--silo", envvar="SILO", help="The silo's startup kit (a folder).", show_default=False)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from silo_app import config, durable
-from silo_app.cases import EncoderVersion
-from silo_app.cli.edge import FormatOption, OutputFormat, emit, people
+from silo_app.cli.edge import FormatOption, OutputFormat, emit, people, writable_file
 from silo_app.cli.progress import work
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import ConfigInvalid
 
 SCHEMA_VERSION = 1
@@ -29,7 +27,8 @@ def evaluate(
         typer.Option(help="Instead show what silos told `jobs/evaluate`: the folder that `silo job download` printed."),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="An encoder version [default: the current one].", show_default=False)
+        str | None,
+        typer.Option(help="An encoder version; its first 8 digits do [default: the current].", show_default=False),
     ] = None,
     k: Annotated[int, typer.Option(help="Neighbours that count for precision.", min=1, max=1000)] = 10,
     floors: Annotated[bool, typer.Option(help="Also raw pixels, an untrained encoder and image statistics.")] = True,  # noqa: FBT002
@@ -38,10 +37,16 @@ def evaluate(
     ] = False,
     queries: Annotated[int, typer.Option(help="Federated queries a silo.", min=1, max=100_000)] = 200,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write everything to this file.", show_default=False)
+        Path | None,
+        typer.Option("--json", help="Also write everything to this file.", callback=writable_file, show_default=False),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="With --job: also write a page with plots into this file; it needs no network.")
+        Path | None,
+        typer.Option(
+            help="With --job: also write a page with plots into this file; it needs no network.",
+            callback=writable_file,
+            show_default=False,
+        ),
     ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
@@ -63,10 +68,11 @@ def evaluate(
     if not silos or html is not None:
         problem = "--html needs --job" if html is not None else "name a silo (--silo) or an evaluation's record (--job)"
         raise ConfigInvalid(problem, where="silo evaluate", remedy="See silo evaluate --help.")
+    from silo_app.encoder import checkpoint
     from silo_app.encoder.evaluate import evaluate as evaluate_silos
 
     homes = [config.load(silo) for silo in silos]
-    version = EncoderVersion(encoder) if encoder else None
+    version = checkpoint.named(encoder, *(home.models for home in homes)) if encoder else None
     with work("evaluating") as progress:
         kept, evaluation = evaluate_silos(homes, version, k=k, with_floors=floors, progress=progress)
     data = {"encoder_version": kept.version, "card": dict(kept.card), **asdict(evaluation)}
@@ -104,7 +110,7 @@ def _show_job(job: Path, json_file: Path | None, html: Path | None, output: Outp
 
 
 def _show(data: dict[str, Any]) -> None:
-    screen = Console()
+    screen = data_screen()
     screen.print(f"encoder {data['encoder_version']} ({data['card'].get('kind', 'of unknown origin')})")
     screen.print(_findings_table(data))
     screen.print(_retrieval_table(data["retrieval"], f"neighbours: {data['k']} nearest of all other patients"))
@@ -118,19 +124,21 @@ def _show(data: dict[str, Any]) -> None:
         )
 
 
-def _findings_table(data: dict[str, Any]) -> Table:
-    table = Table(
+def _findings_table(data: dict[str, Any]) -> WholeTable:
+    table = WholeTable(
         "finding",
         "silo",
         "present",
         "absent",
         "AUC (95 %)",
         "balanced accuracy",
-        "sensitivity at 0.9",
+        "sens. at 0.9",
         "ECE",
-        "image statistics' AUC",
+        "floor AUC",
+        copied=("finding", "silo"),
+        gap=1,
     )
-    table.title = "findings on held-out patients"
+    table.title = "findings on held-out patients (floor: image statistics alone)"
     for silo, findings in data["findings"].items():
         for name, one in findings.items():
             floor = data["statistics_auc"].get(name) if silo == "pooled" else None
@@ -140,8 +148,8 @@ def _findings_table(data: dict[str, Any]) -> Table:
     return table
 
 
-def _retrieval_table(ways: dict[str, Any], title: str) -> Table:
-    table = Table(
+def _retrieval_table(ways: dict[str, Any], title: str) -> WholeTable:
+    table = WholeTable(
         "by", "queries", "balanced precision", "balanced mAP", "balanced nDCG", "from own silo (chance)", title=title
     )
     for way, one in ways.items():

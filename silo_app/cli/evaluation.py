@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from silo_app.cli.tables import WholeTable, data_screen
 
 __all__ = ["show_record"]
+
+_CLOSE: dict[str, Any] = {"copied": ("finding", "silo", "group"), "gap": 1}
 
 
 def show_record(data: dict[str, Any]) -> None:
     """Print the tables of a record's content for people."""
-    screen = Console()
+    screen = data_screen()
     pooled = data["pooled"]
     screen.print(f"encoder {pooled['encoder'] or '-'}, {pooled['held_out_patients']} held-out patients", highlight=False)
     for name, why in data["refused"].items():
@@ -25,9 +26,11 @@ def show_record(data: dict[str, Any]) -> None:
             screen.print(table, markup=False)
 
 
-def _together(data: dict[str, Any]) -> Table:
+def _together(data: dict[str, Any]) -> WholeTable:
     area = "AUC (least to most)", "AUC inside silos (95 %)"
-    table = Table("finding", "silos", "present", "absent", *area, f"sensitivity at {data['specificity']}", "ECE at most")
+    table = WholeTable(
+        "finding", "silos", "present", "absent", *area, f"sens. at {data['specificity']}", "ECE at most", **_CLOSE
+    )
     table.title = "all silos together, from counts of scores"
     for name, one in data["pooled"]["findings"].items():
         counts = (str(one[key]) for key in ("silos", "present", "absent"))
@@ -36,10 +39,10 @@ def _together(data: dict[str, Any]) -> Table:
     return table
 
 
-def _findings(data: dict[str, Any]) -> Table:
-    figures = "AUC (95 %)", "balanced accuracy", f"sensitivity at {data['specificity']}", "ECE"
-    table = Table("silo", "finding", "present", "absent", *figures, "image statistics' AUC", "gain over local-only")
-    table.title = "findings on held-out patients, each silo"
+def _findings(data: dict[str, Any]) -> WholeTable:
+    figures = "AUC (95 %)", "balanced accuracy", f"sens. at {data['specificity']}", "ECE"
+    table = WholeTable("silo", "finding", "present", "absent", *figures, "floor AUC", "gain over local", **_CLOSE)
+    table.title = "findings on held-out patients, each silo (floor: image statistics alone)"
     for silo, told in data["silos"].items():
         for name, one in told["findings"].items():
             numbers = (_number(one[key]["value"]) for key in ("balanced_accuracy", "sensitivity", "calibration_error"))
@@ -57,8 +60,8 @@ def _findings(data: dict[str, Any]) -> Table:
     return table
 
 
-def _neighbours(data: dict[str, Any]) -> Table:
-    table = Table("silo", "by", f"balanced precision@{data['k']}", "balanced mAP", f"balanced nDCG@{data['k']}")
+def _neighbours(data: dict[str, Any]) -> WholeTable:
+    table = WholeTable("silo", "by", f"balanced precision@{data['k']}", "balanced mAP", f"balanced nDCG@{data['k']}")
     table.title = "neighbours inside each silo"
     for way, one in data["pooled"]["retrieval"].items():
         table.add_row("all", way, *(_number(one[key]) for key in ("precision", "average_precision", "ndcg")))
@@ -71,8 +74,9 @@ def _neighbours(data: dict[str, Any]) -> Table:
     return table
 
 
-def _groups(data: dict[str, Any]) -> Table:
-    table = Table("silo", "group", "finding", "patients with, without", "AUC (95 %)", "ECE", title="groups of patients")
+def _groups(data: dict[str, Any]) -> WholeTable:
+    table = WholeTable("silo", "group", "finding", "patients with, without", "AUC (95 %)", "ECE", **_CLOSE)
+    table.title = "groups of patients"
     for silo, told in data["silos"].items():
         for group in told["groups"]:
             for name, one in group["findings"].items():

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, write_asked_page
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, write_asked_page
 from silo_app.config import load
 
 
@@ -14,10 +14,7 @@ def explain(
     first: Annotated[Path, typer.Argument(help="A DICOM file; it is read here and goes nowhere.", show_default=False)],
     second: Annotated[Path, typer.Argument(help="The DICOM file that it is compared with.", show_default=False)],
     silo: SiloOption,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="Also write a page with both images into this file; it needs no network.", show_default=False),
-    ] = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Show where the similarity of two images lies, as the silo's encoder sees them.
@@ -33,10 +30,6 @@ def explain(
     from silo_app.imaging.radiograph import read_radiograph
     from silo_app.search.why import explained
 
-    if html is not None:
-        from silo_app.pages.render import require_page
-
-        require_page(html)
     encoder = load_encoder(load(silo).models)
     one, other = explained(encoder, *(as_cached(read_radiograph(path)) for path in (first, second)))
     data = {

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 
 from silo_app.cli.edge import people
+from silo_app.cli.tables import WholeTable
 from silo_app.errors import JobFailed, NotReady
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ def follow_server(job: str, admin: Path, silo: Path | None, *, timeout_s: float)
     from silo_app.encoder.journal import read_journal
     from silo_app.flare.console import Console, records_told, told_of_rounds
 
-    folder = None if silo is None else _folder(job, silo)
     start, told = time.monotonic(), 0
     with Console.open(admin) as console, Live(console=people, auto_refresh=False, transient=True) as live:
+        job = console.named(job)
+        folder = None if silo is None else _folder(job, silo)
 
         def read_log() -> str:
             with contextlib.suppress(JobFailed):  # a job has no log before it runs
@@ -71,18 +72,20 @@ def follow_journal(job: str, silo: Path, *, timeout_s: float, every_s: float = _
     people.print(*tables([], read_journal(folder)), markup=False)
 
 
-def _apart(shown: Sequence[Table]) -> list[Table | str]:
+def _apart(shown: Sequence[WholeTable]) -> list[WholeTable | str]:
     """Return the tables with an empty line before each."""
     return [part for table in shown for part in ("", table)]
 
 
 def _folder(job: str, silo: Path) -> Path:
     from silo_app import config
+    from silo_app.encoder import job_state
 
-    return config.load(silo).root / "jobs" / Path(job).name
+    jobs = config.load(silo).root / "jobs"
+    return jobs / job_state.named(jobs, job)
 
 
-def tables(records: Sequence[Mapping[str, Any]], journal: Sequence["JournalRound"]) -> list[Table]:
+def tables(records: Sequence[Mapping[str, Any]], journal: Sequence["JournalRound"]) -> list[WholeTable]:
     """Return a table of rounds, one of silos, one of a silo's own journal; each only where there is something to show.
 
     `records` are the server's entries (`rounds.json`), none where only a silo is asked.
@@ -92,9 +95,9 @@ def tables(records: Sequence[Mapping[str, Any]], journal: Sequence["JournalRound
     return [*made, _own(journal)] if journal else made
 
 
-def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> WholeTable:
     """One row a round; void ones have rows of their own."""
-    table = Table("round", "silos in the sum", "without", "seconds", *_STEPS, box=None, pad_edge=False)
+    table = WholeTable("round", "silos in the sum", "without", "seconds", *_STEPS)
     for one in rounds:
         why = (f"{silo}: {why['code']} ({why['step']})" for silo, why in one["quarantined"].items())
         outcome = f"{len(one['accepted'])} of {len(one['participants'])}" if one["outcome"] == "sum" else "void"
@@ -103,9 +106,9 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _silos(rounds: Sequence[Mapping[str, Any]]) -> Table:
+def _silos(rounds: Sequence[Mapping[str, Any]]) -> WholeTable:
     """One row a silo: in how many sums it is, and where it last was not."""
-    table = Table("silo", "in sums", "last without it", "MB sent", box=None, pad_edge=False)
+    table = WholeTable("silo", "in sums", "last without it", "MB sent")
     sums = [one for one in rounds if one["outcome"] == "sum"]
     for silo in sorted({silo for one in rounds for silo in (*one["participants"], *one["quarantined"])}):
         missed = [(one["round"] + 1, one["quarantined"][silo]) for one in rounds if silo in one["quarantined"]]
@@ -115,9 +118,9 @@ def _silos(rounds: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _own(journal: Sequence["JournalRound"]) -> Table:
+def _own(journal: Sequence["JournalRound"]) -> WholeTable:
     columns = "loss, all", "held-out loss, all", "held-out loss, own", "AUC, own"
-    table = Table("round", "own steps", "own seconds", *columns, box=None, pad_edge=False)
+    table = WholeTable("round", "own steps", "own seconds", *columns)
     for one in journal:
         numbers = (one.loss, one.pooled_held_out_loss, one.held_out_loss, one.held_out_auc)
         own = [_number(one.steps, "g"), _number(one.train_seconds, ".1f")]

@@ -133,6 +133,13 @@ def _summarize(report: "IngestReport") -> None:
             markup=False,
             highlight=False,
         )
+    if report.one_sided:
+        people.print(
+            "No finding is absent in any image, as far as these labels say: nothing can be learned from them. Name in "
+            "`labels.scope` of silo.yaml the findings that were looked for (docs/how-to-label.md), and ingest again.",
+            style="bold yellow",
+            highlight=False,
+        )
     if report.burned_in:
         people.print(
             f"{report.burned_in} of the pictures read now seem to name their patient (`imaging.burned_in` is warn).",

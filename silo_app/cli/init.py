@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from silo_app.cases import Finding
 from silo_app.catalogue import SiloKey
-from silo_app.cli.edge import people
+from silo_app.cli.edge import people, writable_folder
 from silo_app.config import CONFIG_NAME, SiloConfig, load, problems
 from silo_app.durable import private_folder, write_text
 from silo_app.errors import ConfigInvalid
@@ -20,7 +20,7 @@ Key = Literal["file", "sop_instance_uid", "study_instance_uid", "accession_numbe
 
 
 def init(
-    kit: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    kit: Annotated[Path, typer.Argument(help="The folder to make.", callback=writable_folder, show_default=False)],
     name: Annotated[str, typer.Option(help="The silo's name: a-z, 0-9 and -.", show_default=False)],
     source: Annotated[
         list[Path] | None, typer.Option(help="A folder of DICOM files; may be given again.", show_default=False)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console as Screen
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import ConfigInvalid
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
@@ -16,6 +17,9 @@ _people = Screen(stderr=True)
 AdminOption = Annotated[
     Path, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
 ]
+
+
+JobArgument = Annotated[str, typer.Argument(help="The job's id; its first 8 digits do.", show_default=False)]
 
 
 @app.command()
@@ -65,7 +69,7 @@ def submit(
         )
     with Console.open(admin) as console:
         if resume:
-            given = {"resume": console.unfinished(folder.name, job), "admit": admit or []}
+            given = {"resume": console.unfinished(folder.name, job and console.named(job)), "admit": admit or []}
             _people.print(f"resuming {given['resume']}")
         with stage_job(folder, given) as staged:
             submitted = console.submit(staged)
@@ -81,7 +85,7 @@ def submit(
 @app.command()
 def forget(
     silo: SiloOption,
-    job: Annotated[str | None, typer.Argument(help="The job's id; without it, all that is kept.")] = None,
+    job: Annotated[str | None, typer.Argument(help="The job's id (its first 8 digits do) [default: all].")] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Give up what this silo keeps of training jobs that did not finish: their keys and weights so far.
@@ -95,7 +99,8 @@ def forget(
     from silo_app.encoder import job_state
 
     jobs = config.load(silo).root / "jobs"
-    forgotten = job_state.forget_all(jobs) if job is None else [job] * job_state.forget(jobs, job)
+    chosen = None if job is None else job_state.named(jobs, job)
+    forgotten = job_state.forget_all(jobs) if chosen is None else [chosen] * job_state.forget(jobs, chosen)
     emit({"forgotten": forgotten}, output, lambda data: print(*data["forgotten"], sep="\n"))  # noqa: T201  (data on stdout)
 
 
@@ -119,7 +124,7 @@ def list_jobs(
 
 @app.command()
 def watch(
-    job: str,
+    job: JobArgument,
     admin: Annotated[
         Path | None, typer.Option("--admin", envvar="SILO_ADMIN", help="The researcher's startup kit.", show_default=False)
     ] = None,
@@ -135,9 +140,9 @@ def watch(
     journal is followed until this silo has finished.
 
     Examples:
-        silo job watch 7f2c1e9a-... --admin consortium/lead@example.org
+        silo job watch 7f2c1e9a --admin consortium/lead@example.org
 
-        silo job watch 7f2c1e9a-... --silo consortium/hospital-a
+        silo job watch 7f2c1e9a --silo consortium/hospital-a
     """
     from silo_app.cli.following import follow_journal, follow_server
 
@@ -172,43 +177,43 @@ def keep(folder: Annotated[Path, typer.Argument(help="The job's folder: jobs/sea
 
 
 @app.command()
-def abort(job: str, admin: AdminOption) -> None:
+def abort(job: JobArgument, admin: AdminOption) -> None:
     """End a running job.
 
     Example:
-        silo job abort 7f2c1e9a-... --admin consortium/lead@example.org
+        silo job abort 7f2c1e9a --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
 
     with Console.open(admin) as console:
-        console.abort(job)
+        console.abort(job := console.named(job))
     _people.print(f"aborted {job}")
 
 
 @app.command()
-def log(job: str, admin: AdminOption) -> None:
+def log(job: JobArgument, admin: AdminOption) -> None:
     """Print the server's log of a job.
 
     Example:
-        silo job log 7f2c1e9a-... --admin consortium/lead@example.org
+        silo job log 7f2c1e9a --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
 
     with Console.open(admin) as console:
-        print(console.log(job))  # noqa: T201  (data on stdout)
+        print(console.log(console.named(job)))  # noqa: T201  (data on stdout)
 
 
 @app.command()
-def download(job: str, admin: AdminOption) -> None:
+def download(job: JobArgument, admin: AdminOption) -> None:
     """Fetch the server's record of a job (who took part in which round, bytes, seconds; no weights: it has none).
 
     Example:
-        silo job download 7f2c1e9a-... --admin consortium/lead@example.org
+        silo job download 7f2c1e9a --admin consortium/lead@example.org
     """
     from silo_app.flare.console import Console
 
     with Console.open(admin) as console:
-        print(console.download(job))  # noqa: T201  (data on stdout)
+        print(console.download(console.named(job)))  # noqa: T201  (data on stdout)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -226,9 +231,9 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _table(jobs: list[dict[str, str]]) -> None:
-    from rich.table import Table
 
-    table = Table("job", "name", "status", "submitted", "duration")
+    table = WholeTable("job", "name", "status", "submitted", "duration", copied=("job",))
     for state in jobs:
-        table.add_row(state["job"], state["name"], state["status"], state["submitted"], state["duration"])
-    Screen().print(table)
+        words = state["status"].replace(":", ": ")  # where there is little room, it wraps there
+        table.add_row(state["job"], state["name"], words, state["submitted"][:16].replace("T", " "), state["duration"])
+    data_screen().print(table, markup=False, highlight=False)

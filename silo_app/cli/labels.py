@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.cli.edge import FormatOption, OutputFormat, emit
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import CsvLabels, NoLabels, PresetLabels, SiloHome, TagLabels, load
 from silo_app.errors import ConfigInvalid
 from silo_app.settings.labels import Uncertain
@@ -148,7 +148,7 @@ def _matched(home: SiloHome, table: "LabelTable") -> dict[str, int]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    screen = Console()
+    screen = data_screen()
     screen.print(
         f"{data['file']} read as {data['read_as']}: {data['rows']} rows, {data['keys']} keys ({data['keyed_by']}), "
         f"{data['without_findings']} of them without a finding that is known",
@@ -179,7 +179,7 @@ def _print(data: dict[str, Any]) -> None:
 
 def _print_table(screen: Console, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if rows:
-        table = Table(*head, box=None, pad_edge=False)
+        table = WholeTable(*head)
         for row in rows:
             table.add_row(*row)
         screen.print()
@@ -187,7 +187,7 @@ def _print_table(screen: Console, head: tuple[str, ...], rows: Sequence[tuple[st
 
 
 def _print_presets(data: dict[str, Any]) -> None:
-    table = Table("preset", "what is read, and what is made of it", box=None, pad_edge=False)
+    table = WholeTable("preset", "what is read, and what is made of it")
     for one in data["presets"]:
         table.add_row(one["preset"], one["about"])
-    Console().print(table, markup=False, highlight=False)
+    data_screen().print(table, markup=False, highlight=False)

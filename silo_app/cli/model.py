@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from silo_app import config
-from silo_app.cases import EncoderVersion
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.job import parse_settings
 from silo_app.cli.progress import work
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.overrides import override
 
@@ -44,7 +42,8 @@ def list_models(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> 
 def show(
     silo: SiloOption,
     version: Annotated[
-        str | None, typer.Argument(help="An encoder version, or an exported file [default: the current version].")
+        str | None,
+        typer.Argument(help="A version (its first 8 digits do), or an exported file [default: the current]."),
     ] = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
@@ -64,28 +63,31 @@ def show(
         emit(dict(export.verify(Path(version), Identity.load(silo).trust).provenance), output, _show_card)
         return
     models = config.load(silo).models
-    kept = checkpoint.load(models, EncoderVersion(version) if version else checkpoint.current_version(models))
+    kept = checkpoint.load(models, checkpoint.named(version, models) if version else checkpoint.current_version(models))
     emit(dict(kept.card), output, _show_card)
 
 
 @app.command()
-def use(version: str, silo: SiloOption) -> None:
+def use(
+    version: Annotated[str, typer.Argument(help="An encoder version; its first 8 digits do.", show_default=False)],
+    silo: SiloOption,
+) -> None:
     """Make an encoder the one that indexing and queries use, after verifying it.
 
     Example:
-        silo model use 0f3a... --silo consortium/hospital-a
+        silo model use 0f3a91c2 --silo consortium/hospital-a
     """
     from silo_app.encoder import checkpoint
 
     models = config.load(silo).models
-    kept = checkpoint.load(models, EncoderVersion(version))
+    kept = checkpoint.load(models, checkpoint.named(version, models))
     checkpoint.set_current(models, kept.version)
     people.print(f"{kept.version} is current; run `silo index build`: the index is of the encoder before", soft_wrap=True)
 
 
 @app.command("export")
 def export_model(
-    version: Annotated[str, typer.Argument(help='An encoder version, or "current".')],
+    version: Annotated[str, typer.Argument(help='An encoder version, its first 8 digits do, or "current".')],
     silo: SiloOption,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     audience: Annotated[Literal["silo", "researcher"], typer.Option("--for", help="Who will be given it.")] = "silo",
@@ -99,7 +101,7 @@ def export_model(
     from silo_app.encoder import checkpoint, export
 
     home = config.load(silo)
-    chosen = checkpoint.current_version(home.models) if version == "current" else EncoderVersion(version)
+    chosen = checkpoint.current_version(home.models) if version == "current" else checkpoint.named(version, home.models)
     written = export.export(home, chosen, out, audience)
     emit(written, output, lambda data: _show_card(data["provenance"]))
 
@@ -230,20 +232,20 @@ def plan_of(pairs: list[str]) -> Any:
 
 
 def _show_list(data: dict[str, Any]) -> None:
-    table = Table(Column("version", no_wrap=True), "", "kind", "job", "created")
+    table = WholeTable("version", "", "kind", "job", "created", copied=("version",))
     for one in data["encoders"]:
         card = one["card"]
-        table.add_row(
-            one["version"], "current" if one["current"] else "", *(str(card.get(f, "")) for f in ("kind", "job", "created"))
-        )
-    Console().print(table)
+        created = str(card.get("created", ""))[:16].replace("T", " ")
+        is_current = "current" if one["current"] else ""
+        table.add_row(one["version"], is_current, str(card.get("kind", "")), str(card.get("job", "")), created)
+    data_screen().print(table, markup=False, highlight=False)
 
 
 def _show_card(card: dict[str, Any]) -> None:
-    table = Table(show_header=False, box=None)
+    table = WholeTable("", "", show_header=False)
     for name, value in card.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    data_screen().print(table, markup=False, highlight=False)
 
 
 def _show_trained(data: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "SexOption",
     "ViewOption",
     "YearOption",
+    "among",
     "filters_of",
 ]
 
@@ -69,6 +70,26 @@ def filters_of(
     except ValidationError as error:
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise typer.BadParameter(problems) from None
+
+
+def among(filters: Filters) -> str:
+    """Return in words which cases are looked among: "among cases with Pneumothorax, of the view PA"."""
+    parts = [
+        f"with {_all(filters.present)}" if filters.present else "",
+        f"without {_all(filters.absent, 'or')}" if filters.absent else "",
+        f"of the view {_all(filters.positions, 'or')}" if filters.positions else "",
+        f"of the sex {_all(filters.sexes, 'or')}" if filters.sexes else "",
+        f"of the ages {_all(filters.age_bands, 'or')}" if filters.age_bands else "",
+        f"from {filters.year_from} on" if filters.year_from is not None else "",
+        f"up to {filters.year_to}" if filters.year_to is not None else "",
+    ]
+    said = ", ".join(part for part in parts if part)
+    return f"among cases {said}" if said else "among all cases"
+
+
+def _all(words: Sequence[str], last: str = "and") -> str:
+    """Return "a, b and c"."""
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def _bands(ages: str) -> tuple[str, ...]:

@@ -3,10 +3,8 @@
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
 
@@ -59,7 +57,7 @@ _BAR = 40
 
 
 def _print(data: dict[str, Any]) -> None:
-    screen, policy, spent = Console(), data["policy"], data["spent"]
+    screen, policy, spent = data_screen(), data["policy"], data["spent"]
     limit = policy["epsilon_total"]
     allowed = f"of {limit:g} allowed" if limit is not None else "of an unlimited budget"
     screen.print(
@@ -73,9 +71,9 @@ def _print(data: dict[str, Any]) -> None:
     if not data["jobs"]:
         screen.print("no private training yet", highlight=False)
         return
-    table = Table()
-    for name in ("job", "last", "rounds", "steps", "noise", "patients", "epsilon"):
-        table.add_column(name, justify="left" if name in {"job", "last"} else "right")
+    table = WholeTable("job", "last", "rounds", "steps", "noise", "patients", "epsilon", copied=("job",))
+    for column in table.columns[2:]:
+        column.justify = "right"
     for one in data["jobs"]:
         numbers = (str(one["rounds"]), str(one["steps"]), f"{one['noise']:.3g}", str(one["patients"]))
         table.add_row(one["job"], one["last"], *numbers, f"{one['epsilon']:.2f}")

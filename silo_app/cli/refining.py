@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from silo_app.cli.narrowing import among
+from silo_app.policy.filters import Filters
+
 if TYPE_CHECKING:
     from silo_app.search.examples import Example
     from silo_app.search.query import Refinement
@@ -98,13 +101,15 @@ def refinement_of(
     )
 
 
-def told(refinement: "Refinement") -> str:
-    """Return one sentence about a refinement for the page, without names of files; "" for none."""
-    parts = []
+def told(purpose: str, filters: Filters, refinement: "Refinement | None" = None) -> str:
+    """Return one sentence for a page about what was asked and why, without names of files."""
+    parts = [f"Asked for {purpose}", among(filters)]
+    if refinement is None:
+        return f"{', '.join(parts)}."
     if refinement.region is not None:
         parts.append(f"by the region {refinement.region} of the image")
     if refinement.more:
         parts.append(f"more like {len(refinement.more)} example{'s' * (len(refinement.more) != 1)}")
     if refinement.less:
         parts.append(f"less like {len(refinement.less)} example{'s' * (len(refinement.less) != 1)}")
-    return f"Asked {', '.join(parts)}." if parts else ""
+    return f"{', '.join(parts)}."

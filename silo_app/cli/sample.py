@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from silo_app.cli.edge import writable_folder
 from silo_app.errors import SampleInvalid
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ Format = Literal["text", "json"]
 SHOWN = 10
 """Skipped images that are printed; all are in skipped.csv."""
 
-Out = Annotated[Path, typer.Argument(help="A new folder; every hospital becomes a folder in it.", show_default=False)]
+Out = Annotated[
+    Path,
+    typer.Argument(
+        help="A new folder; every hospital becomes a folder in it.", callback=writable_folder, show_default=False
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same files, byte for byte.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")]
 Output = Annotated[Format, typer.Option("--format", help="What to print on standard output.")]
@@ -37,7 +44,7 @@ Output = Annotated[Format, typer.Option("--format", help="What to print on stand
 def phantom(
     out: Out,
     *,
-    hospitals: Annotated[int | None, typer.Option(help="How many hospitals [default: 3].")] = None,
+    hospitals: Annotated[int | None, typer.Option(min=1, help="How many hospitals [default: 3].")] = None,
     studies: Annotated[
         str, typer.Option(help="Studies of each hospital: one number, or one for each (200,120,80).")
     ] = "240",
@@ -73,7 +80,12 @@ def import_(
         list[Path], typer.Argument(help="Zips or folders with images (PNG, JPEG) and a CSV.", show_default=False)
     ],
     *,
-    out: Annotated[Path, typer.Option(help="A new folder; every hospital becomes a folder in it.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="A new folder; every hospital becomes a folder in it.", callback=writable_folder, show_default=False
+        ),
+    ],
     hospitals: Annotated[
         str | None, typer.Option(help="How many hospitals [default: 3]; with --separate one number for each set (2,1).")
     ] = None,
@@ -176,6 +188,17 @@ def _report(archives: "Sequence[Archive]", out: Path, output: Format) -> None:
         return
     for one in archives:
         typer.echo(f"{one.path}: {one.patients} patients, {one.studies} studies, {one.images} images")
+    others = ", and so for the others" if len(archives) > 1 else ""
+    console.print(f"How a silo reads {archives[0].name}, for its local/silo.yaml{others}:\n", highlight=False)
+    console.print(_for_silo(archives[0]), highlight=False, markup=False, soft_wrap=True)
+
+
+def _for_silo(archive: "Archive") -> str:
+    """Return what silo.yaml says of an archive: its source, and its labels as far as they are not as by default."""
+    said = archive.silo()
+    given = archive.labels.model_dump(mode="json", exclude_defaults=True) | {"path": said["labels"]["path"]}
+    content = {"sources": said["sources"], "labels": {"kind": "csv", **given}}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def _described(one: "Archive") -> dict[str, object]:

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people, write_asked_page
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
     AgeOption,
@@ -33,6 +31,7 @@ from silo_app.cli.refining import (
     refinement_of,
     told,
 )
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import SiloHome, load
 
 if TYPE_CHECKING:
@@ -83,9 +82,7 @@ def search(
     more_weight: MoreWeightOption = 0.75,
     less_weight: LessWeightOption = 0.15,
     why: WhyOption = False,  # noqa: FBT002  (a flag)
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page into this file; it needs no network.", show_default=False)
-    ] = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Find the most similar cases in all hospitals of the federation.
@@ -137,10 +134,6 @@ def search(
         raise typer.BadParameter("--why draws into a page: name its file with --html", param_hint="--why")
     require_wide(private=private, filters=filters)
     who, purpose = who_asks_why(user, purpose)
-    if html is not None:
-        from silo_app.pages.render import require_page
-
-        require_page(html)
     home = load(silo)
     query = prepared(home, example, refinement, without_patient=without_patient)
     result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
@@ -154,7 +147,8 @@ def search(
 
         pairs = _drawn(home, example, query, result, refinement, who) if why else []
         pictures = [hit.thumbnail for hit in result.hits]
-        return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=told(refinement))
+        asked, own = told(purpose, filters, refinement), home.config.name
+        return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own)
 
     if html is not None:
         write_asked_page(html, page)
@@ -176,8 +170,8 @@ def _drawn(
 
 
 def _print(result: "SearchResult") -> None:
-    screen = Console()
-    table = Table("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age", box=None, pad_edge=False)
+    screen = data_screen()
+    table = WholeTable("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age")
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(*_row(rank, hit))
     if result.hits:

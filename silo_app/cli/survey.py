@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people
+from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Surveys (`jobs/survey`): the feder
 @app.command()
 def show(
     result: Annotated[Path, typer.Argument(help="The folder that `silo job download` printed, or its survey.json.")],
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with plots into this file; it needs no network.")
-    ] = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Show what the silos told, side by side, and how unlike they are.
@@ -124,7 +122,7 @@ def as_data(result: "SurveyResult") -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    screen = Console()
+    screen = data_screen()
     for name, terms in data["silos"].items():
         noise = f"noise of epsilon {terms['epsilon']:g}" if terms["epsilon"] is not None else "no noise"
         screen.print(f"{name}: drawn {terms['day']}, {noise}, counts from {terms['min_count']}", highlight=False)
@@ -140,7 +138,7 @@ def _print(data: dict[str, Any]) -> None:
 
 def _print_table(screen: Console, table: dict[str, Any]) -> None:
     unit = "shares of the area" if table["parts"] > 1 else "patients"
-    shown = Table(f"{table['title']} ({unit})", *table["counts"], box=None, pad_edge=False)
+    shown = WholeTable(f"{table['title']} ({unit})", *table["counts"])
     for column in shown.columns[1:]:
         column.justify = "right"
     for place, label in enumerate(table["labels"]):
@@ -162,7 +160,7 @@ def _print_distances(screen: Console, data: dict[str, Any]) -> None:
     rows = [(pair, table["title"]) for table in data["tables"] for pair in table["distances"]]
     clear = sorted((row for row in rows if row[0]["clear"]), key=lambda row: -row[0]["distance"])
     if clear:
-        shown = Table("how unlike", "silos", "distance", "by chance", box=None, pad_edge=False)
+        shown = WholeTable("how unlike", "silos", "distance", "by chance")
         for pair, title in clear:
             shown.add_row(title, " and ".join(pair["silos"]), f"{pair['distance']:.2f}", f"{pair['by_chance']:.2f}")
         screen.print()
@@ -177,7 +175,7 @@ def _print_distances(screen: Console, data: dict[str, Any]) -> None:
 
 def _print_status(data: dict[str, Any]) -> None:
     policy = data["policy"]
-    screen = Console()
+    screen = data_screen()
     if not policy["join"]:
         screen.print(f"{data['silo']} answers no survey (survey.join is false)", highlight=False)
     elif data["drawn"] is None:

@@ -7,6 +7,7 @@ for itself lies beside it in `personal.safetensors`: it is not part of the versi
 import datetime as dt
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,13 +26,14 @@ from silo_app.encoder.looks import METHOD
 from silo_app.encoder.preprocessing import CONTRASTS, PREPROCESSING
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import CheckpointInvalid
+from silo_app.errors import CheckpointInvalid, EncoderUnknown
 
-__all__ = ["Checkpoint", "current_version", "load", "save", "set_current", "versions"]
+__all__ = ["Checkpoint", "current_version", "load", "named", "save", "set_current", "versions"]
 
 _WEIGHTS = "encoder.safetensors"
 _CARD = "card.json"
 _PERSONAL = "personal.safetensors"
+_BEGINNING = re.compile(r"[0-9a-f]{8,32}")
 _INTENDED = (
     "Research and quality improvement: finding similar chest radiographs. Not a medical device; not for diagnosis. "
     "Weights can tell something about the images they were trained on: release them only as the silos' policies allow."
@@ -131,10 +133,31 @@ def versions(models: Path) -> list[EncoderVersion]:
     return [EncoderVersion(folder.name) for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
 
 
+def named(text: str, *places: Path) -> EncoderVersion:
+    """Return the version held in one of the `places` (`models/`) whose digits begin so, 8 at least.
+
+    Raises `EncoderUnknown` if none does, or more than one.
+    """
+    digits = text.strip().lower()
+    held = {version for models in places for version in versions(models)} if _BEGINNING.fullmatch(digits) else set()
+    found = [version for version in held if version.startswith(digits)]
+    if len(found) != 1:
+        raise EncoderUnknown(
+            f"{'more than one encoder' if found else 'no encoder'} here begins with {text[:64]!r}",
+            where=", ".join(map(str, places)),
+            remedy="`silo model list` has the versions; the first 8 of their 32 digits do where only one begins so.",
+        )
+    return found[0]
+
+
 def read_card(models: Path, version: EncoderVersion) -> dict[str, Any]:
     """Return a version's model card. Raises `CheckpointInvalid`."""
     if not is_encoder_version(version):
-        raise _invalid(models, f"{version[:64]!r} is not an encoder version (32 hexadecimal digits)")
+        raise CheckpointInvalid(
+            f"{version[:64]!r} is not an encoder version (32 hexadecimal digits)",
+            where=str(models),
+            remedy="Choose one that the silo holds: `silo model list`, `silo model use`.",
+        )
     file = models / version / _CARD
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -22,13 +22,15 @@ from safetensors.numpy import load, save
 from silo_app import durable
 from silo_app.encoder.averaging import Moments
 from silo_app.encoder.own import Own
-from silo_app.errors import CheckpointInvalid, NotReady
+from silo_app.errors import CheckpointInvalid, JobUnknown, NotReady
 
-__all__ = ["JobState", "forget", "forget_all", "kept", "newest_of"]
+__all__ = ["JobState", "forget", "forget_all", "kept", "named", "newest_of"]
 
 KEEP_DAYS = 60
 _NAME = "state"
 _DIGEST_BYTES = 32
+_SHORTEST = 8
+"""Digits of an id that name a job, where only one begins so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,18 @@ def kept(jobs: Path) -> list[str]:
     """Return the jobs of which the silo keeps a state, oldest first."""
     files = sorted(jobs.glob(f"*/{_NAME}"), key=lambda file: file.stat().st_mtime)
     return [file.parent.name for file in files]
+
+
+def named(jobs: Path, text: str) -> str:
+    """Return the job in whose folder something is kept, by its id or the first 8 digits of it; else the name as given.
+
+    Raises `JobUnknown` if more than one begins so.
+    """
+    text = Path(text).name
+    found = [folder.name for folder in jobs.glob("*") if folder.name.startswith(text)] if len(text) >= _SHORTEST else []
+    if len(found) > 1 and text not in found:
+        raise JobUnknown(f"more than one job begins with {text}", where=str(jobs), remedy="Give more digits of its id.")
+    return text if text in found or not found else found[0]
 
 
 def newest_of(jobs: Path, names: Iterable[str]) -> JobState:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.encoder.job_record import RECORD_MARK
-from silo_app.errors import CertificateMissing, InputError, JobFailed, NotReady, ServerUnreachable
+from silo_app.errors import CertificateMissing, InputError, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.overrides import override
 
 __all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_failure", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
+_ID_LENGTH = 36
+_BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,}")
 _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
@@ -36,6 +39,9 @@ _TOLD = (
     " kept by ",
 )
 """What marks the lines of a training's log that a researcher follows."""
+
+
+_NAME_A_JOB = "`silo job list` has the ids; the first 8 digits do where only one job begins so."
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,19 @@ class Console:
     def jobs(self, *, limit: int = 20) -> list[JobState]:
         """Return the newest jobs first."""
         return [_state(meta) for meta in self._session.list_jobs(detailed=True, limit=limit, reverse=True)]
+
+    def named(self, text: str) -> str:
+        """Return the id of the job that begins so (8 characters at least). Raises `JobUnknown` if none or several do."""
+        start = text.strip().lower()
+        if len(start) >= _ID_LENGTH:
+            return start
+        if not _BEGINNING.fullmatch(start):
+            raise JobUnknown(f"{text!r} is no job's id", remedy=_NAME_A_JOB)
+        found = [str(meta.get("job_id", "")) for meta in self._session.list_jobs(id_prefix=start)]
+        found = [job for job in found if job.startswith(start)]
+        if len(found) != 1:
+            raise JobUnknown(f"{'more than one job' if found else 'no job'} begins with {start}", remedy=_NAME_A_JOB)
+        return found[0]
 
     def running(self) -> set[str]:
         """Return the ids of the jobs that have a process at the server now, whatever the list says."""
@@ -287,6 +306,11 @@ def _state(meta: Mapping[str, Any]) -> JobState:
         job=str(meta.get("job_id", "")),
         name=str(meta.get("name") or meta.get("job_name") or ""),
         status=str(meta.get("status", "")),
-        submitted=str(meta.get("submit_time_iso") or meta.get("submit_time") or ""),
-        duration=str(meta.get("duration", "")),
+        submitted=_seconds(meta.get("submit_time_iso") or meta.get("submit_time")),
+        duration=_seconds(meta.get("duration")),
     )
+
+
+def _seconds(time_told: object) -> str:
+    """Return a time or duration as NVFlare tells it, without the fraction of its last second."""
+    return re.sub(r"(:\d\d)\.\d+", r"\1", str(time_told or ""))

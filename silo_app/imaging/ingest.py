@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from silo_app.catalogue import Catalogue, FileRecord, Refusal, SiloKey, Vault
+from silo_app.cases import Finding
+from silo_app.catalogue import Catalogue, CatalogueCounts, FileRecord, Refusal, SiloKey, Vault
 from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.config import FolderSource, NoLabels, PresetLabels, SiloHome, TagLabels
 from silo_app.durable import PRIVATE, private_folder
@@ -72,6 +73,8 @@ class IngestReport:
     """Sources that could not be opened or read, or not to their end, and why; nothing of them was removed."""
     unlabelled: int
     """Views of which no finding is known."""
+    one_sided: bool = False
+    """Findings are present in some views, but none is known to be absent in any: from such labels nothing is learned."""
     unmapped: Mapping[str, int] = field(default_factory=dict)
     """Local words that the configuration does not map to the shared vocabulary."""
     unmatched: int = 0
@@ -122,11 +125,17 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
             views=counts.views,
             unreachable={name: error.problem for name, error in run.unreachable.items()},
             unlabelled=counts.unlabelled,
+            one_sided=_one_sided(counts),
             unmapped=as_reported(table.unmapped if table else run.applier.unmapped),
             unmatched=unmatched,
             burned_in=run.applier.burned_in,
             seconds=time.monotonic() - start,
         )
+
+
+def _one_sided(counts: CatalogueCounts) -> bool:
+    findings = [count for finding, count in counts.findings.items() if finding is not Finding.NO_FINDING]
+    return any(count.present for count in findings) and not any(count.absent for count in findings)
 
 
 @dataclass(slots=True, kw_only=True)

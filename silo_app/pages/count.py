@@ -10,8 +10,8 @@ from silo_app.pages.search import unanswered
 __all__ = ["count_page"]
 
 
-def count_page(data: Mapping[str, Any]) -> str:
-    """Return the page of what `silo count` prints as JSON."""
+def count_page(data: Mapping[str, Any], *, asked_with: str = "") -> str:
+    """Return the page of what `silo count` prints as JSON; `asked_with` says why and among which cases was counted."""
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["told"] is None]
     most = max((total["most"] for total in data["findings"].values()), default=0)
@@ -19,8 +19,9 @@ def count_page(data: Mapping[str, Any]) -> str:
         "silos": silos,
         "silent": silent,
         "answered": len(silos) - len(silent),
-        "total": _between(data["patients"]),
-        "within": data["patients"]["noise"],
+        "total": _between(data["patients"]) if data["patients"] else None,
+        "within": data["patients"]["noise"] if data["patients"] else None,
+        "asked_with": asked_with,
         "findings": [
             {"name": name, "words": _between(total), "share": total["most"] / max(1, most), "silos": total["silos"]}
             for name, total in data["findings"].items()

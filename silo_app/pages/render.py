@@ -1,6 +1,5 @@
 """Templates -> one self-contained HTML page."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jinja2
 from silo_app import durable
 from silo_app.errors import ConfigInvalid
 
-__all__ = ["render", "require_page", "write_page"]
+__all__ = ["render", "write_page"]
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
@@ -24,17 +23,6 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"thousands": _thousands, "percent": _percent}
     return environment.get_template(template).render(**facts)
-
-
-def require_page(path: Path) -> None:
-    """Raise `ConfigInvalid` if no page can be written there, before anything is done for it."""
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise _unwritable(path, "it is a folder")
-    if not folder.is_dir():
-        raise _unwritable(path, f"there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        raise _unwritable(path, "this account may not write into that folder")
 
 
 def write_page(path: Path, content: str) -> Path:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from silo_app.cases import Finding
 from silo_app.pages.render import render
 
 __all__ = ["search_page", "unanswered"]
 
+_THE_SAME = 0.99995
+"""A similarity that is shown as 1.0000."""
 _WORDS = {
     "late": "did not answer in time",
     "busy": "has too many queries",
@@ -29,10 +32,12 @@ def search_page(
     pictures: Sequence[bytes] = (),
     why: Sequence[Mapping[str, Any]] = (),
     asked_with: str = "",
+    own: str = "",
 ) -> str:
     """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any.
 
-    `why` holds pairs of images of this silo (`pages.why.drawn`), `asked_with` says how the query was refined.
+    `why` holds pairs of images of this silo (`pages.why.drawn`), `asked_with` says why and among which cases was asked, and
+    `own` names this silo, whose hits may be the very image that was asked with.
     """
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
@@ -43,10 +48,16 @@ def search_page(
         "asked": len(silos),
         "pictured": any(pictures),
         "hits": [
-            {**hit, "findings": _findings(hit["card"]), "beyond": _beyond(hit), "picture": _inline(picture)}
+            {
+                **hit,
+                "findings": _findings(hit["card"]),
+                "beyond": _beyond(hit),
+                "picture": _inline(picture),
+                "is_query": _is_query(hit, own),
+            }
             for hit, picture in zip(data["hits"], pictures or [b""] * len(data["hits"]), strict=True)
         ],
-        "findings": _neighbours(data["hits"]),
+        "findings": _neighbours([hit for hit in data["hits"] if not _is_query(hit, own)]),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took_ms": data["took_us"] / 1000,
@@ -97,12 +108,22 @@ def _findings(card: Mapping[str, Any]) -> str:
     return ", ".join(present) or ("none of those looked for" if card["findings"] else "not told")
 
 
-def _neighbours(hits: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return by finding in how many of the cases it is present, and of how many it is told; most frequent first."""
+def _is_query(hit: Mapping[str, Any], own: str) -> bool:
+    """Whether a hit of this silo is the image that was asked with, or a copy of it: it tells nothing of other patients."""
+    return bool(hit["silo"] == own and hit["score"] >= _THE_SAME)
+
+
+def _neighbours(hits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return by finding in how many of the cases it is present, and of how many it is told; most frequent first.
+
+    "No Finding" is told by every case of which any finding is: where something was found, it is absent.
+    """
     present: Counter[str] = Counter()
     told: Counter[str] = Counter()
     for hit in hits:
-        for name, is_present in hit["card"]["findings"].items():
+        findings = hit["card"]["findings"]
+        known = {Finding.NO_FINDING.value: False, **findings} if findings else {}
+        for name, is_present in known.items():
             told[name] += 1
             present[name] += is_present
     return [{"name": name, "present": count, "told": told[name]} for name, count in present.most_common() if count]

@@ -147,7 +147,14 @@ def test_a_page_that_fails_costs_no_answer(countable, image, tmp_path, monkeypat
 def test_nobody_answering_is_a_status_of_its_own(countable, image, capsys):
     kit, _ = countable
     assert run("count", image, "--silo", kit.kit, "--purpose", "teaching") == 1
-    assert "denied (count-not-answered, This silo does not answer with counts.)" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "denied (count-not-answered, This silo does not answer with counts.)" in output
+    assert output.startswith("No hospital counted.")
+    page = image.with_name("count.html")
+    options = ("--purpose", "teaching", "--with", "Pneumothorax", "--html", page, "--format", "json")
+    assert run("count", image, "--silo", kit.kit, *options) == 1
+    assert json.loads(capsys.readouterr().out)["data"]["patients"] is None
+    assert "Asked for teaching, among cases with Pneumothorax." in page.read_text()
 
 
 @pytest.mark.parametrize(("option", "value"), [("--alike", "99.99"), ("--similarity", "0.123"), ("--alike", "101")])

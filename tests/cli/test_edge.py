@@ -2,12 +2,14 @@
 
 import errno
 import json
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
 
-from silo_app.cli.edge import FormatOption, OutputFormat, emit, run
+from silo_app.cli import main
+from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, emit, run, writable_folder
 from silo_app.errors import ConfigInvalid, NotReady
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -35,6 +37,14 @@ def bad(kind: Annotated[str, typer.Argument()], output: FormatOption = OutputFor
     if kind == "lost":
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a bug")
     raise ZeroDivisionError("a bug")
+
+
+@app.command()
+def write(
+    html: HtmlOption = None,
+    out: Annotated[Path | None, typer.Option(callback=writable_folder)] = None,
+) -> None:
+    typer.echo("the work is done")
 
 
 def ended(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -102,3 +112,63 @@ def test_what_the_system_refuses_is_no_bug(capsys):
 def test_a_file_that_we_did_not_expect_to_miss_is_a_bug(capsys):
     status, _, err = ended(capsys, "bad", "lost")
     assert (status, "Traceback" in err, "This is a bug" in err) == (70, True, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "problem"),
+    [
+        ("--html", "nodir/x.html", "no file can be made there"),
+        ("--html", "file/x.html", "no file can be made there"),
+        ("--html", ".", "a folder lies there"),
+        ("--out", "file", "a file lies there"),
+        ("--out", "file/below", "file cannot hold a folder"),
+        ("--out", "link", "a file lies there"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_any_work(capsys, tmp_path, monkeypatch, option, place, problem):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("link").symlink_to("nowhere")
+    status, out, err = ended(capsys, "write", option, place)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {place}: ")
+    assert problem in err.partition("\n")[0]
+    assert "config-invalid" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "place"), [("--html", "file"), ("--html", "new"), ("--out", "."), ("--out", "new/below")]
+)
+def test_where_something_can_be_written_is_no_matter(capsys, tmp_path, monkeypatch, option, place):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert ended(capsys, "write", option, place) == (0, "the work is done\n", "")
+
+
+def test_a_folder_that_may_not_be_written_is_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert ended(capsys, "write", "--html", str(tmp_path / "x.html"))[0] == 2
+    assert ended(capsys, "write", "--out", str(tmp_path / "x"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "catalogue show --silo kit --html nodir/x.html",
+        "deid-check --silo kit --html nodir/x.html",
+        "survey show record --html nodir/x.html",
+        "evaluate --silo kit --json nodir/x.json",
+        "evaluate --job record --html nodir/x.html",
+        "deid picture --silo kit --out file",
+        "init file --name x",
+        "sample phantom file/below",
+        "sample import set --out file/below",
+    ],
+)
+def test_every_command_says_so_before_it_looks_at_anything_else(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(SystemExit) as end:
+        run(main.app, words.split())
+    assert end.value.code == 2
+    assert "Name a f" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from silo_app.cli.ingest import ingest
@@ -65,6 +66,26 @@ def test_options_go_before_the_configuration(silo, archive, tmp_path, make_dicom
     assert "0 of them without a label" in shown
     assert "Gout (1)" in shown
     assert "1 keys of the label file" in shown
+
+
+def test_labels_that_never_say_absent_are_warned_of(silo, archive, tmp_path):
+    """`labels: {kind: none}`, which init and provision write, has no scope for the file of `--labels`."""
+    kit, _ = archive
+    labels = tmp_path / "labels.csv"
+    labels.write_text("study_instance_uid,findings\n1.1,Mass\n")
+    warned = silo("--silo", kit, "--labels", labels)
+    assert warned.exit_code == 0
+    assert "No finding is absent in any image" in " ".join(warned.stderr.split())
+    assert "`labels.scope` of silo.yaml" in " ".join(warned.stderr.split())
+    file = kit / "local" / "silo.yaml"
+    said = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(said | {"labels": {"kind": "csv", "path": str(labels), "scope": ["Mass", "Nodule"]}}))
+    assert "No finding is absent" not in " ".join(silo("--silo", kit).stderr.split())
+
+
+def test_a_silo_without_labels_is_not_warned_of_what_they_lack(silo, archive):
+    kit, _ = archive
+    assert "No finding is absent" not in " ".join(silo("--silo", kit).stderr.split())
 
 
 @pytest.mark.parametrize(

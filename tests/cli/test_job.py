@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from silo_app.cli import edge
+from silo_app.cli.job import _table
 from silo_app.cli.main import app
+from silo_app.encoder import job_state
 from silo_app.encoder.job_state import JobState
+from silo_app.errors import JobUnknown
 
 
 def run(capsys, *arguments):
@@ -42,3 +45,30 @@ def test_a_job_is_given_up(capsys, tmp_path, named, gone):
     assert status == 0
     assert envelope["data"]["forgotten"] == gone
     assert [job for job in ("old", "new") if (jobs / job / "state").exists()] == [j for j in ("old", "new") if j not in gone]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("7f2c1e9a", "7f2c1e9a-00"),
+        ("260888e9", "260888e9-1"),
+        ("260888e9-1", "260888e9-1"),
+        ("7f2c", "7f2c"),
+        ("nobody's", "nobody's"),
+    ],
+)
+def test_a_job_is_named_by_its_first_digits(tmp_path, text, named):
+    for job in ("7f2c1e9a-00", "260888e9-1", "260888e9-12"):
+        (tmp_path / job).mkdir()
+    if text == "260888e9":
+        with pytest.raises(JobUnknown, match="more than one job"):
+            job_state.named(tmp_path, text)
+    else:
+        assert job_state.named(tmp_path, text) == named
+
+
+def test_a_list_of_jobs_in_a_pipe_is_whole(capsys):
+    state = {"job": "7f2c1e9a-0000-4000-8000-000000000001", "name": "train", "status": "FINISHED:COMPLETED"}
+    _table([state | {"submitted": "2026-11-28T17:30:12+00:00", "duration": "0:01:20"}])
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line == f"{state['job']}  train  FINISHED: COMPLETED  2026-11-28 17:30  0:01:20"

@@ -4,11 +4,11 @@ import pytest
 from safetensors.torch import save_file
 
 from silo_app.cli import edge
-from silo_app.cli.model import app, plan_of
+from silo_app.cli.model import app, plan_of, use
 from silo_app.encoder import checkpoint
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.errors import ConfigInvalid
+from silo_app.errors import ConfigInvalid, EncoderUnknown
 from tests.test_identity import Root, write_kit
 
 
@@ -67,6 +67,19 @@ def test_show_prints_the_card_of_the_current_one_or_of_another(run, silo):
     home, versions = silo
     assert run("show", "--silo", home.kit)[1]["data"]["job"] == "j2"
     assert run("show", versions[0], "--silo", home.kit)[1]["data"]["job"] == "j1"
+
+
+def test_a_version_is_named_by_its_first_digits_or_refused_without_a_word_of_removing(run, silo):
+    home, versions = silo
+    assert run("show", versions[0][:12], "--silo", home.kit)[1]["data"]["job"] == "j1"
+    for arguments in (("show", "zzz"), ("export", "zzz", "--out", home.kit / "x.zip")):
+        status, envelope, _ = run(*arguments, "--silo", home.kit)
+        assert (status, envelope["error"]["code"]) == (2, "encoder-unknown")
+        assert "Remove" not in envelope["error"]["remedy"]
+    with pytest.raises(EncoderUnknown):
+        use("zzz", home.kit)
+    use(versions[0][:8], home.kit)
+    assert checkpoint.current_version(home.models) == versions[0]
 
 
 def test_show_refuses_weights_that_are_not_the_cards(run, silo):

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from silo_app.cases import Finding, Sex, ViewPosition
-from silo_app.cli.narrowing import filters_of
+from silo_app.cli.narrowing import among, filters_of
 from silo_app.policy.filters import Filters
 
 
@@ -50,3 +50,24 @@ def test_ages_are_decades(ages, bands):
 def test_what_cannot_be_meant_is_said(typed, said):
     with pytest.raises(typer.BadParameter, match=said):
         filters_of(**typed)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "among all cases"),
+        ({"present": ["Pneumothorax"]}, "among cases with Pneumothorax"),
+        (
+            {"present": ["Mass", "Nodule", "Effusion"], "absent": ["Hernia", "Edema"]},
+            "among cases with Mass, Nodule and Effusion, without Hernia or Edema",
+        ),
+        (
+            {"views": [ViewPosition.PA, ViewPosition.AP], "sexes": [Sex.FEMALE], "ages": "40-59"},
+            "among cases of the view PA or AP, of the sex F, of the ages 40-49 or 50-59",
+        ),
+        ({"years": "2015-2020"}, "among cases from 2015 on, up to 2020"),
+        ({"years": "2015-"}, "among cases from 2015 on"),
+    ],
+)
+def test_what_is_looked_among_is_said_in_words(given, said):
+    assert among(filters_of(**given)) == said

@@ -143,7 +143,7 @@ def test_why_is_drawn_into_the_page_which_only_its_owner_reads(asked, other, tmp
     content = page.read_text()
     assert content.count('src="data:image/') == 4
     assert 'class="frame"' in content
-    assert "Asked by the region 0,0,0.5,0.5 of the image." in content
+    assert "Asked for care, among all cases, by the region 0,0,0.5,0.5 of the image." in content
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     shown = json.loads(asked.home.audit.read_text().splitlines()[-1])
     assert (shown["event"], shown["cases"]) == ("shown", [asked.case])

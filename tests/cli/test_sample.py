@@ -1,10 +1,13 @@
 import json
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from silo_app.cli.sample import app
+from silo_app.config import SiloConfig
 from silo_app.errors import SampleInvalid
+from silo_app.imaging.samples.archive import read_archives
 
 
 def run(*arguments):
@@ -23,6 +26,24 @@ def test_phantoms_as_text_and_as_json(tmp_path):
     assert (envelope["schema_version"], envelope["status"]) == (1, "ok")
     assert [one["studies"] for one in envelope["data"]["archives"]] == [2, 1]
     assert envelope["data"]["archives"][0]["synthetic"] is True
+
+
+def test_what_is_printed_for_a_silo_reads_the_archive_as_its_own_file_says(tmp_path):
+    shown = run("phantom", tmp_path / "out", "--studies", "2,1", "--workers", 1).stderr
+    said = yaml.safe_load(shown[shown.index("sources:") :])
+    (archive, _) = read_archives(tmp_path / "out")
+    folder = archive.path.resolve()
+    config = SiloConfig.model_validate({"name": "x", **said})
+    assert config.labels == archive.labels.model_copy(update={"path": folder / "labels.csv"})
+    assert archive.labels.scope
+    assert [source.path for source in config.sources] == [folder / "dicom"]
+
+
+@pytest.mark.parametrize("option", ["--hospitals", "--workers"])
+def test_none_is_not_taken_for_the_default(tmp_path, option):
+    refused = run("phantom", tmp_path / "out", option, 0)
+    assert refused.exit_code == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_numbers_are_refused(tmp_path):

@@ -73,7 +73,7 @@ def test_page_stands_alone_and_escapes_what_a_server_sent(file, tmp_path):
     assert "&lt;b&gt;st-denis" in text
     assert text.count('<svg class="chart"') == sum(table.ordered for table in TABLES)
     assert "25 % of 400" in text
-    assert "epsilon 5.0" in text
+    assert '<td class="number">5.0</td>' in text
 
 
 @pytest.mark.parametrize(

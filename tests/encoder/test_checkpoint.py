@@ -1,4 +1,5 @@
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from silo_app.encoder import checkpoint
 from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.vectors import write_vector
-from silo_app.errors import CheckpointInvalid, NotReady
+from silo_app.errors import CheckpointInvalid, EncoderUnknown, NotReady
 
 CARD = {"kind": "federated", "job": "j1", "silos": {"alpha": 36}}
 
@@ -126,3 +127,26 @@ def test_a_damaged_checkpoint_is_refused(models, spec, vector, damage, problem):
 def test_what_is_no_version_is_refused_before_any_file_is_opened(models, version):
     with pytest.raises(CheckpointInvalid, match="is not an encoder version"):
         checkpoint.load(models, version)
+
+
+def test_the_first_digits_name_a_version(models, tmp_path, spec, vector):
+    version = checkpoint.save(models, spec, vector, CARD)
+    elsewhere = checkpoint.save(tmp_path / "other", spec, np.nextafter(vector, 1), CARD)
+    assert checkpoint.named(version[:12], models) == checkpoint.named(version, models) == version
+    assert checkpoint.named(elsewhere[:8].upper(), models, tmp_path / "other") == elsewhere
+
+
+@pytest.mark.parametrize("text", ["zzz", "../..", "", "0123456", "0" * 32])
+def test_a_version_that_is_not_held_is_no_damaged_one(models, spec, vector, text):
+    version = checkpoint.save(models, spec, vector, CARD)
+    with pytest.raises(EncoderUnknown, match="no encoder here begins") as refused:
+        checkpoint.named(text or version[:7], models)
+    assert "silo model list" in refused.value.remedy
+    assert "Remove" not in refused.value.remedy
+
+
+def test_two_versions_that_begin_alike_are_not_guessed_between(models, spec, vector):
+    version = checkpoint.save(models, spec, vector, CARD)
+    shutil.copytree(models / version, models / (version[:10] + "f" * 22))
+    with pytest.raises(EncoderUnknown, match="more than one encoder"):
+        checkpoint.named(version[:8], models)

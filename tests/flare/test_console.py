@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from silo_app.encoder.job_record import Quarantined, RoundRecord
-from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady
+from silo_app.errors import CertificateMissing, ConfigInvalid, JobUnknown, NotReady
 from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -89,6 +89,24 @@ def console_of(*jobs):
         list_jobs=lambda **_: metas, get_job_meta=lambda job: next(m for m in metas if m["job_id"] == job)
     )
     return Console(session)
+
+
+ONE, OTHER = "7f2c1e9a-0000-4000-8000-000000000001", "7f2c1e9a-0000-4000-8000-000000000002"
+
+
+def test_the_first_digits_name_a_job_where_only_one_begins_so():
+    console = console_of((ONE, "train", "RUNNING"), (OTHER, "index", "RUNNING"), ("260888e9" + ONE[8:], "search", "RUNNING"))
+    assert console.named("260888e9") == "260888e9" + ONE[8:]
+    assert console.named(f" {OTHER.upper()}\n") == OTHER
+    for text, problem in [("7f2c1e9a", "more than one job"), ("00000000", "no job begins"), ("7f2c", "is no job's id")]:
+        with pytest.raises(JobUnknown, match=problem):
+            console.named(text)
+
+
+def test_times_are_told_to_the_second():
+    told = {"job_id": ONE, "submit_time_iso": "2026-11-28T17:30:12.123456+00:00", "duration": "0:01:20.654321"}
+    state = Console(SimpleNamespace(get_job_meta=lambda _: told)).state(ONE)
+    assert (state.submitted, state.duration) == ("2026-11-28T17:30:12+00:00", "0:01:20")
 
 
 def test_the_newest_training_that_did_not_complete_is_resumed():

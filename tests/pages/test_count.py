@@ -14,7 +14,7 @@ def silo(name, patients=None, state="answered", public=""):
     return {"silo": name, "state": state, "code": "", "public": public, "took_ms": 1.0, "indexed": 1400, "told": told}
 
 
-def page(**changes):
+def page(asked="", **changes):
     data = {
         "alike": 95.0,
         "similarity": -1.0,
@@ -25,7 +25,7 @@ def page(**changes):
         "query_id": "a" * 32,
         "took_us": 1,
     }
-    return count_page(data | changes)
+    return count_page(data | changes, asked_with=asked)
 
 
 def words(html):
@@ -54,3 +54,17 @@ def test_without_findings_there_is_no_table_of_them():
 
 def test_the_page_loads_nothing():
     assert not re.search(r"(src|href)=|url\(|@import", page())
+
+
+def test_a_count_that_nobody_told_is_no_zero():
+    denied = [silo("north", state="denied", public="Not here."), silo("south", state="late")]
+    html = page(patients=None, findings={}, silos=denied)
+    assert "<title>No hospital counted</title>" in html
+    text = words(html)
+    assert "No hospital counted 0 of 2 hospitals answered" in text
+    assert "0 patients" not in text
+    assert "within" not in text
+
+
+def test_what_was_asked_is_told():
+    assert "among cases with Mass." in words(page(asked="Asked for care, among cases with Mass."))

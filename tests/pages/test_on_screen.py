@@ -89,7 +89,7 @@ def search():
         "sex": "F",
         "age_band": "40-49",
         "study_year": 2019,
-        "findings": {"Mass": True, "Hernia": True},
+        "findings": {"Mass": True, "Hernia": True, "No Finding": False, "Enlarged Cardiomediastinum": True},
     }
     hits = [
         {"silo": "hospital-with-a-long-name", "case": f"{n:032x}", "score": 0.9, "beyond": 99.7, "card": card}
@@ -138,6 +138,29 @@ def test_no_part_of_a_page_is_wider_than_a_phone(tmp_path, name):
     title = re.search(r"<title>(.*?)</title>", dom)
     assert title is not None
     assert title[1] == "360:0:true 1280:0:true"
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("survey", "section:first-of-type td, section:first-of-type th"),  # on which terms
+        ("search", "section:not(.wide) .bar span"),  # what they have
+        ("search", "td.words"),  # the findings of the cases
+    ],
+)
+def test_what_must_be_read_is_within_a_phone(tmp_path, name, parts):
+    measure = f"""onload = () => {{
+        const page = document.querySelector("iframe").contentDocument;
+        const parts = [...page.querySelectorAll("{parts}")];
+        const end = part => part.getBoundingClientRect().right;
+        const out = parts.filter(part => end(part) > end(part.closest("section")));
+        document.title = parts.length + ":" + out.length;
+    }}"""
+    frame = f'<iframe width="390" height="800" frameborder="0" srcdoc="{html.escape(PAGES[name]())}"></iframe>'
+    dom = browse(tmp_path, f"<!doctype html><title>-</title>{frame}<script>{measure}</script>", "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", dom)
+    assert title is not None
+    assert re.fullmatch(r"[1-9]\d*:0", title[1])
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -17,7 +17,7 @@ def report(silo, state="answered", public=""):
     return {"silo": silo, "state": state, "code": "", "public": public, "took_ms": 12.0, "indexed": 20, "released": 2}
 
 
-def page(hits=(), silos=(), *, private=False, pictures=(), unheard=""):
+def page(hits=(), silos=(), *, private=False, pictures=(), unheard="", **told):
     data = {
         "hits": list(hits),
         "silos": list(silos),
@@ -27,7 +27,7 @@ def page(hits=(), silos=(), *, private=False, pictures=(), unheard=""):
         "query_id": "0" * 32,
         "unheard": unheard,
     }
-    return search_page(data, private=private, pictures=pictures)
+    return search_page(data, private=private, pictures=pictures, **told)
 
 
 def words(html):
@@ -76,13 +76,38 @@ def test_findings_of_the_neighbours_count_only_those_that_tell():
     assert "not told" in text
 
 
+def test_no_finding_is_told_by_every_case_of_which_any_finding_is():
+    found = [hit(number, findings={"Mass": True}) for number in range(9)]
+    text = words(page([*found, hit(9, findings={"No Finding": True, "Mass": False}), hit(10)], [report("north")]))
+    assert "Mass 9 90 % of 10" in text
+    assert "No Finding 1 10 % of 10" in text
+
+
+def test_the_image_asked_with_is_marked_and_not_counted():
+    own = hit(1, findings={"Mass": True}) | {"score": 1.0}
+    others = [hit(2, findings={"Mass": False}), hit(3, silo="south", findings={"Mass": True}) | {"score": 1.0}]
+    text = words(page([own, *others], [report("st-anna")], own="st-anna"))
+    assert "Mass 1 50 % of 2" in text
+    assert "without the image asked with itself" in text
+    assert text.count("(the image asked with)") == 1
+    assert "the image asked with" not in words(page(others, [report("st-anna")], own="st-anna"))
+
+
 @pytest.mark.parametrize("private", [True, False])
 def test_a_private_search_says_so(private):
     assert ("no other hospital could read it" in page([], [report("north")], private=private)) is private
 
 
 def test_no_case_is_said_in_words():
-    assert "No hospital released a case." in page([], [report("north", "unreachable")])
+    assert "No hospital released a case." in page([], [report("north")])
+
+
+def test_a_search_that_nobody_answered_is_no_empty_result():
+    html = page([], [report("north", "denied"), report("west", "late")], asked_with="Asked for care, among cases with Mass.")
+    assert "<title>No hospital answered</title>" in html
+    assert "No hospital answered 0 of 2 hospitals answered" in words(html)
+    assert "among cases with Mass." in words(html)
+    assert "0 similar cases" not in html
 
 
 def test_what_a_silo_says_is_escaped():
@@ -95,8 +120,8 @@ def test_the_page_loads_nothing():
 
 def test_a_similarity_is_read_as_a_share_of_random_pairs():
     text = words(page([hit(1) | {"beyond": 99.7}, hit(2) | {"beyond": None}], [report("north")]))
-    assert "0.9000 99.7 % st-anna" in text
-    assert "0.9000 - st-anna" in text
+    assert "0.9000 not told 99.7 % st-anna" in text
+    assert "0.9000 not told - st-anna" in text
     assert "random pairs" in text
 
 

@@ -67,3 +67,13 @@ def test_provisioning_tells_paths_lives_and_what_comes_next(provisioned, make_co
     assert run("provision", file, "--out", provisioned.root, "--format", "json") == 0
     data = json.loads(capsys.readouterr().out)["data"]
     assert {kit["role"] for kit in data["kits"]} == {"server", "anchor", "silo", "person"}
+
+
+def test_the_hints_after_up_work_as_they_are_printed(provisioned, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli.Federation, "up", lambda *_args, **_options: None)
+    assert run("up", "--dir", provisioned.root) == 0
+    root = provisioned.root
+    assert f"`consortium status --dir {root}`, `consortium down --dir {root}`" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "_DEFAULT", provisioned.root)
+    assert run("up", "--dir", provisioned.root) == 0
+    assert "`consortium status`, `consortium down`" in capsys.readouterr().err
