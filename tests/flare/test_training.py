@@ -101,7 +101,8 @@ def finish(tmp_path):
 
         rounds, record = TrainingRounds(), JobRecord(tmp_path / "rounds.json", "job", {})
         rounds._plan = TrainingPlan(min_silos=min_silos)
-        rounds._ledger = SimpleNamespace(next_round=3, remove=lambda: removed.append(True))
+        sums = rounds._plan.rounds
+        rounds._ledger = SimpleNamespace(next_round=3, remove=lambda: removed.append(True), sums=lambda _content: sums)
         roll = SimpleNamespace(members=sorted(reports), position=lambda _silo: 3)
         rounds._line = SimpleNamespace(roll=roll, ask=ask, tell=lambda _text: None)
         try:
@@ -119,6 +120,18 @@ def test_a_silo_that_ends_with_another_encoder_is_named_and_fails_nobody(finish)
     assert record["finish"]["encoder_versions"] == {"a": VERSIONS["x"], "c": VERSIONS["x"]}
     assert record["finish"]["accepted"] == ["a", "c"]
     assert record["finish"]["quarantined"]["b"]["code"] == "other-encoder"
+
+
+@pytest.mark.parametrize(
+    ("sums", "personal", "rounds"), [(40, "tuned", 0), (36, "tuned", 4), (12, "tuned", 10), (12, "none", 0)]
+)
+def test_who_ended_early_has_the_time_of_the_rounds_that_its_copy_still_needs(sums, personal, rounds):
+    job = TrainingRounds()
+    plan = {"rounds": 40, "select": "best", "patience": 5, "personal": personal, "round_deadline_s": 700}
+    job._plan = TrainingPlan.checked(plan | {"straggler_wait_s": 200})
+    job._ledger = SimpleNamespace(sums=lambda _content: sums)
+    patience = job._until_kept()
+    assert (patience.deadline_s, patience.straggler_s) == (max(600, rounds * 700), max(60, rounds * 200))
 
 
 @pytest.mark.parametrize("poison", [None, 5, "", "A" * 32, "a" * 33, ["a" * 32], "a" * 31 + "\n"])
