@@ -25,7 +25,9 @@ def submit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE into the job's plan; may be given again.")
     ] = None,
-    job: Annotated[str | None, typer.Argument(help="With --resume: which job, instead of the newest.")] = None,
+    job: Annotated[
+        str | None, typer.Argument(help="With --resume: which job, instead of the newest that closed rounds.")
+    ] = None,
     resume: Annotated[  # noqa: FBT002
         bool, typer.Option("--resume", help="Go on where a training job ended that did not finish, with its settings.")
     ] = False,
@@ -37,7 +39,7 @@ def submit(
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Submit a job.
+    """Submit a job, after checking its settings as the server will: one that is wrong is named, and nothing is sent.
 
     Examples:
         silo job submit jobs/train --admin consortium/lead@example.org
@@ -48,7 +50,7 @@ def submit(
 
         silo job submit jobs/train --resume --admit hospital-d
     """
-    from silo_app.flare.console import Console, stage_job
+    from silo_app.flare.console import Console, require_job, stage_job
 
     given = parse_settings(settings or [])
     if resume and given:
@@ -63,11 +65,15 @@ def submit(
             where="silo job submit",
             remedy="A job that begins takes every silo that is there. Give --resume to go on with one.",
         )
+    if resume:
+        given = {"resume": job or "newest", "admit": admit or []}
+    option = "--resume" if resume else "--set"
+    require_job(folder, given, option)  # before anybody is asked
     with Console.open(admin) as console:
         if resume:
-            given = {"resume": console.unfinished(folder.name, job), "admit": admit or []}
+            given["resume"] = console.unfinished(folder.name, job, tell=_people.print)
             _people.print(f"resuming {given['resume']}")
-        with stage_job(folder, given) as staged:
+        with stage_job(folder, given, option) as staged:
             submitted = console.submit(staged)
         _people.print(f"submitted {folder} as {submitted}")
         status = "SUBMITTED"

@@ -1,6 +1,7 @@
 """`silo job`: what is refused before anything is submitted, and giving up a job that did not finish."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from silo_app.cli import edge
 from silo_app.cli.main import app
 from silo_app.encoder.job_state import JobState
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def run(capsys, *arguments):
@@ -28,6 +31,31 @@ def test_what_does_not_go_together_is_refused(capsys, tmp_path, arguments, probl
     status, envelope = run(capsys, "job", "submit", "jobs/train", "--admin", tmp_path, *arguments)
     assert status == 2
     assert envelope["error"]["problem"] == problem
+
+
+@pytest.mark.parametrize(
+    ("job", "setting", "problem"),
+    [
+        ("train", "roundz=1", "unknown setting roundz; did you mean rounds?"),
+        ("train", "training.batchsize=4", "unknown setting training.batchsize; did you mean training.batch_size?"),
+        ("train", "rounds=abc", "rounds: Input should be a valid integer, unable to parse string as an integer"),
+        ("evaluate", "floors=maybe", "floors: Input should be a valid boolean, unable to interpret input"),
+        ("search", "budget=5", "unknown setting budget; did you mean silo_budget_ms?"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anybody_is_asked(capsys, tmp_path, job, setting, problem):
+    status, envelope = run(capsys, "job", "submit", JOBS / job, "--admin", tmp_path, "--set", setting)
+    assert (status, envelope["error"]["where"], envelope["error"]["problem"]) == (2, "--set", problem)
+
+
+def test_sound_settings_go_on_to_the_server(capsys, tmp_path):
+    status, envelope = run(capsys, "job", "submit", JOBS / "train", "--admin", tmp_path, "--set", "rounds=3")
+    assert (status, envelope["error"]["code"]) == (1, "certificate-missing")
+
+
+def test_only_a_training_can_be_resumed(capsys, tmp_path):
+    status, envelope = run(capsys, "job", "submit", JOBS / "index", "--admin", tmp_path, "--resume")
+    assert (status, envelope["error"]["where"]) == (2, "--resume")
 
 
 @pytest.mark.parametrize(("named", "gone"), [((), ["old", "new"]), (("old",), ["old"]), (("other",), [])])
