@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from silo_app.cases import EncoderVersion
+from silo_app.cli.asking import tell_encoder
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.narrowing import (
     AbsentOption,
@@ -66,8 +68,9 @@ def count(
     """
     from silo_app.search.counts.ask import count_file
 
+    home = load(silo)
     result = count_file(
-        load(silo),
+        home,
         file,
         alike=_coarse(alike, 1, "--alike", "tenths"),
         similarity=_coarse(similarity, 2, "--similarity", "hundredths"),
@@ -77,6 +80,7 @@ def count(
         user=user or getpass.getuser(),
         budget_ms=budget_ms,
     )
+    tell_encoder(home, EncoderVersion(result.encoder_version))
     data = as_data(result)
     if html is not None:
         from silo_app.pages.count import count_page

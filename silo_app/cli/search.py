@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from silo_app.cli.asking import tell_encoder
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.narrowing import (
     AbsentOption,
@@ -136,6 +137,7 @@ def search(
     home, who = load(silo), user or getpass.getuser()
     query = prepared(home, example, refinement, without_patient=without_patient)
     result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
+    tell_encoder(home, query.encoder_version)
     data = result.model_dump(
         mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
     )

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import typer
 
+from silo_app.cases import EncoderVersion
 from silo_app.cli import edge
 from silo_app.cli import index as index_command
 from silo_app.cli import search as search_command
+from silo_app.encoder import checkpoint
 from silo_app.identity import Identity
 from silo_app.search import local
 from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
@@ -72,6 +74,8 @@ def searchable(stocked_kit, monkeypatch):
     import silo_app.encoder.embed
 
     monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda *_: Fake())
+    stocked_kit.models.mkdir(parents=True)
+    checkpoint.set_current(stocked_kit.models, EncoderVersion(Fake.version))
     identity = Identity.load(stocked_kit.kit)
     server = local.FrameServer(stocked_kit.gateway_socket, lambda frame: result(identity, frame))
     server.start()
@@ -96,6 +100,15 @@ def test_hits_and_every_silos_state_are_printed(searchable, image, capsys):
     assert "north: answered (12 ms, 1 of 40 cases, about 1 patient withheld)" in output
     assert "south: invalid (signature-invalid)" in output  # the broker says that it answered, and has nothing signed
     assert "west: unreachable" in output
+
+
+def test_who_asks_with_the_encoder_before_is_told_until_the_index_is_built(searchable, image, capsys):
+    assert run("search", image, "--silo", searchable.kit) == 0
+    assert "index build" not in capsys.readouterr().err
+    checkpoint.set_current(searchable.models, EncoderVersion("cd" * 16))
+    assert run("search", image, "--silo", searchable.kit) == 0
+    told = f"Searched with encoder {'ab' * 6} until the index is built with {'cd' * 6}: silo index build"
+    assert told in capsys.readouterr().err
 
 
 def test_programs_get_one_envelope(searchable, image, capsys):
