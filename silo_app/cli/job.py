@@ -1,14 +1,19 @@
 """`silo job`: what a researcher does with jobs, beside NVFlare's own console."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console as Screen
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
 from silo_app.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from silo_app.flare.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
 _people = Screen(stderr=True)
@@ -50,7 +55,7 @@ def submit(
 
         silo job submit jobs/train --resume --admit hospital-d
     """
-    from silo_app.flare.console import Console, require_job, stage_job
+    from silo_app.flare.console import require_job, stage_job
 
     given = parse_settings(settings or [])
     if resume and given:
@@ -69,9 +74,9 @@ def submit(
         given = {"resume": job or "newest", "admit": admit or []}
     option = "--resume" if resume else "--set"
     require_job(folder, given, option)  # before anybody is asked
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         if resume:
-            given["resume"] = console.unfinished(folder.name, job, tell=_people.print)
+            given["resume"] = console.unfinished(folder.name, job, tell=lambda line: _people.print(line, soft_wrap=True))
             _people.print(f"resuming {given['resume']}")
         with stage_job(folder, given, option) as staged:
             submitted = console.submit(staged)
@@ -116,9 +121,7 @@ def list_jobs(
     Example:
         silo job list --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         jobs = [vars(state) for state in console.jobs(limit=limit)]
     emit({"jobs": jobs}, output, lambda data: _table(data["jobs"]))
 
@@ -184,9 +187,7 @@ def abort(job: str, admin: AdminOption) -> None:
     Example:
         silo job abort 7f2c1e9a-... --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         console.abort(job)
     _people.print(f"aborted {job}")
 
@@ -198,9 +199,7 @@ def log(job: str, admin: AdminOption) -> None:
     Example:
         silo job log 7f2c1e9a-... --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         print(console.log(job))  # noqa: T201  (data on stdout)
 
 
@@ -211,10 +210,19 @@ def download(job: str, admin: AdminOption) -> None:
     Example:
         silo job download 7f2c1e9a-... --admin consortium/lead@example.org
     """
+    with _at_server(admin) as console:
+        print(console.download(job))  # noqa: T201  (data on stdout)
+
+
+@contextmanager
+def _at_server(admin: Path) -> Iterator["Console"]:
+    """Log in, and say so meanwhile: a server that does not answer is waited for."""
     from silo_app.flare.console import Console
 
-    with Console.open(admin) as console:
-        print(console.download(job))  # noqa: T201  (data on stdout)
+    with ExitStack() as opened:
+        with _people.status("logging in at the server (up to 20 s)"):
+            console = opened.enter_context(Console.open(admin))
+        yield console
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -232,9 +240,11 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _table(jobs: list[dict[str, str]]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("job", "name", "status", "submitted", "duration")
+    table = Table(Column("job", overflow="fold"), "name", "status", "submitted", "duration")
     for state in jobs:
         table.add_row(state["job"], state["name"], state["status"], state["submitted"], state["duration"])
-    Screen().print(table)
+    # other commands want a job's id whole: in a pipe the table is not cut to 80 columns
+    screen = Screen()
+    (screen if screen.is_terminal else Screen(width=200)).print(table)

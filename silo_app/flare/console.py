@@ -1,9 +1,10 @@
 """The researcher's way to the server: submit, list, follow, abort and download jobs over NVFlare's own admin protocol."""
 
 import contextlib
+import io
 import json
+import logging
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,9 +79,8 @@ class Console:
         # without a place of its own NVFlare looks for settings in all folders below the one it was started in
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
-            # NVFlare prints "Connecting ..." where our data go; the login is retried, because a server that has just come up
-            # refuses connections for some seconds
-            with contextlib.redirect_stdout(sys.stderr), _asking_again_soon():
+            # the login is retried, because a server that has just come up refuses connections for some seconds
+            with _quiet(), _asking_again_soon():
                 session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
         except (NoConnection, AuthenticationError) as error:
             raise ServerUnreachable(
@@ -263,6 +263,20 @@ def require_job(folder: Path, settings: Mapping[str, Any], option: str = OPTION)
     if not (folder / "meta.json").is_file():
         raise NotReady(f"{folder} is not a job: it has no meta.json", remedy="Name a folder such as jobs/train.")
     require_sound(folder, settings, option)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NVFlare's own words about a login from people: it prints where our data go, and logs every refused connection.
+
+    Its log stays as quiet for as long as the process lives: of a connection that is lost our errors tell. A process that
+    keeps a log has it there.
+    """
+    logger = logging.getLogger("nvflare")
+    if not logger.hasHandlers():  # else Python writes warnings to standard error by itself
+        logger.addHandler(logging.NullHandler())
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager

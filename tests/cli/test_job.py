@@ -1,12 +1,14 @@
 """`silo job`: what is refused before anything is submitted, and giving up a job that did not finish."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from silo_app.cli import edge
+from silo_app.cli import job as job_command
 from silo_app.cli.main import app
 from silo_app.encoder.job_state import JobState
 
@@ -70,3 +72,30 @@ def test_a_job_is_given_up(capsys, tmp_path, named, gone):
     assert status == 0
     assert envelope["data"]["forgotten"] == gone
     assert [job for job in ("old", "new") if (jobs / job / "state").exists()] == [j for j in ("old", "new") if j not in gone]
+
+
+def test_a_jobs_id_is_shown_whole(capsys):
+    state = {"job": "8ffb7791-f737-42bf-9448-8fe69a911b8b", "name": "train", "status": "FINISHED:EXECUTION_EXCEPTION"}
+    job_command._table([state | {"submitted": "2026-11-28T18:25:01.123456+00:00", "duration": "0:00:21.445927"}])
+    assert state["job"] in capsys.readouterr().out
+
+
+def test_a_server_that_is_away_is_one_error_and_nothing_of_nvflares(capsys, tmp_path, monkeypatch):
+    from nvflare.fuel.flare_api import flare_api
+    from nvflare.fuel.flare_api.api_spec import NoConnection
+
+    def refused(*_, **__):
+        print("Connecting to FLARE ...")  # noqa: T201  (as NVFlare does)
+        logging.getLogger("nvflare.fuel.f3.sfm.conn_manager").error("Connector failed")
+        raise NoConnection("cannot connect")
+
+    monkeypatch.setattr(flare_api, "new_secure_session", refused)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "fed_admin.json").write_text('{"admin": {"username": "lead@example.org"}}')
+    with pytest.raises(SystemExit):
+        edge.run(app, ["job", "list", "--admin", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "cannot log in as lead@example.org: cannot connect" in printed.err
+    assert "Connect" not in printed.err.replace("cannot connect", "")
