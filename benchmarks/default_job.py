@@ -1,19 +1,15 @@
 """The plan of `jobs/train` as it stands, so that what is measured is what a researcher submits."""
 
 import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from silo_app.cli.job import parse_settings
+from silo_app.encoder import default_job
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import ConfigInvalid
-from silo_app.overrides import override
 
-__all__ = ["PLAN_FILE", "add_settings", "asked_plan", "default_plan"]
-
-PLAN_FILE = Path(__file__).parents[1] / "jobs" / "train" / "app" / "config" / "config_fed_server.json"
+__all__ = ["add_settings", "asked_plan", "default_plan"]
 
 
 def default_plan(
@@ -23,12 +19,9 @@ def default_plan(
 
     `settings` stand in the place of the job's, by dotted names ("training.squares").
     """
-    (workflow,) = json.loads(PLAN_FILE.read_text(encoding="utf-8"))["workflows"]
-    plan = workflow["args"]["plan"]
-    override(plan, settings or {})
-    rounds = rounds or TrainingPlan.checked(plan).rounds
-    training = {**plan.get("training", {}), "epochs": epochs / rounds}
-    return TrainingPlan.checked({**plan, "rounds": rounds, "seed": seed, "training": training})
+    asked = dict(settings or {})
+    rounds = rounds or default_job.default_plan(asked).rounds
+    return default_job.default_plan({**asked, "rounds": rounds, "seed": seed, "training.epochs": epochs / rounds})
 
 
 def asked_plan(arguments: argparse.Namespace, *, seed: int, quick: tuple[float, int]) -> TrainingPlan:

@@ -13,9 +13,10 @@ from pathlib import Path
 from provisioning import authority, layout, ports
 from provisioning.consortium import Consortium
 from provisioning.federation import Federation
-from provisioning.layout import Tell, jobs_folder
+from provisioning.layout import Tell
 from silo_app import durable
 from silo_app.errors import ConfigInvalid, NotReady
+from silo_app.job_files import jobs_folder
 
 __all__ = ["jobs_folder", "provision"]
 

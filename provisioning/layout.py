@@ -6,7 +6,6 @@ provisioning itself wrote is recorded by digest, so the two can be told apart.
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import yaml
 from provisioning import site_policy
 from provisioning.consortium import SERVER, Consortium, SiloEntry
 from silo_app import durable
-from silo_app.errors import NotReady
+from silo_app.job_files import jobs_folder
 
-__all__ = ["SERVER_LIST", "Tell", "jobs_folder", "lay_out", "link_jobs"]
+__all__ = ["SERVER_LIST", "Tell", "lay_out", "link_jobs"]
 
 Tell = Callable[[str], None]
 
@@ -153,15 +152,6 @@ def link_jobs(admin_kit: Path) -> None:
         link.unlink()
     if not link.exists():
         link.symlink_to(target)
-
-
-def jobs_folder() -> Path:
-    """Return the folder of the jobs: the checkout's if this runs from one, else the installed one."""
-    checkout = Path(__file__).resolve().parent.parent / "jobs"
-    folder = checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "siloscope" / "jobs"
-    if not folder.is_dir():
-        raise NotReady("the jobs folder is not installed", where=str(folder), remedy="Install siloscope again.")
-    return folder
 
 
 def _tell_of_leavers(consortium: Consortium, out: Path, tell: Tell) -> None:

@@ -1,11 +1,15 @@
-"""What people type to say why and who asks, checked before anything is sent."""
+"""What people type to say why and who asks, checked before anything is sent; and what they are told beside the answer."""
 
 import getpass
 from typing import Annotated
 
 import typer
 
-__all__ = ["PurposeOption", "UserOption", "who_asks_why"]
+from silo_app.cases import EncoderVersion
+from silo_app.cli.edge import people
+from silo_app.config import SiloHome
+
+__all__ = ["PurposeOption", "UserOption", "tell_encoder", "who_asks_why"]
 
 PurposeOption = Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")]
 UserOption = Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")]
@@ -27,3 +31,15 @@ def who_asks_why(user: str, purpose: str) -> tuple[str, str]:
         except ValidationError:
             raise typer.BadParameter(f"{value!r} is not {says}", param_hint=option) from None
     return who, purpose
+
+
+def tell_encoder(home: SiloHome, asked_with: EncoderVersion) -> None:
+    """Say so where a query was asked with an older encoder than the silo's current one, because its index is of that."""
+    from silo_app.encoder.checkpoint import current_version
+
+    if (current := current_version(home.models)) != asked_with:
+        people.print(
+            f"Searched with encoder {asked_with[:12]} until the index is built with {current[:12]}: silo index build",
+            highlight=False,
+            soft_wrap=True,
+        )

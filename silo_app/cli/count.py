@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
+from silo_app.cases import EncoderVersion
+from silo_app.cli.asking import PurposeOption, UserOption, tell_encoder, who_asks_why
 from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
@@ -66,8 +67,9 @@ def count(
 
     who, purpose = who_asks_why(user, purpose)
     filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
+    home = load(silo)
     result = count_file(
-        load(silo),
+        home,
         file,
         alike=_coarse(alike, 1, "--alike", "tenths"),
         similarity=_coarse(similarity, 2, "--similarity", "hundredths"),
@@ -77,6 +79,7 @@ def count(
         user=who,
         budget_ms=budget_ms,
     )
+    tell_encoder(home, EncoderVersion(result.encoder_version))
     data = as_data(result)
     emit(data, output, lambda _: _print(result))
     if html is not None:

@@ -14,7 +14,7 @@ _COLORS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def doctor(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
-    """Look at everything that a silo needs: installation, disk, certificates, policy, sources, catalogue, cache.
+    """Look at everything that a silo needs: installation, disk, certificates, policy, sources, catalogue, cache, index.
 
     Each line says what was seen and, if it is not well, what to do. Nothing is changed. The exit status is 1 if there
     is a problem; a warning is something that works today.

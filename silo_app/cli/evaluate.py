@@ -82,7 +82,7 @@ def evaluate(
 
         with work("asking the federation") as progress:
             tell = None if progress is None else lambda done, total: progress("queries", done, total)
-            measured = federated_precision(homes, version, k=k, queries_per_silo=queries, progress=tell)
+            measured = federated_precision(homes, kept.version, k=k, queries_per_silo=queries, progress=tell)
         data["federated_search"] = asdict(measured)
     if json_file is not None:
         content = {"schema_version": SCHEMA_VERSION, **data}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from silo_app.cli.tables import WholeTable, data_screen
+from silo_app.encoder.evaluation_answer import local_words
 
 __all__ = ["show_record"]
 
@@ -21,6 +22,11 @@ def show_record(data: dict[str, Any]) -> None:
     others = [name for name in data["silos"] if name not in pooled["silos"]]
     if others:
         screen.print(f"not pooled, they use another encoder: {', '.join(others)}", highlight=False, markup=False)
+    for name, told in data["silos"].items():
+        if told["local_training"]:
+            screen.print(
+                f"{name} alone: {local_words(told['local_training'])}", highlight=False, markup=False, soft_wrap=True
+            )
     for table in (_together(data), _findings(data), _neighbours(data), _groups(data)):
         if table.row_count:
             screen.print(table, markup=False)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from silo_app.encoder.embed import LoadedEncoder
 
+_TAKEN_WITHIN_S = 10.0
+
 app = typer.Typer(no_args_is_help=True, help="The silo's searchable index: build it, look at it.")
 
 
@@ -41,8 +43,8 @@ def build(
     """Embed every image of the catalogue with the silo's current encoder and publish a new generation.
 
     Images that this encoder has embedded before are not embedded again. A search that runs goes on with the old
-    generation and takes the new one by itself. While `silo serve` runs, it adds new images without being told; a build
-    that runs meanwhile is waited for.
+    generation and takes the new one by itself; this command ends when it has, so that the next query finds it. While
+    `silo serve` runs, it adds new images without being told; a build that runs meanwhile is waited for.
 
     Examples:
         silo index build --silo kits/st-anna
@@ -74,6 +76,7 @@ def build(
         "embedded": report.embedded,
         "reused": report.reused,
         "seconds": round(report.seconds, 3),
+        "taken": _taken(home, info.generation),
     }
     emit(data, output, _print_built)
 
@@ -88,6 +91,7 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     from silo_app.encoder.checkpoint import current_version
     from silo_app.errors import NotReady
     from silo_app.index.generations import open_current
+    from silo_app.index.known import not_indexed
     from silo_app.index.storage import Storage
 
     home = load(silo)
@@ -101,7 +105,7 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
         "damaged": list(opened.skipped),
         "current_encoder": encoder,
         "fits_encoder": encoder == opened.info.encoder_version,
-        "not_indexed": _not_indexed(home, {row.tobytes().hex() for row in opened.digests}),
+        "not_indexed": not_indexed(home, opened),
     }
     emit(data, output, _print_status)
 
@@ -123,6 +127,7 @@ def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     with people.status("writing the vectors"):
         info = move_generation(home, wait_s=wait_s)
     data = {"generation": info.generation, "kind": info.kind, "cases": info.cases, "views": info.views}
+    data["taken"] = _taken(home, info.generation)
     emit(data, output, _print_moved)
 
 
@@ -135,6 +140,27 @@ def _told_to_wait(home: SiloHome) -> float:
     return _WAIT_S
 
 
+def _taken(home: SiloHome, generation: str) -> bool:
+    """Wait until the running index process answers from the new generation; say so where it does not."""
+    from silo_app.errors import ProcessFailed
+    from silo_app.search.standing import wait_until_taken
+
+    try:
+        with people.status("waiting for the index process"):
+            taken = wait_until_taken(home, generation, timeout_s=_TAKEN_WITHIN_S)
+    except ProcessFailed:
+        people.print("No index process of this silo runs: `silo serve` starts it.", highlight=False, soft_wrap=True)
+        return False
+    if not taken:
+        people.print(
+            f"The index process has not opened generation {generation} within {_TAKEN_WITHIN_S:.0f} s: until it has, it "
+            "answers from the one before. Its log says why, if it cannot.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return taken
+
+
 def _embedder(home: SiloHome, encoder: "LoadedEncoder") -> Any:
     from silo_app.imaging.cache import RadiographCache
 
@@ -144,14 +170,6 @@ def _embedder(home: SiloHome, encoder: "LoadedEncoder") -> Any:
         return encoder.radiographs([cache.read(digest) for digest in digests])
 
     return embed
-
-
-def _not_indexed(home: SiloHome, indexed: set[str]) -> int:
-    """Return how many views of the catalogue are not in the index."""
-    from silo_app.catalogue import Catalogue
-
-    with Catalogue.open(home.catalogue) as catalogue:
-        return sum(view.digest not in indexed for view in catalogue.views())
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """`silo job`: what a researcher does with jobs, beside NVFlare's own console."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console as Screen
@@ -10,6 +12,9 @@ from rich.console import Console as Screen
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
 from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from silo_app.flare.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow federated jobs (a researcher's admin kit is needed).")
 _people = Screen(stderr=True)
@@ -29,7 +34,9 @@ def submit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE into the job's plan; may be given again.")
     ] = None,
-    job: Annotated[str | None, typer.Argument(help="With --resume: which job, instead of the newest.")] = None,
+    job: Annotated[
+        str | None, typer.Argument(help="With --resume: which job, instead of the newest that closed rounds.")
+    ] = None,
     resume: Annotated[  # noqa: FBT002
         bool, typer.Option("--resume", help="Go on where a training job ended that did not finish, with its settings.")
     ] = False,
@@ -41,7 +48,7 @@ def submit(
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 7 * 86_400,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Submit a job.
+    """Submit a job, after checking its settings as the server will: one that is wrong is named, and nothing is sent.
 
     Examples:
         silo job submit jobs/train --admin consortium/lead@example.org
@@ -52,7 +59,7 @@ def submit(
 
         silo job submit jobs/train --resume --admit hospital-d
     """
-    from silo_app.flare.console import Console, stage_job
+    from silo_app.flare.console import require_job, stage_job
 
     given = parse_settings(settings or [])
     if resume and given:
@@ -67,11 +74,16 @@ def submit(
             where="silo job submit",
             remedy="A job that begins takes every silo that is there. Give --resume to go on with one.",
         )
-    with Console.open(admin) as console:
+    if resume:
+        given = {"resume": job or "newest", "admit": admit or []}
+    option = "--resume" if resume else "--set"
+    require_job(folder, given, option)  # before anybody is asked
+    with _at_server(admin) as console:
         if resume:
-            given = {"resume": console.unfinished(folder.name, job and console.named(job)), "admit": admit or []}
+            job = job and console.named(job)
+            given["resume"] = console.unfinished(folder.name, job, tell=lambda line: _people.print(line, soft_wrap=True))
             _people.print(f"resuming {given['resume']}")
-        with stage_job(folder, given) as staged:
+        with stage_job(folder, given, option) as staged:
             submitted = console.submit(staged)
         _people.print(f"submitted {folder} as {submitted}")
         status = "SUBMITTED"
@@ -115,9 +127,7 @@ def list_jobs(
     Example:
         silo job list --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         jobs = [vars(state) for state in console.jobs(limit=limit)]
     emit({"jobs": jobs}, output, lambda data: _table(data["jobs"]))
 
@@ -183,9 +193,7 @@ def abort(job: JobArgument, admin: AdminOption) -> None:
     Example:
         silo job abort 7f2c1e9a --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         console.abort(job := console.named(job))
     _people.print(f"aborted {job}")
 
@@ -197,9 +205,7 @@ def log(job: JobArgument, admin: AdminOption) -> None:
     Example:
         silo job log 7f2c1e9a --admin consortium/lead@example.org
     """
-    from silo_app.flare.console import Console
-
-    with Console.open(admin) as console:
+    with _at_server(admin) as console:
         print(console.log(console.named(job)))  # noqa: T201  (data on stdout)
 
 
@@ -210,10 +216,19 @@ def download(job: JobArgument, admin: AdminOption) -> None:
     Example:
         silo job download 7f2c1e9a --admin consortium/lead@example.org
     """
+    with _at_server(admin) as console:
+        print(console.download(console.named(job)))  # noqa: T201  (data on stdout)
+
+
+@contextmanager
+def _at_server(admin: Path) -> Iterator["Console"]:
+    """Log in, and say so meanwhile: a server that does not answer is waited for."""
     from silo_app.flare.console import Console
 
-    with Console.open(admin) as console:
-        print(console.download(console.named(job)))  # noqa: T201  (data on stdout)
+    with ExitStack() as opened:
+        with _people.status("logging in at the server (up to 20 s)"):
+            console = opened.enter_context(Console.open(admin))
+        yield console
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from silo_app.cli.job import parse_settings
 from silo_app.cli.progress import work
 from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.errors import ConfigInvalid, NotReady
-from silo_app.overrides import override
 
 app = typer.Typer(no_args_is_help=True, help="The encoders of a silo.")
 
@@ -223,12 +222,10 @@ def train_local(
 
 
 def plan_of(pairs: list[str]) -> Any:
-    """Return the training plan that NAME=VALUE pairs make of the defaults; a dot leads into a part of it."""
-    from silo_app.encoder.plan import TrainingPlan
+    """Return the plan of jobs/train with NAME=VALUE pairs in the place of its settings; a dot leads into a part of it."""
+    from silo_app.encoder.default_job import default_plan
 
-    content: dict[str, Any] = {}
-    override(content, parse_settings(pairs))
-    return TrainingPlan.checked(content)
+    return default_plan(parse_settings(pairs))
 
 
 def _show_list(data: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from silo_app.cli.asking import PurposeOption, UserOption, who_asks_why
+from silo_app.cli.asking import PurposeOption, UserOption, tell_encoder, who_asks_why
 from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people, write_asked_page
 from silo_app.cli.narrowing import (
     AbsentOption,
@@ -137,6 +137,7 @@ def search(
     home = load(silo)
     query = prepared(home, example, refinement, without_patient=without_patient)
     result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
+    tell_encoder(home, query.encoder_version)
     data = result.model_dump(
         mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
     )

@@ -22,4 +22,6 @@ def examine(home: SiloHome) -> list[Checked]:
         *holdings.sources(home),
         guarded("catalogue", lambda: holdings.catalogue(home)),
         guarded("cache", lambda: holdings.cache(home)),
+        guarded("index", lambda: holdings.index(home)),
+        guarded("index process", lambda: holdings.index_process(home)),
     ]

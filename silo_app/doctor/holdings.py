@@ -1,4 +1,4 @@
-"""What the silo holds and where it comes from: catalogue, cache, sources."""
+"""What the silo holds and where it comes from: catalogue, cache, index, sources."""
 
 import itertools
 import sqlite3
@@ -8,10 +8,13 @@ from typing import Any
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.doctor.checked import Checked, guarded, ok, problem, warning
+from silo_app.errors import NotReady, ProcessFailed
 
-__all__ = ["cache", "catalogue", "sources"]
+__all__ = ["cache", "catalogue", "index", "index_process", "sources"]
 
 _SAMPLE = 100
+_BUILD = "Run `silo index build`, or ask for the job `jobs/index`."
+_SERVE = "Start it: `silo serve --silo KIT`; its log says why if it ends."
 _INGEST = "Run `silo ingest`: it decodes again what is not in the cache."
 
 Reach = Callable[[SiloHome, Any], str]
@@ -61,6 +64,49 @@ def cache(home: SiloHome) -> Checked:
             "cache", f"of {len(digests)} radiographs {missing} are missing, {damaged} of a sample damaged", _INGEST
         )
     return ok("cache", f"{len(digests)} radiographs are there; a sample of them was read")
+
+
+def index(home: SiloHome) -> Checked:
+    """Open the generation in use, and compare it with the silo's encoder and catalogue. Raises as opening it does."""
+    from silo_app.encoder.checkpoint import current_version
+    from silo_app.index.generations import open_current
+    from silo_app.index.known import not_indexed
+    from silo_app.index.storage import Storage
+
+    try:
+        current = current_version(home.models)
+    except NotReady:
+        return ok("index", "none: the silo has no encoder yet")
+    opened = open_current(home.index, Storage.of(home))
+    info = opened.info
+    seen = f"generation {info.generation}, {info.cases} cases"
+    if opened.skipped:
+        return problem("index", f"{seen}; damaged and not used: {', '.join(opened.skipped)}", _BUILD)
+    if info.encoder_version != current:
+        older = f"{seen}, of encoder {info.encoder_version[:12]}; the current one is {current[:12]}"
+        return warning("index", f"{older}: hospitals that use that cannot search here", _BUILD)
+    if missing := not_indexed(home, opened):
+        return warning("index", f"{seen}; {missing} usable images are not in it", _BUILD)
+    return ok("index", f"{seen}, of the current encoder {current[:12]}")
+
+
+def index_process(home: SiloHome) -> Checked:
+    """Ask the silo's index process which generation it answers from."""
+    from silo_app.index.generations import encoder_in_use
+    from silo_app.search.standing import open_generation
+
+    if not (home.kit / "startup").is_dir():
+        return ok("index process", "none is needed: this silo is not of a federation")
+    try:
+        generation = open_generation(home)
+    except ProcessFailed as error:
+        seen = f"it does not answer: {error.problem}"
+        if encoder_in_use(home.index) is None:
+            return warning("index process", f"{seen}; there is no index to search yet", _SERVE)
+        return problem("index process", f"{seen}; nobody finds this silo's cases", _SERVE)
+    if not generation:
+        return warning("index process", "it answers, and has no index to search", _BUILD)
+    return ok("index process", f"it answers from generation {generation}")
 
 
 def sources(home: SiloHome, reach: Reach | None = None) -> list[Checked]:

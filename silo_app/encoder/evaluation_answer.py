@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from silo_app.cases import Finding, Sex
 from silo_app.encoder.metrics import CALIBRATION_BINS, Interval
 from silo_app.encoder.score_histogram import BINS
+from silo_app.encoder.settings import TrainSettings
 from silo_app.errors import MessageInvalid
 from silo_app.policy.filters import AGE_BANDS
 
@@ -24,6 +25,7 @@ __all__ = [
     "FindingTold",
     "GapTold",
     "GroupTold",
+    "LocalTold",
     "ReliabilityBinTold",
     "RetrievalTold",
     "SegmentTold",
@@ -31,6 +33,7 @@ __all__ = [
     "Way",
     "figure_of",
     "is_printable",
+    "local_words",
 ]
 
 NEIGHBOURS = 10
@@ -64,6 +67,15 @@ class GapTold(_Told):
     low: _Gap | None = None
     high: _Gap | None = None
     local_auc: _Share
+
+
+class LocalTold(_Told):
+    """How the silo's local-only encoder was trained: a gap to one that was trained otherwise is not federation's alone."""
+
+    rounds: _Count
+    training: TrainSettings
+    differs: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z_.]{1,60}$")], ...], Field(max_length=60, strict=False)]
+    """The settings in which the encoder's own training was another, as far as its card says."""
 
 
 class FindingFiguresTold(_Told):
@@ -175,6 +187,8 @@ class SiloAnswer(_Told):
     """The floor: gradient boosting on eleven image statistics."""
     local: Mapping[_FindingName, GapTold] = {}
     """Empty where the silo has no local-only encoder."""
+    local_training: LocalTold | None = None
+    """Of the same local-only encoder; None where its card does not say."""
     own: Mapping[_FindingName, FindingFiguresTold] = {}
     """Of the silo's own network beside the shared one, on the same views; empty where it has none of this encoder."""
     groups: Annotated[tuple[GroupTold, ...], Field(max_length=200, strict=False)] = ()
@@ -225,6 +239,18 @@ def figure_of(one: Interval) -> Figure:
     """Return an interval as it is told."""
     low, high = (None if edge is None else round(edge, _DECIMALS) for edge in (one.low, one.high))
     return Figure(value=round(one.value, _DECIMALS), low=low, high=high)
+
+
+def local_words(told: Mapping[str, Any]) -> str:
+    """Return what people are told of a `LocalTold`, as the record of an evaluation has it."""
+    one, differs = told["training"], told["differs"]
+    passes = f"{one['epochs']:g} pass{'es' * (one['epochs'] != 1)} over its images"
+    length = passes if one["steps"] is None else f"{one['steps']} steps"
+    compared = f"otherwise than the encoder in {', '.join(differs)}" if differs else "all settings as the encoder's"
+    return (
+        f"{told['rounds']} rounds of {length}, batches of {one['batch_size']}, learning rate {one['learning_rate']:g}; "
+        f"{compared}"
+    )
 
 
 def is_printable(value: str) -> bool:

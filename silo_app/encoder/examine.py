@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from silo_app.encoder.evaluation_answer import (
     FindingTold,
     GapTold,
     GroupTold,
+    LocalTold,
     ReliabilityBinTold,
     RetrievalTold,
     SegmentTold,
@@ -35,6 +36,7 @@ from silo_app.encoder.model import build, encoder_of
 from silo_app.encoder.reliability import reliability
 from silo_app.encoder.retrieval import Ranked, classes_of, rank
 from silo_app.encoder.score_histogram import bins_of, segments
+from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.small_groups import tellable
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import NotReady, ReleaseRefused
@@ -91,7 +93,8 @@ def examine(
         findings={held.names[column]: _finding(held, column) for column in columns},
         retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
         statistics_auc=_statistics(images, held, columns) if with_floors else {},
-        local={} if local is None else _gaps(held, columns, local[0], local[2][held_out]),
+        local={} if local is None else _gaps(held, columns, local[0].spec, local[2][held_out]),
+        local_training=None if local is None else _trained(local[0], kept),
         own=_own_network(kept, held, columns, device),
         groups=tuple(group for by in policy.groups for group in _groups(by, held, columns, *ranked["encoder"], images)),
     )
@@ -194,8 +197,8 @@ def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[F
 
 def _local_only(
     home: SiloHome, kept: checkpoint.Checkpoint, images: Images, device: torch.device
-) -> tuple[EncoderSpec, NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return spec, embeddings and logits of the silo's newest local-only encoder, other than the one that is evaluated."""
+) -> tuple[checkpoint.Checkpoint, NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the silo's newest local-only encoder, other than the one that is evaluated, its embeddings and logits."""
     for version in reversed(checkpoint.versions(home.models)):
         card = checkpoint.read_card(home.models, version)
         if (
@@ -206,8 +209,27 @@ def _local_only(
             local = checkpoint.load(home.models, version)
             same = local.spec.input_size == kept.spec.input_size
             vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True), device)
-            return local.spec, vectors, logits
+            return local, vectors, logits
     return None
+
+
+def _trained(local: checkpoint.Checkpoint, kept: checkpoint.Checkpoint) -> LocalTold | None:
+    """Return how the local-only encoder was trained, and in what otherwise than the encoder, as far as the cards say."""
+    try:
+        ours, theirs = _settings(local), _settings(kept)
+        differs = sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+        return LocalTold(
+            rounds=local.card["rounds"], training=TrainSettings(**local.card["training"]), differs=tuple(differs)
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _settings(kept: checkpoint.Checkpoint) -> dict[str, Any]:
+    """Return the settings that a training alone and one together share, by dotted names."""
+    found = {f"encoder.{name}": value for name, value in dict(kept.spec).items()}
+    found |= {f"training.{name}": value for name, value in kept.card.get("training", {}).items()}
+    return found | {name: kept.card[name] for name in ("rounds", "seed") if name in kept.card}
 
 
 def _own_network(

@@ -158,6 +158,6 @@ class TrainingPlan(BaseModel):
         return math.pow(share, self.fairness)
 
     @classmethod
-    def checked(cls, content: Any) -> "TrainingPlan":
-        """Return the plan in `content`. Raises `ConfigInvalid` naming every wrong setting at once."""
-        return checked_plan(cls, content)
+    def checked(cls, content: Any, *where: str) -> "TrainingPlan":
+        """Return the plan in `content`. Raises `ConfigInvalid` as `checked_plan` does."""
+        return checked_plan(cls, content, *where)

@@ -9,12 +9,14 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
 
+from silo_app.encoder.checked_plan import checked_plan
 from silo_app.errors import SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.consortium_file import read_members
 from silo_app.flare.containment import contain
+from silo_app.flare.plans import SearchPlan
 from silo_app.flare.site import kit_of
-from silo_app.search.broker import Broker, require_times
+from silo_app.search.broker import Broker
 from silo_app.search.messages import MOST_MS
 from silo_app.search.transport import SiloLate, SiloUnreachable
 
@@ -44,9 +46,10 @@ class SearchBroker(Controller):  # type: ignore[misc]
 
     def __init__(self, silo_budget_ms: int = 1000, longest_budget_ms: int = MOST_MS, announce_every_s: float = 3.0) -> None:
         super().__init__()
-        self._budget_ms = int(silo_budget_ms)
-        self._longest_ms = int(longest_budget_ms)
-        self._announce_every_s = float(announce_every_s)
+        times = {"silo_budget_ms": silo_budget_ms, "longest_budget_ms": longest_budget_ms}
+        plan = checked_plan(SearchPlan, {**times, "announce_every_s": announce_every_s})
+        self._budget_ms, self._longest_ms = plan.silo_budget_ms, plan.longest_budget_ms
+        self._announce_every_s = plan.announce_every_s
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Read who is in the federation."""
@@ -54,7 +57,6 @@ class SearchBroker(Controller):  # type: ignore[misc]
         try:
             self._kit = kit_of(fl_ctx)
             self._silos = read_members(self._kit).silos
-            require_times(self._budget_ms, self._longest_ms)
         except SiloscopeError as error:
             self.system_panic(str(error), fl_ctx)
 

@@ -1,10 +1,11 @@
 """The researcher's way to the server: submit, list, follow, abort and download jobs over NVFlare's own admin protocol."""
 
 import contextlib
+import io
 import json
+import logging
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from silo_app.encoder.checked_plan import OPTION
 from silo_app.encoder.job_record import RECORD_MARK
 from silo_app.errors import CertificateMissing, InputError, JobFailed, JobUnknown, NotReady, ServerUnreachable
-from silo_app.overrides import override
+from silo_app.flare.plans import require_sound, with_settings
+from silo_app.job_files import SERVER_FILE
 
-__all__ = ["Console", "JobState", "records_told", "stage_job", "told_of_failure", "told_of_rounds"]
+__all__ = ["Console", "JobState", "records_told", "require_job", "stage_job", "told_of_failure", "told_of_rounds"]
 
 _COMPLETED = "FINISHED:COMPLETED"
 _ID_LENGTH = 36
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,}")
+_ANEW = "Submit it without --resume, or name a job: silo job list."
 _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
@@ -81,9 +85,8 @@ class Console:
         # without a place of its own NVFlare looks for settings in all folders below the one it was started in
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
-            # NVFlare prints "Connecting ..." where our data go; the login is retried, because a server that has just come up
-            # refuses connections for some seconds
-            with contextlib.redirect_stdout(sys.stderr), _asking_again_soon():
+            # the login is retried, because a server that has just come up refuses connections for some seconds
+            with _quiet(), _asking_again_soon():
                 session = new_secure_session(user, str(kit), timeout=timeout_s, auto_login_max_tries=3)
         except (NoConnection, AuthenticationError) as error:
             raise ServerUnreachable(
@@ -136,23 +139,31 @@ class Console:
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(f"no state of job {job}: {error}", remedy="List the jobs with `silo job list`.") from None
 
-    def unfinished(self, name: str, job: str | None = None) -> str:
-        """Return the id of the job to resume: `job`, or the newest one called `name` that did not complete.
+    def unfinished(self, name: str, job: str | None = None, *, tell: Callable[[str], None] = lambda _line: None) -> str:
+        """Return the id of the job to resume: `job`, or the newest one called `name` that closed rounds.
 
-        Raises `NotReady` if there is none, or if it still runs.
+        A job that ended before its first round, of a wrong setting perhaps, has nothing to go on with: `tell` hears of it.
+        Raises `NotReady` if there is none to resume, if it completed, or if it still runs.
         """
         states = [self.state(job)] if job else [state for state in self.jobs(limit=100) if state.name == name]
-        if not states or states[0].status == _COMPLETED:
-            raise NotReady(
-                f"there is no job {job or name} to resume: the last one completed" if states else f"no job {name} ran yet",
-                remedy="Submit it without --resume, or name a job: silo job list.",
-            )
-        if not states[0].over:
-            raise NotReady(
-                f"job {states[0].job} is {states[0].status}",
-                remedy=f"Wait for its end, or end it: silo job abort {states[0].job}",
-            )
-        return states[0].job
+        for state in states:
+            if state.status == _COMPLETED:
+                raise NotReady(f"there is no job {job or name} to resume: the last one completed", remedy=_ANEW)
+            if not state.over:
+                raise NotReady(
+                    f"job {state.job} is {state.status}",
+                    remedy=f"Wait for its end, or end it: silo job abort {state.job}",
+                )
+            if job or self._has_rounds(state.job):
+                return state.job
+            tell(f"job {state.job} ({state.status}) closed no round: there is nothing of it to resume")
+        raise NotReady(f"no job {name} closed a round" if states else f"no job {name} ran yet", remedy=_ANEW)
+
+    def _has_rounds(self, job: str) -> bool:
+        """Return whether the server's log of an ended training has a round with a sum."""
+        with contextlib.suppress(JobFailed):  # a job that never ran has no log
+            return any(record["outcome"] == "sum" for record in records_told(self.log(job)))
+        return False
 
     def wait(
         self, job: str, *, timeout_s: float, tell: Callable[[JobState], None] | None = None, poll_s: float = _POLL_S
@@ -248,27 +259,43 @@ def records_told(log: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def stage_job(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
+def stage_job(folder: Path, settings: Mapping[str, Any], option: str = OPTION) -> Iterator[Path]:
     """Yield a copy of a job folder with `settings` written into its plan; NVFlare signs a submitted folder in place.
 
     A key is a dotted path into the first workflow's arguments, or into its `plan` where it has one ("rounds",
-    "training.batch_size"). Raises `NotReady` if `folder` is no job, `ConfigInvalid` for a key without a place.
+    "training.batch_size"); `option` says where they were given. Raises as `require_job` does.
     """
-    if not (folder / "meta.json").is_file():
-        raise NotReady(f"{folder} is not a job: it has no meta.json", remedy="Name a folder such as jobs/train.")
+    require_job(folder, settings, option)
     with tempfile.TemporaryDirectory(prefix="siloscope-job-") as temporary:
         copy = Path(temporary) / folder.name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".__nvfl_*"))
         if settings:
-            _write_settings(copy / "app" / "config" / "config_fed_server.json", settings)
+            (copy / SERVER_FILE).write_text(json.dumps(with_settings(folder, settings), indent=2), encoding="utf-8")
         yield copy
 
 
-def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    arguments = content["workflows"][0]["args"]
-    override(arguments.get("plan", arguments), settings)
-    file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+def require_job(folder: Path, settings: Mapping[str, Any], option: str = OPTION) -> None:
+    """Check a job folder and what is to be set in it, as far as can be known before it is sent.
+
+    Raises `NotReady` if `folder` is no job, `ConfigInvalid` naming every wrong setting of a job of ours.
+    """
+    if not (folder / "meta.json").is_file():
+        raise NotReady(f"{folder} is not a job: it has no meta.json", remedy="Name a folder such as jobs/train.")
+    require_sound(folder, settings, option)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NVFlare's own words about a login from people: it prints where our data go, and logs every refused connection.
+
+    Its log stays as quiet for as long as the process lives: of a connection that is lost our errors tell. A process that
+    keeps a log has it there.
+    """
+    logger = logging.getLogger("nvflare")
+    if not logger.hasHandlers():  # else Python writes warnings to standard error by itself
+        logger.addHandler(logging.NullHandler())
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager

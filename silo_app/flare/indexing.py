@@ -14,9 +14,11 @@ from nvflare.apis.signal import Signal
 
 from silo_app import config, durable
 from silo_app.command import command_line, data_of
+from silo_app.encoder.checked_plan import checked_plan
 from silo_app.errors import RoundRefused, SiloscopeError
 from silo_app.flare import words
 from silo_app.flare.containment import contain
+from silo_app.flare.plans import IndexPlan
 from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of, unknown_task
 
@@ -28,8 +30,9 @@ class IndexEverywhere(Controller):  # type: ignore[misc]
 
     def __init__(self, deadline_s: float = 7200.0, min_silos: int = 1) -> None:
         super().__init__()
-        self._deadline_s = float(deadline_s)
-        self._min_silos = int(min_silos)
+        plan = checked_plan(IndexPlan, {"deadline_s": deadline_s, "min_silos": min_silos})
+        self._deadline_s = plan.deadline_s
+        self._min_silos = plan.min_silos
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Let no silo end the job for the others."""

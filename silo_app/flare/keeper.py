@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from silo_app.errors import JobFailed, ServerUnreachable
-from silo_app.flare.console import Console, JobState, stage_job
+from silo_app.flare.console import Console, JobState, require_job, stage_job
 
 __all__ = ["keep", "step"]
 
@@ -62,8 +62,9 @@ def keep(
 ) -> None:
     """Keep the job in `folder` running until `ended(seconds)`, which waits so long, returns true.
 
-    Raises `CertificateMissing` for a kit that is none; a server that is away is waited for.
+    Raises `CertificateMissing` for a kit that is none, and as `require_job` does; a server that is away is waited for.
     """
+    require_job(folder, {})
     watch, silent = Watch(), False
     while not ended(0.0):
         try:

@@ -26,8 +26,10 @@ from nvflare.fuel.utils import fobs
 from pydantic import BaseModel, ConfigDict, Field
 
 from silo_app import config, durable
+from silo_app.encoder.checked_plan import checked_plan
 from silo_app.errors import MessageInvalid, SiloscopeError
 from silo_app.flare.containment import contain
+from silo_app.flare.plans import SurveyPlan
 from silo_app.flare.round_trip import ask_each
 from silo_app.flare.site import failure, job_folder, kit_of, refusal, silos_of
 from silo_app.privacy.questions import TABLES
@@ -49,10 +51,11 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
     """`jobs/survey` on the server."""
 
     def __init__(self, deadline_s: float = 600.0, min_silos: int = 1) -> None:
+        plan = checked_plan(SurveyPlan, {"deadline_s": deadline_s, "min_silos": min_silos})
         super().__init__(
-            statistic_configs=dict(_STATISTICS), writer_id="", result_wait_timeout=1, min_clients=max(1, int(min_silos))
+            statistic_configs=dict(_STATISTICS), writer_id="", result_wait_timeout=1, min_clients=plan.min_silos
         )
-        self._deadline_s = float(deadline_s)
+        self._deadline_s = plan.deadline_s
         self._terms: dict[str, dict[str, Any]] = {}
         self._refused: dict[str, dict[str, str]] = {}
         self._missing: dict[str, str] = {}

@@ -45,7 +45,17 @@ from silo_app.index.manifest import (
 from silo_app.index.storage import Storage
 from silo_app.policy.likeness import Likeness
 
-__all__ = ["Generation", "building", "indexed", "is_building", "look_in_use", "open_current", "pointer", "publish"]
+__all__ = [
+    "Generation",
+    "building",
+    "encoder_in_use",
+    "indexed",
+    "is_building",
+    "look_in_use",
+    "open_current",
+    "pointer",
+    "publish",
+]
 
 _NAME = re.compile(r"\d{6}")
 _CURRENT = "current"
@@ -180,6 +190,17 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
         where=str(root),
         remedy="Run `silo index build` to make a new generation.",
     )
+
+
+def encoder_in_use(root: Path) -> EncoderVersion | None:
+    """Return the encoder of the generation in use, or of the newest whose manifest can be read; no gallery is opened.
+
+    None if nothing was indexed yet.
+    """
+    for name in _preferred(root):
+        with contextlib.suppress(IndexDamaged):
+            return EncoderVersion(read_manifest(root / name).encoder_version)
+    return None
 
 
 def look_in_use(root: Path, version: EncoderVersion) -> Look:

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import EncoderVersion
+from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
 from silo_app.hex_rows import hex_rows
 from silo_app.index.generations import Generation, open_current
 from silo_app.index.storage import Storage
 
-__all__ = ["generation_of", "known_vectors", "missing_from", "vectors_of"]
+__all__ = ["generation_of", "known_vectors", "missing_from", "not_indexed", "vectors_of"]
 
 
 def known_vectors(
@@ -33,6 +34,14 @@ def generation_of(home: SiloHome, version: EncoderVersion) -> Generation | None:
     except (NotReady, IndexDamaged):
         return None
     return generation if generation.info.encoder_version == version else None
+
+
+def not_indexed(home: SiloHome, generation: Generation) -> int:
+    """Return how many views of the catalogue are not in a generation; none where there is no catalogue."""
+    if not home.catalogue.is_file():
+        return 0
+    with Catalogue.open(home.catalogue) as catalogue:
+        return missing_from(generation.digests, catalogue.digests())
 
 
 def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:

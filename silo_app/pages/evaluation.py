@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from silo_app.encoder.evaluation_answer import local_words
 from silo_app.pages.diagonal import Points, diagonal
 from silo_app.pages.intervals import Mark, Row, intervals
 from silo_app.pages.render import render
@@ -27,6 +28,7 @@ def evaluation_page(data: Mapping[str, Any]) -> str:
         "left_out": [name for name in names if name not in data["pooled"]["silos"]],
         "areas": _areas(data, findings, names) if findings else None,
         "rows": rows,
+        "alone": {n: local_words(told) for n in names if (told := data["silos"][n]["local_training"])},
         "own": [row for row in rows if row["own"]],
         "reliable": _reliable(data, findings, names),
         "near": [_near(name, way, one) for name in names for way, one in data["silos"][name]["retrieval"].items()],

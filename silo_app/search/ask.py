@@ -251,7 +251,7 @@ def search_file(
     private: bool = False,
     filters: Filters = _ALL,
 ) -> SearchResult:
-    """Embed a DICOM file with the silo's current encoder and search all silos for similar cases.
+    """Embed a DICOM file with the encoder of the silo's index and search all silos for similar cases.
 
     `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file. Raises
     `ImageUnsupported`, and what `search_query` does.

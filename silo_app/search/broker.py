@@ -30,7 +30,7 @@ from silo_app.search.sealed import Broadcast
 from silo_app.search.transport import Transport
 from silo_app.search.wire import decode, encode
 
-__all__ = ["Broker", "Done", "require_times"]
+__all__ = ["Broker", "Done"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _RELAYS = 8
 """Private questions that one silo has at a time; each takes long."""
 
 
-def require_times(budget_ms: int, longest_ms: int) -> None:
+def _require_times(budget_ms: int, longest_ms: int) -> None:
     """Raise `ConfigInvalid` unless silos can be given so many milliseconds."""
     if not (0 < budget_ms <= MOST_MS and 0 < longest_ms <= MOST_MS):
         raise ConfigInvalid(
@@ -67,7 +67,7 @@ class Broker:
         in_flight_per_silo: int = 512,
     ) -> None:
         """Have those who say no time give `budget_ms`, and give nobody more than `longest_ms`. Raises `ConfigInvalid`."""
-        require_times(budget_ms, longest_ms)
+        _require_times(budget_ms, longest_ms)
         self._transport = transport
         self._longest_ms = longest_ms
         self._budget_ms = min(budget_ms, longest_ms)

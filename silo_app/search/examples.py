@@ -17,13 +17,12 @@ from silo_app.cases import CaseId, Embedding, EncoderVersion, View
 from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.named import case_named, views_of_uid
 from silo_app.config import SiloHome
-from silo_app.encoder.checkpoint import current_version
 from silo_app.encoder.region import Region
 from silo_app.errors import CaseUnknown, ConfigInvalid
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.index.known import known_vectors
-from silo_app.search.own_encoder import own_encoder
+from silo_app.search.own_encoder import asking_version, own_encoder
 from silo_app.search.rocchio import mean_embedding
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Example:
 
 
 class Examples:
-    """Examples found in a silo, all at once, and their vectors: of the silo's current encoder as it was at first use.
+    """Examples found in a silo, all at once, and their vectors: of the encoder to ask with, as it was at first use.
 
     Raises `CaseUnknown` for one that the silo does not hold.
     """
@@ -70,7 +69,7 @@ class Examples:
         """The encoder whose vectors these are. Raises `NotReady` if there is none."""
         if "encoder" in self.__dict__:
             return self.encoder.version
-        return current_version(self._home.models)
+        return asking_version(self._home)
 
     @cached_property
     def encoder(self) -> "LoadedEncoder":

@@ -20,7 +20,7 @@ from silo_app.encoder.retrieval import balanced_precision, classes_of
 from silo_app.errors import BrokerUnreachable, NotReady
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.messages import ResultHit, SearchResult
-from silo_app.search.own_encoder import own_encoder
+from silo_app.search.own_encoder import asking_version, own_encoder
 
 __all__ = ["FederatedPrecision", "federated_precision"]
 
@@ -72,7 +72,7 @@ def federated_precision(
 
 
 def _chosen(home: SiloHome, version: EncoderVersion | None, limit: int, seed: int) -> Images:
-    spec = checkpoint.load(home.models, version or checkpoint.current_version(home.models)).spec
+    spec = checkpoint.load(home.models, version or asking_version(home)).spec
     images = load(home, spec, split=Split.HELD_OUT)
     rows = np.flatnonzero(images.known.any(axis=1))
     if len(rows) > limit:

@@ -10,7 +10,7 @@ from silo_app.search.ask import Asker
 from silo_app.search.envelope import AnyQuestion, conceal, keyed, keys_for, open_reply
 from silo_app.search.meeting import meet
 from silo_app.search.messages import Message, Refusal, Relay, Relayed, SiloReport, Silos, SiloState, Who
-from silo_app.search.replies import STATE_OF_CODE
+from silo_app.search.replies import STATE_OF_CODE, reminded
 from silo_app.search.verified import BROKERS_WORD, invalid, missing
 
 __all__ = ["ask_silo", "known_silos"]
@@ -49,7 +49,8 @@ def _asked(
         took_ms = round((time.monotonic() - start) * 1000, 3)
         return missing(silo, error, took_ms, is_over=took_ms >= request.budget_ms), None
     if relayed.state is not SiloState.ANSWERED:
-        return SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms), None
+        report = SiloReport(silo=silo, state=relayed.state, took_ms=relayed.took_ms)
+        return reminded(report, asker.identity.name), None
     try:
         answer = open_reply(asker.identity, silo, signed, relayed.content, kind, Refusal)
         if isinstance(answer, Refusal):

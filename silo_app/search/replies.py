@@ -6,7 +6,9 @@ from silo_app.errors import MessageInvalid
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.messages import Refusal, SearchRequest, SiloAnswer, SiloReport, SiloState
 
-__all__ = ["STATE_OF_CODE", "Said", "said_by"]
+__all__ = ["STATE_OF_CODE", "Said", "reminded", "said_by"]
+
+_START_IT = "This silo's own index process does not answer: `silo serve` starts it."
 
 STATE_OF_CODE = {
     RefusalCode.BUSY: SiloState.BUSY,
@@ -25,6 +27,13 @@ class Said:
 
     report: SiloReport
     answer: SiloAnswer | None = None
+
+
+def reminded(report: SiloReport, own: str) -> SiloReport:
+    """Return the report, and of the asker's own silo, if nobody reaches it, what to do: it is in the asker's hand."""
+    if report.silo != own or report.state is not SiloState.UNREACHABLE:
+        return report
+    return report.model_copy(update={"public": _START_IT})
 
 
 def said_by(silo: str, request: SearchRequest, message: SiloAnswer | Refusal, took_ms: float) -> Said:

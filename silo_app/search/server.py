@@ -36,6 +36,7 @@ from silo_app.search.records import Event, Reply, record, who_asks
 from silo_app.search.refusals import FreeRefusals
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
+from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.thumbnails import illustrated
 from silo_app.search.together import Together, fitting, roomy, search_together
 from silo_app.search.watch import CANARY, Watch
@@ -105,6 +106,8 @@ class IndexProcess:
         """Return the answer to a signed request, or a refusal, as bytes; of a parcel, a parcel. Raises nothing."""
         if frame == VOUCHER_ASKED:
             return self._identity.session.voucher
+        if frame == GENERATION_ASKED:
+            return self._open_generation()
         if not is_parcel(frame):
             return self._answered([(frame, 0.0)])[0]
         try:
@@ -113,6 +116,13 @@ class IndexProcess:
             return self._answered([(frame, 0.0)])[0]
         replies = self._answered([(content.body, content.budget_ms / 1000) for content in contents])
         return pack(Parcel(tuple(Content(content.number, reply) for content, reply in fitting(contents, replies))))
+
+    def _open_generation(self) -> bytes:
+        try:
+            gallery = self._gallery.get()
+        except IndexDamaged:
+            return b""
+        return gallery.generation.encode() if gallery else b""
 
     def _answered(self, frames: Sequence[tuple[bytes, float]]) -> list[bytes]:
         """Verify, decide, search, record and only then answer frames with their budgets; what one does harms no other."""

@@ -8,7 +8,7 @@ from silo_app.identity import Identity
 from silo_app.search.envelope import open_reply
 from silo_app.search.merge import merge
 from silo_app.search.messages import BundleReply, Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
-from silo_app.search.replies import Said, said_by
+from silo_app.search.replies import Said, reminded, said_by
 from silo_app.search.thumbnails import require_thumbnails
 from silo_app.search.wire import decode
 
@@ -76,7 +76,7 @@ def _said_to_all(
     asker: Identity, requests: Sequence[SearchRequest], frame: bytes, report: SiloReport, content: bytes | None
 ) -> list[Said]:
     if content is None:
-        return [Said(_of_the_broker(report))] * len(requests)
+        return [Said(_of_the_broker(report, asker.name))] * len(requests)
     try:
         message = open_reply(asker, report.silo, frame, content, BundleReply, Refusal)
         if isinstance(message, Refusal):
@@ -122,17 +122,18 @@ def missing(silo: str, error: SiloscopeError, took_ms: float = 0.0, *, is_over: 
 
 def _said(asker: Identity, request: SearchRequest, frame: bytes, report: SiloReport, content: bytes | None) -> Said:
     if content is None:
-        return Said(_of_the_broker(report))
+        return Said(_of_the_broker(report, asker.name))
     try:
         return _read(report, request, open_reply(asker, report.silo, frame, content, SiloAnswer, Refusal))
     except ProtocolError as error:
         return Said(invalid(report.silo, error, report.took_ms))
 
 
-def _of_the_broker(report: SiloReport) -> SiloReport:
+def _of_the_broker(report: SiloReport, own: str) -> SiloReport:
     """Return the broker's word for a silo that is missing; an answer or a refusal needs the silo's own."""
     if report.state in BROKERS_WORD:
-        return SiloReport(silo=report.silo, state=report.state, code=report.code, took_ms=report.took_ms)
+        missing = SiloReport(silo=report.silo, state=report.state, code=report.code, took_ms=report.took_ms)
+        return reminded(missing, own)
     return SiloReport(silo=report.silo, state=SiloState.INVALID, code=SignatureInvalid.code, took_ms=report.took_ms)
 
 

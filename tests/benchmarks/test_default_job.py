@@ -1,11 +1,11 @@
 """What benchmarks train is the job that a researcher submits, but for what the command line says."""
 
 import argparse
-import json
 
 import pytest
 
-from benchmarks.default_job import PLAN_FILE, add_settings, default_plan
+from benchmarks.default_job import add_settings, default_plan
+from silo_app.encoder import default_job
 
 
 def told(*words):
@@ -15,14 +15,10 @@ def told(*words):
 
 
 def test_without_settings_it_is_the_job():
-    (workflow,) = json.loads(PLAN_FILE.read_text())["workflows"]
-    given = workflow["args"]["plan"]
-    plan = default_plan(seed=3, epochs=32, settings=told())
-    content = plan.model_dump(mode="json")
-    assert {name: content[name] for name in ("rounds", "fairness", "weigh", "personal")} == {
-        name: given[name] for name in ("rounds", "fairness", "weigh", "personal")
-    }
+    plan, job = default_plan(seed=3, epochs=32, settings=told()), default_job.default_plan({})
     assert plan.training.epochs * plan.rounds == pytest.approx(32)
+    training = plan.training.model_copy(update={"epochs": job.training.epochs})
+    assert plan.model_copy(update={"seed": job.seed, "training": training}) == job
 
 
 def test_settings_stand_in_the_place_of_the_jobs_and_leave_the_others():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import typer
 
+from silo_app.cases import EncoderVersion
 from silo_app.cli import count as count_command
 from silo_app.cli import edge
+from silo_app.encoder import checkpoint
 from silo_app.identity import Identity
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
@@ -40,7 +42,9 @@ def countable(stocked_kit, monkeypatch):
 
     import silo_app.encoder.embed
 
-    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda _models: Fake())
+    monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda *_: Fake())
+    stocked_kit.models.mkdir(parents=True)
+    checkpoint.set_current(stocked_kit.models, EncoderVersion(Fake.version))
     identity = Identity.load(stocked_kit.kit)
     asked: list[CountRequest] = []
 

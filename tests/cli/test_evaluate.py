@@ -93,7 +93,14 @@ def test_what_silos_told_a_job_is_shown_as_table_json_and_page(record, tmp_path,
     page, copy = tmp_path / "evaluation.html", tmp_path / "copy.json"
     assert run("--job", record.parents[1], "--html", page, "--json", copy) == 0
     printed = capsys.readouterr()
-    for words in ("all silos together", "d: did not tell. No.", "e: no answer (late)", "another encoder: b", "sex F"):
+    for words in (
+        "all silos together",
+        "d: did not tell. No.",
+        "e: no answer (late)",
+        "another encoder: b",
+        "sex F",
+        "a alone: 8 rounds",
+    ):
         assert words in printed.out
     assert "Evaluation in 2 silos" in page.read_text()
     assert run("--job", record, "--format", "json") == 0

@@ -1,6 +1,8 @@
 """`silo job`: what is refused before anything is submitted, and giving up a job that did not finish."""
 
 import json
+import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from silo_app.cli.main import app
 from silo_app.encoder import job_state
 from silo_app.encoder.job_state import JobState
 from silo_app.errors import JobUnknown
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def run(capsys, *arguments):
@@ -31,6 +35,31 @@ def test_what_does_not_go_together_is_refused(capsys, tmp_path, arguments, probl
     status, envelope = run(capsys, "job", "submit", "jobs/train", "--admin", tmp_path, *arguments)
     assert status == 2
     assert envelope["error"]["problem"] == problem
+
+
+@pytest.mark.parametrize(
+    ("job", "setting", "problem"),
+    [
+        ("train", "roundz=1", "unknown setting roundz; did you mean rounds?"),
+        ("train", "training.batchsize=4", "unknown setting training.batchsize; did you mean training.batch_size?"),
+        ("train", "rounds=abc", "rounds: Input should be a valid integer, unable to parse string as an integer"),
+        ("evaluate", "floors=maybe", "floors: Input should be a valid boolean, unable to interpret input"),
+        ("search", "budget=5", "unknown setting budget; did you mean silo_budget_ms?"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anybody_is_asked(capsys, tmp_path, job, setting, problem):
+    status, envelope = run(capsys, "job", "submit", JOBS / job, "--admin", tmp_path, "--set", setting)
+    assert (status, envelope["error"]["where"], envelope["error"]["problem"]) == (2, "--set", problem)
+
+
+def test_sound_settings_go_on_to_the_server(capsys, tmp_path):
+    status, envelope = run(capsys, "job", "submit", JOBS / "train", "--admin", tmp_path, "--set", "rounds=3")
+    assert (status, envelope["error"]["code"]) == (1, "certificate-missing")
+
+
+def test_only_a_training_can_be_resumed(capsys, tmp_path):
+    status, envelope = run(capsys, "job", "submit", JOBS / "index", "--admin", tmp_path, "--resume")
+    assert (status, envelope["error"]["where"]) == (2, "--resume")
 
 
 @pytest.mark.parametrize(("named", "gone"), [((), ["old", "new"]), (("old",), ["old"]), (("other",), [])])
@@ -72,3 +101,24 @@ def test_a_list_of_jobs_in_a_pipe_is_whole(capsys):
     _table([state | {"submitted": "2026-11-28T17:30:12+00:00", "duration": "0:01:20"}])
     line = capsys.readouterr().out.splitlines()[1]
     assert line == f"{state['job']}  train  FINISHED: COMPLETED  2026-11-28 17:30  0:01:20"
+
+
+def test_a_server_that_is_away_is_one_error_and_nothing_of_nvflares(capsys, tmp_path, monkeypatch):
+    from nvflare.fuel.flare_api import flare_api
+    from nvflare.fuel.flare_api.api_spec import NoConnection
+
+    def refused(*_, **__):
+        print("Connecting to FLARE ...")  # noqa: T201  (as NVFlare does)
+        logging.getLogger("nvflare.fuel.f3.sfm.conn_manager").error("Connector failed")
+        raise NoConnection("cannot connect")
+
+    monkeypatch.setattr(flare_api, "new_secure_session", refused)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "fed_admin.json").write_text('{"admin": {"username": "lead@example.org"}}')
+    with pytest.raises(SystemExit):
+        edge.run(app, ["job", "list", "--admin", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "cannot log in as lead@example.org: cannot connect" in printed.err
+    assert "Connect" not in printed.err.replace("cannot connect", "")

@@ -110,6 +110,9 @@ def test_training_without_images_is_refused_with_a_remedy(run, make_silo):
 def test_settings_are_those_of_a_job():
     plan = plan_of(["rounds=3", "training.batch_size=16", "encoder.backbone=densenet-small"])
     assert (plan.rounds, plan.training.batch_size, plan.encoder.backbone) == (3, 16, "densenet-small")
+    job = plan_of([])
+    assert (plan.training.learning_rate, plan.training.contrast) == (job.training.learning_rate, job.training.contrast)
+    assert (plan.encoder.looks, job.rounds) == ("removed", 32)  # jobs/train's, and not the classes' own
 
 
 @pytest.mark.parametrize("wrong", ["rounds", "rounds=0", "training.speed=9", "rounds=3 rounds.more=1", "=1"])

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import typer
 
+from silo_app.cases import EncoderVersion
 from silo_app.cli import edge
 from silo_app.cli import index as index_command
 from silo_app.cli import search as search_command
+from silo_app.encoder import checkpoint
 from silo_app.identity import Identity
 from silo_app.search import local
 from silo_app.search.messages import ReleasedHit, Sealed, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.sealed import Broadcast
+from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.thumbnails import thumbnail
 from silo_app.search.wire import decode, encode
 
@@ -75,6 +78,8 @@ def searchable(stocked_kit, monkeypatch):
     import silo_app.encoder.embed
 
     monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", lambda *_: Fake())
+    stocked_kit.models.mkdir(parents=True)
+    checkpoint.set_current(stocked_kit.models, EncoderVersion(Fake.version))
     identity = Identity.load(stocked_kit.kit)
     server = local.FrameServer(stocked_kit.gateway_socket, lambda frame: result(identity, frame))
     server.start()
@@ -110,6 +115,15 @@ def test_a_number_that_a_silo_tells_is_printed(withheld, line):
 
     state = {"silo": "north", "state": "answered", "took_ms": 12.3, "indexed": 40, "released": 1}
     assert _state(SiloReport(**state, withheld=withheld)).endswith(line)
+
+
+def test_who_asks_with_the_encoder_before_is_told_until_the_index_is_built(searchable, image, capsys):
+    assert run("search", image, "--silo", searchable.kit) == 0
+    assert "index build" not in capsys.readouterr().err
+    checkpoint.set_current(searchable.models, EncoderVersion("cd" * 16))
+    assert run("search", image, "--silo", searchable.kit) == 0
+    told = f"Searched with encoder {'ab' * 6} until the index is built with {'cd' * 6}: silo index build"
+    assert told in capsys.readouterr().err
 
 
 def test_programs_get_one_envelope(searchable, image, capsys):
@@ -218,6 +232,22 @@ def test_no_index_says_what_to_do(stocked_kit, capsys):
     assert "silo index build" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("answers", "taken", "told"),
+    [([b"000001", b"", b"000002"], True, ""), ([b"000001"] * 99, False, "has not opened generation 000002")],
+)
+def test_a_build_ends_when_the_running_index_process_has_taken_it(stocked_kit, monkeypatch, capsys, answers, taken, told):
+    monkeypatch.setattr(index_command, "_TAKEN_WITHIN_S", 0.5)
+    said = iter(answers)
+    server = local.FrameServer(stocked_kit.index_socket, lambda frame: next(said) if frame == GENERATION_ASKED else b"?")
+    server.start()
+    try:
+        assert index_command._taken(stocked_kit, "000002") is taken
+    finally:
+        server.close()
+    assert told in capsys.readouterr().err
+
+
 def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
     import silo_app.encoder.embed
     from silo_app.imaging.ingest import ingest
@@ -240,8 +270,11 @@ def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
     assert devices == ["auto"], "as training.device of silo.yaml says"
     built = json.loads(capsys.readouterr().out)["data"]
     assert (built["cases"], built["embedded"], built["reused"], built["generation"]) == (1, 1, 0, "000001")
+    assert not built["taken"]
     assert run("index", "build", "--silo", stocked_kit.kit) == 0
-    assert "1 cases, 1 views (0 embedded, 1 taken over)" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "1 cases, 1 views (0 embedded, 1 taken over)" in printed.out
+    assert "No index process of this silo runs: `silo serve` starts it." in printed.err
     assert run("index", "status", "--silo", stocked_kit.kit, "--format", "json") == 0
     status = json.loads(capsys.readouterr().out)["data"]
     assert (status["not_indexed"], status["fits_encoder"], status["damaged"]) == (0, False, [])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,10 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Outcome, guarded
 from silo_app.doctor.examination import examine
+from silo_app.encoder import checkpoint
+from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.ingest import ingest
+from silo_app.index.build import build_generation
+from silo_app.index.generations import building, publish
+from silo_app.search.local import FrameServer
 from silo_app.search.messages import Silos
+from silo_app.search.standing import GENERATION_ASKED
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,6 +256,83 @@ def test_radiographs_that_are_missing_or_damaged_are_counted_and_left(stocked):
     assert checked.outcome is Outcome.PROBLEM
     assert "1 are missing, 1 of a sample damaged" in checked.seen
     assert path.exists()
+
+
+def an_encoder(home, seed=1):
+    """Keep an encoder as a training does, and make it current."""
+    spec = EncoderSpec(backbone="densenet-small", input_size=32)
+    version = checkpoint.save(home.models, spec, to_vector(build(spec, seed)), {})
+    checkpoint.set_current(home.models, version)
+    return version
+
+
+def an_index(home, version):
+    def embed(digests):
+        return np.random.default_rng(len(digests)).normal(size=(len(digests), 8)).astype(np.float32)
+
+    return build_generation(home, version, embed)
+
+
+def index_of(home):
+    return guarded("index", lambda: holdings.index(home))
+
+
+def test_index_is_missing_of_the_current_encoder_or_of_the_one_before(stocked):
+    assert index_of(stocked).outcome is Outcome.OK  # nothing to index with yet
+    version = an_encoder(stocked)
+    assert index_of(stocked).outcome is Outcome.PROBLEM
+    an_index(stocked, version)
+    assert index_of(stocked).outcome is Outcome.OK
+    an_encoder(stocked, seed=2)
+    found = index_of(stocked)
+    assert (found.outcome, version[:12] in found.seen) == (Outcome.WARNING, True)
+    assert "silo index build" in found.remedy
+
+
+def test_images_that_came_after_the_index_are_counted(stocked, make_dicom, make_picture, tmp_path):
+    an_index(stocked, an_encoder(stocked))
+    (tmp_path / "source" / "later.dcm").write_bytes(make_dicom(make_picture(24, 20, seed=9)))
+    ingest(stocked, workers=1)
+    found = index_of(stocked)
+    assert (found.outcome, "1 usable images are not in it" in found.seen) == (Outcome.WARNING, True)
+
+
+@pytest.mark.parametrize("spared", [0, 1])
+def test_a_damaged_index_is_a_problem_also_where_the_one_before_answers(stocked, spared):
+    version = an_encoder(stocked)
+    for _ in range(2):
+        an_index(stocked, version)
+    for folder in sorted(stocked.index.glob("0*"))[spared:]:
+        (folder / "gallery.faiss").chmod(0o600)
+        (folder / "gallery.faiss").write_bytes(b"damaged")
+    found = index_of(stocked)
+    assert found.outcome is Outcome.PROBLEM
+    assert "000002" in found.seen
+    assert "silo index build" in found.remedy
+
+
+def test_an_index_process_that_does_not_run_is_a_problem_once_there_is_an_index(certified, stocked):
+    assert holdings.index_process(stocked).outcome is Outcome.OK  # of no federation
+    home = certified(300)
+    assert holdings.index_process(home).outcome is Outcome.WARNING
+    home.root.mkdir(exist_ok=True)
+    with building(home.index):
+        publish(home.index, vectors=np.eye(2, dtype=np.float32), cases=["0" * 32, "1" * 32], digests=["0" * 64, "1" * 64],
+                encoder_version="ab" * 16)  # fmt: skip
+    found = holdings.index_process(home)
+    assert (found.outcome, "silo serve" in found.remedy) == (Outcome.PROBLEM, True)
+
+
+@pytest.mark.parametrize(("generation", "outcome"), [(b"000001", Outcome.OK), (b"", Outcome.WARNING)])
+def test_an_index_process_says_what_it_answers_from(certified, generation, outcome):
+    home = certified(300)
+    server = FrameServer(home.index_socket, lambda frame: generation if frame == GENERATION_ASKED else b"?")
+    server.start()
+    try:
+        found = holdings.index_process(home)
+    finally:
+        server.close()
+    assert (found.outcome, generation.decode() in found.seen) == (outcome, True)
 
 
 def test_sources_that_are_gone_or_empty_are_problems(make_silo, tmp_path):

@@ -1,6 +1,7 @@
 """Answers to an evaluation as silos give them, for tests of what comes after."""
 
 from silo_app.encoder.evaluation_answer import SiloAnswer
+from silo_app.encoder.settings import TrainSettings
 
 
 def near(queries=20, precision=0.8):
@@ -44,6 +45,7 @@ def content(**changes):
         "retrieval": {"encoder": near(), "raw pixels": near(precision=0.5)},
         "statistics_auc": {"Pneumonia": 0.6},
         "local": {"Pneumonia": {"value": 0.05, "low": -0.01, "high": 0.1, "local_auc": 0.85}},
+        "local_training": {"rounds": 8, "training": TrainSettings().model_dump(mode="json"), "differs": ["rounds"]},
         "groups": [{"by": "sex", "value": "F", "findings": {"Pneumonia": figures(8, 9)}, "retrieval": near()}],
     } | changes
 

@@ -11,6 +11,7 @@ from silo_app.encoder.evaluate import evaluate
 from silo_app.encoder.evaluation_answer import SiloAnswer
 from silo_app.encoder.examine import examine
 from silo_app.encoder.model import build, to_vector
+from silo_app.encoder.settings import TrainSettings
 from silo_app.errors import NotReady, ReleaseRefused
 
 
@@ -86,6 +87,20 @@ def test_the_gap_to_the_silos_own_local_only_encoder(home, spec):
     assert gap.low <= gap.value <= gap.high
     assert answer.retrieval["local-only encoder"] == other.retrieval["encoder"]
     assert other.local == {}, "it is not compared with itself"
+    assert answer.local_training is None, "its card does not say how it was trained"
+
+
+@pytest.mark.parametrize(("rounds", "rate", "differs"), [(2, 0.001, ()), (3, 0.002, ("rounds", "training.learning_rate"))])
+def test_how_the_local_only_encoder_was_trained_is_told_beside_the_gap(home, spec, rounds, rate, differs):
+    def trained(seed, kind, rounds, rate):
+        training = TrainSettings(learning_rate=rate).model_dump(mode="json")
+        card = {"kind": kind, "silos": {"alpha": 1}, "rounds": rounds, "seed": 1, "training": training}
+        return checkpoint.save(home.models, spec, to_vector(build(spec, seed)), card)
+
+    checkpoint.set_current(home.models, trained(5, "federated", 2, 0.001))
+    trained(6, "local only", rounds, rate)
+    told = examine(home, None, with_floors=False).local_training
+    assert (told.rounds, told.training.learning_rate, told.differs) == (rounds, rate, differs)
 
 
 def test_a_silos_own_network_is_told_of_beside_the_shared_one(home, spec):

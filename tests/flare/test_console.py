@@ -1,6 +1,7 @@
 """A submitted job is a copy: the folder stays as it is, and settings go where the plan is."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,48 @@ def test_what_nvflare_left_in_the_folder_is_not_copied(tmp_path):
 
 def test_a_setting_below_a_number_is_refused():
     with pytest.raises(ConfigInvalid, match="rounds holds no settings"), stage_job(JOBS / "train", {"rounds.x": 1}):
+        pass
+
+
+def changed_job(tmp_path, job, change):
+    """A copy of one of our jobs, edited by hand."""
+    folder = tmp_path / job
+    shutil.copytree(JOBS / job, folder)
+    file = folder / "app" / "config" / "config_fed_server.json"
+    content = json.loads(file.read_text())
+    change(content["workflows"][0])
+    file.write_text(json.dumps(content))
+    return folder, file
+
+
+def test_a_job_that_was_edited_is_checked_and_the_file_named(tmp_path):
+    folder, file = changed_job(tmp_path, "train", lambda first: first["args"]["plan"].update(roundz=3))
+    for settings in ({}, {"rounds": 3}):
+        with (
+            pytest.raises(ConfigInvalid, match="unknown setting roundz; did you mean rounds") as refused,
+            stage_job(folder, settings),
+        ):
+            pass
+        assert refused.value.where == str(file)
+
+
+def test_a_job_of_others_is_sent_as_it_is(tmp_path):
+    folder, _ = changed_job(tmp_path, "train", lambda first: first.update(path="other.Controller", args={"roundz": 3}))
+    with stage_job(folder, {"anything": 1}) as staged:
+        written = json.loads((staged / "app" / "config" / "config_fed_server.json").read_text())
+    assert written["workflows"][0]["args"] == {"roundz": 3, "anything": 1}
+
+
+def test_settings_find_their_place_in_a_job_without_any(tmp_path):
+    folder, _ = changed_job(tmp_path, "train", lambda first: first.update(args={}))
+    with stage_job(folder, {"rounds": 3}) as staged:
+        assert plan_of(staged) == {"rounds": 3}
+
+
+def test_a_server_file_that_is_no_json_is_named(tmp_path):
+    folder, file = changed_job(tmp_path, "index", lambda first: None)
+    file.write_text("{")
+    with pytest.raises(ConfigInvalid, match="cannot be read as JSON"), stage_job(folder, {}):
         pass
 
 
@@ -83,10 +126,22 @@ def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
     assert told_of_rounds(log) == ["round 1: sum of a; without b: late (update)"]
 
 
-def console_of(*jobs):
+def log_of(*outcomes):
+    """The server's log of a training with so many rounds."""
+    prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
+    rounds = [
+        RoundRecord(number=n, content="update", round=n, void="" if one == "sum" else one) for n, one in enumerate(outcomes)
+    ]
+    return "\n".join(prefix + line for one in rounds for line in (one.sentence(), one.as_line()))
+
+
+def console_of(*jobs, logs=None):
     metas = [{"job_id": job, "name": name, "status": status} for job, name, status in jobs]
+    logs = {"2": log_of("sum")} if logs is None else logs
     session = SimpleNamespace(
-        list_jobs=lambda **_: metas, get_job_meta=lambda job: next(m for m in metas if m["job_id"] == job)
+        list_jobs=lambda **_: metas,
+        get_job_meta=lambda job: next(m for m in metas if m["job_id"] == job),
+        get_job_logs=lambda job, target: {"logs": {target: logs[job]}},  # a job without a log: an error, as NVFlare's
     )
     return Console(session)
 
@@ -113,6 +168,21 @@ def test_the_newest_training_that_did_not_complete_is_resumed():
     console = console_of(("3", "index", "FINISHED:COMPLETED"), ("2", "train", "FINISHED:ABNORMAL"), ("1", "train", "x"))
     assert console.unfinished("train") == "2"
     assert console.unfinished("train", "2") == "2"
+
+
+def test_a_job_that_closed_no_round_does_not_stand_before_one_that_did():
+    mistyped, voided = ("4", "train", "FINISHED:EXECUTION_EXCEPTION"), ("3", "train", "FINISHED:ABORTED")
+    logs = {"3": log_of("too few"), "2": log_of("too few", "sum")}
+    told = []
+    console = console_of(mistyped, voided, ("2", "train", "FINISHED:ABORTED"), logs=logs)
+    assert console.unfinished("train", tell=told.append) == "2"
+    assert [line.split(" (")[0] for line in told] == ["job 4", "job 3"]
+    assert console.unfinished("train", "3") == "3"  # who names one knows why
+
+
+def test_without_any_closed_round_there_is_nothing_to_resume():
+    with pytest.raises(NotReady, match="no job train closed a round"):
+        console_of(("1", "train", "FINISHED:ABORTED"), logs={}).unfinished("train")
 
 
 @pytest.mark.parametrize(

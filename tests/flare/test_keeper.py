@@ -1,8 +1,11 @@
 """The keeper: one job runs, whatever the server's list says."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from silo_app.errors import JobFailed, ServerUnreachable
+from silo_app.errors import ConfigInvalid, JobFailed, ServerUnreachable
 from silo_app.flare import keeper
 from silo_app.flare.console import JobState
 
@@ -138,3 +141,12 @@ def test_a_server_that_refuses_the_job_is_asked_again(folder, tmp_path, monkeypa
     waits, said = iter(range(6)), []
     keeper.keep(tmp_path, folder, tell=said.append, ended=lambda _seconds: next(waits, None) is None)
     assert said[:2] == ["no", "no"]
+
+
+def test_a_job_with_a_wrong_setting_is_refused_and_not_tried_for_ever(tmp_path):
+    folder = tmp_path / "search"
+    shutil.copytree(Path(__file__).parents[2] / "jobs" / "search", folder)
+    file = folder / "app" / "config" / "config_fed_server.json"
+    file.write_text(file.read_text().replace("silo_budget_ms", "silo_budget"))
+    with pytest.raises(ConfigInvalid, match="did you mean silo_budget_ms"):
+        keeper.keep(tmp_path, folder, tell=lambda _line: None, ended=lambda _seconds: False)

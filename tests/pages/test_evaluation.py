@@ -34,6 +34,7 @@ def test_the_page_shows_figures_beside_floors_and_who_is_missing():
         "<b>e</b> did not answer (late)",
         "Not pooled, because it uses another encoder: <b>b</b>",
         "sensitivity at specificity 0.9",
+        "<b>a</b> alone: 8 rounds of 1 pass over its images, batches of 32, learning rate 0.001; otherwise than the encoder",
     ):
         assert words in text
     assert "<td>sex F</td>" in text

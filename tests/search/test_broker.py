@@ -135,6 +135,9 @@ def test_all_silos_gone_is_a_result_without_hits(ask, transport, faults):
     result = ask()
     assert result.hits == ()
     assert states(result) == dict.fromkeys(NAMES, "unreachable")
+    own, *others = sorted(result.silos, key=lambda report: report.silo != "north")
+    assert "`silo serve` starts it" in own.public  # what is one's own, one can start
+    assert {report.public for report in others} == {""}
 
 
 def _raise(_message, _budget):

@@ -13,15 +13,15 @@ from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import NotReady
 from silo_app.index.generations import building, publish
 from silo_app.index.looks import KeptLook
-from silo_app.search.own_encoder import own_encoder
+from silo_app.search.own_encoder import asking_version, own_encoder
 
 SIDE = 8
 
 
-def keep(home, looks):
+def keep(home, looks, seed=1):
     fields = {"backbone": "densenet-small", "input_size": 32, "embedding_dim": SIDE, "findings": (Finding.EDEMA,)}
     spec = EncoderSpec(looks=looks, **fields)
-    checkpoint.set_current(home.models, checkpoint.save(home.models, spec, to_vector(build(spec, 1)), {}))
+    checkpoint.set_current(home.models, checkpoint.save(home.models, spec, to_vector(build(spec, seed)), {}))
     return load_encoder(home.models)
 
 
@@ -74,3 +74,25 @@ def test_the_places_of_an_image_still_make_the_whole_similarity(home):
     encoder, (first, second) = own_encoder(home), images()
     one, other = encoder.radiographs([first, second])
     assert similarity_map(encoder, first, other).mean() == pytest.approx(float(one @ other), abs=1e-4)
+
+
+@pytest.mark.parametrize("looks", ["kept", "removed"])
+def test_after_a_training_queries_go_on_with_the_encoder_of_the_index_until_it_is_built(home, looks):
+    older = keep(home, "removed")
+    vectors = index(home, older, a_look())
+    newer = keep(home, looks, seed=2)
+    assert asking_version(home) == older.version
+    assert np.allclose(own_encoder(home).radiographs(images()), vectors, atol=1e-5)
+    index(home, newer, a_look())
+    assert own_encoder(home).version == newer.version
+    assert own_encoder(home, older.version).version == older.version  # the look of the generation before is still there
+
+
+def test_a_damaged_manifest_leaves_the_generation_before(home):
+    older = keep(home, "removed")
+    index(home, older, a_look())
+    index(home, keep(home, "removed", seed=2), a_look())
+    manifest = home.index / "000002" / "manifest.json"
+    manifest.chmod(0o600)
+    manifest.write_text("{")
+    assert own_encoder(home).version == older.version

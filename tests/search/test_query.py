@@ -129,10 +129,21 @@ def test_what_the_index_holds_is_not_embedded_again(held, no_network):
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
 
-def test_an_index_of_another_encoder_is_not_used(held):
+def test_after_a_training_the_encoder_of_the_index_goes_on_asking(held):
     held.index()
     other = checkpoint.save(held.home.models, SPEC, to_vector(build(SPEC, 2)), {})
     checkpoint.set_current(held.home.models, other)
+    for example in (Example(uid=held.uid("one")), Example(file=held.files["one"])):
+        query = held.query(example)
+        assert query.encoder_version == held.encoder.version
+        assert query.vector @ held.encoder.file(held.files["one"]) > 0.999  # the index holds half precision
+
+
+def test_an_index_of_an_encoder_that_the_silo_gave_up_is_not_used(held):
+    held.index()
+    other = checkpoint.save(held.home.models, SPEC, to_vector(build(SPEC, 2)), {})
+    checkpoint.set_current(held.home.models, other)
+    shutil.rmtree(held.home.models / held.encoder.version)
     query = held.query(Example(uid=held.uid("one")))
     assert query.encoder_version == EncoderVersion(other)
     assert near(query.vector, load_encoder(held.home.models).file(held.files["one"]))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from silo_app.audit.log import verify
-from silo_app.errors import NotReady
+from silo_app.errors import NotReady, ProcessFailed
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_reply, seal
 from silo_app.search.local import exchange
@@ -22,6 +22,7 @@ from silo_app.search.messages import Refusal, SiloAnswer
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.server import IndexProcess
+from silo_app.search.standing import open_generation, wait_until_taken
 from silo_app.search.wire import encode
 from silo_app.session_key import encrypted
 
@@ -218,6 +219,28 @@ def test_a_new_generation_is_taken_while_the_old_one_answers(silo, start, ask):
         assert reply.generation == "000001"
         assert time.monotonic() < deadline
     assert reply.indexed == 25
+
+
+def test_a_new_generation_is_taken_when_it_is_asked_for_so_that_the_next_query_finds_it(silo, start, ask):
+    start(silo.home)
+    assert open_generation(silo.home) == "000001"
+    silo.index(encoder="cd" * 32)
+    assert wait_until_taken(silo.home, "000002", timeout_s=10)
+    assert ask(silo, encoder_version="cd" * 32).generation == "000002"
+
+
+def test_what_cannot_be_opened_is_not_waited_for_longer_than_said(silo, start):
+    start(silo.home)
+    assert not wait_until_taken(silo.home, "000002", timeout_s=0.2)
+    assert wait_until_taken(silo.home, "000001", timeout_s=0)
+
+
+def test_a_process_without_an_index_says_so_and_none_at_all_is_an_error(stocked, start):
+    home = stocked("south").home
+    with pytest.raises(ProcessFailed, match="nobody listens"):
+        open_generation(home)
+    start(home)
+    assert open_generation(home) == ""
 
 
 def test_a_damaged_generation_is_not_used(silo, start, ask):

@@ -79,7 +79,7 @@ def count_embedding(
 
 
 def count_file(home: SiloHome, path: Path, *, budget_ms: int | None = None, **asked: object) -> CountResult:
-    """Embed a DICOM file with the silo's current encoder and count; `asked` as in `count_embedding`.
+    """Embed a DICOM file with the encoder of the silo's index and count; `asked` as in `count_embedding`.
 
     Raises `ImageUnsupported`, and as `count_embedding` does.
     """
