@@ -257,8 +257,13 @@ def test_a_silo_whose_job_process_dies_is_named_and_the_indexing_of_the_others_e
     assert record["missing"] == {"hospital-c": "gone"}
 
 
-def test_a_wrong_setting_ends_the_job_and_is_named(searching):
-    job = searching.submit("train", {"rounds": 0, "no_such_setting": 1})
+def test_a_wrong_setting_that_was_sent_past_our_command_ends_the_job_and_is_named(searching, tmp_path):
+    folder = tmp_path / "train"
+    shutil.copytree(JOBS / "train", folder)
+    file = folder / "app" / "config" / "config_fed_server.json"
+    file.write_text(file.read_text().replace('"rounds": 32', '"rounds": 0, "no_such_setting": 1'))
+    with Console.open(searching.federation.admin_kit) as console:
+        job = console.submit(folder)
     with pytest.raises(JobFailed, match=r"FINISHED.*plan: rounds: Input should"):
         searching.wait(job)
     texts = [path.read_text(errors="replace") for path in searching.federation.logs(searching.federation.server)]
