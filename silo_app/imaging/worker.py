@@ -114,6 +114,7 @@ def main() -> None:
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom would import it, to fetch files that we never ask for
     import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
 
+    signal.alarm(0)  # one that is kept may wait longer for its first file
     print(READY, file=replies, flush=True)
     for line in sys.stdin:
         request = Request(**json.loads(line))
