@@ -11,7 +11,7 @@ import traceback
 from types import TracebackType
 
 from silo_app.config import SiloHome
-from silo_app.errors import Busy, SiloscopeError
+from silo_app.errors import Busy, NotReady, SiloscopeError
 from silo_app.imaging.isolated import IsolatedReader
 from silo_app.search.ask import Asker
 from silo_app.search.desk.encoder_in_use import EncoderInUse
@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 AT_ONCE = 8
 """Searches: most of their time they wait for hospitals."""
 _WATCH_S = 1.0
+_MEND_MACHINE = (
+    "Look whether the disk has room, and whether the account of the silo may read and write there (`silo doctor`)."
+)
 _GRACE_S = 3.0
 """How long an end waits for searches that have begun."""
 
@@ -78,6 +81,9 @@ class DeskProcess:
         except SiloscopeError as error:
             _log.warning("a request was not answered: %s", error.code)
             return encode(DeskError.of(error))
+        except OSError as error:  # of the machine, mostly: a full disk, on which the audit log cannot be written
+            _log.error("a request was not answered: %s", error.strerror)
+            return encode(DeskError.of(NotReady(f"the system refuses it: {error.strerror}", remedy=_MEND_MACHINE)))
         except Exception as error:  # noqa: BLE001  (whatever fails for one request, the next one is answered)
             # its text may hold anything that was asked
             _log.error("a request was not answered: %s at %s", type(error).__name__, _place(error.__traceback__))

@@ -1,5 +1,6 @@
 """The asking process: what it answers, what it refuses, and that nothing that it is sent ends it."""
 
+import errno
 import json
 import logging
 import os
@@ -304,6 +305,18 @@ def test_its_log_has_nothing_of_what_is_asked_or_found(asking, desk, caplog, mon
     assert "RuntimeError at" in caplog.text
     for told in (UID, asking.case, asking.case[:8], "Doe", "dr.x", str(asking.file), *(hit.case for hit in found.hits)):
         assert told not in everything
+
+
+def test_without_a_record_nothing_is_found(asking, desk, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/audit.jsonl")
+
+    monkeypatch.setattr(asking.desks[-1]._asker.audit, "append_all", full)
+    with pytest.raises(NotReady, match="the system refuses it: No space left on device") as raised:
+        desk.search(wanted(Example(file=asking.file)))
+    assert "silo doctor" in raised.value.remedy
+    monkeypatch.undo()
+    assert desk.search(wanted(Example(file=asking.file))).result.answered == 2
 
 
 def test_a_decoder_that_dies_costs_its_request(asking, desk, monkeypatch):
