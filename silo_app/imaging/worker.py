@@ -56,9 +56,10 @@ def decode(request: Request) -> dict[str, Any]:
     from silo_app.imaging.brightness import brightness_of
     from silo_app.imaging.burned_in import check_burned_in
     from silo_app.imaging.cache import RadiographCache
+    from silo_app.imaging.content import read_bytes
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
-    from silo_app.imaging.radiograph import radiograph_of, read_bytes
+    from silo_app.imaging.radiograph import radiograph_of
 
     cache = RadiographCache(Path(request.cache))
     try:

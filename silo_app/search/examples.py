@@ -21,7 +21,7 @@ from silo_app.encoder.checkpoint import current_version
 from silo_app.encoder.region import Region
 from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported
 from silo_app.imaging.cache import RadiographCache, as_cached
-from silo_app.imaging.radiograph import read_bytes, read_radiograph
+from silo_app.imaging.content import read_bytes
 from silo_app.index.known import known_vectors
 from silo_app.search.own_encoder import own_encoder
 from silo_app.search.rocchio import mean_embedding
@@ -66,6 +66,8 @@ class Example:
 
 
 def _read(source: Path | bytes) -> Radiograph:
+    from silo_app.imaging.radiograph import read_radiograph
+
     return as_cached(read_radiograph(source))
 
 

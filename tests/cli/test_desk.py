@@ -123,14 +123,14 @@ def test_errors_are_those_of_a_search_without_it(home, here, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("desk")
-def test_a_search_through_the_desk_loads_no_network(home, image):
+def test_a_search_through_the_desk_loads_neither_network_nor_decoders(home, image):
     code = f"""
 import sys
 from silo_app.cli import edge, main
 try:
     edge.run(main.app, ["search", {str(image)!r}, "--silo", {str(home.kit)!r}, "--format", "json"])
 finally:
-    print(sorted({{"torch", "monai", "tenseal"}} & set(sys.modules)), file=sys.stderr)
+    print(sorted({{"torch", "monai", "tenseal", "pydicom", "faiss"}} & set(sys.modules)), file=sys.stderr)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

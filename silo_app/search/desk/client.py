@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from silo_app.config import SiloHome
 from silo_app.errors import Busy, ConfigInvalid, ImageUnsupported, MessageInvalid, ProcessFailed
-from silo_app.imaging.radiograph import read_bytes
+from silo_app.imaging.content import read_bytes
 from silo_app.search.desk.messages import (
     MAX_SEARCH_BYTES,
     DeskAsked,
