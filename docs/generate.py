@@ -30,6 +30,7 @@ REMEDIES = {
     "your backup, move it away, and start again; a new log begins.",
     "broker-unreachable": "Ask whoever runs the federation whether the search job runs (`silo job list`); if not: "
     "`silo job submit jobs/search`.",
+    "busy": "Ask again in a moment. `silo search` searches by itself while `silo desk` is busy.",
     "case-unknown": "Give the case id as the search result has it; `silo search --format json` prints it whole. A case of another "
     "silo is known there only.",
     "catalogue-damaged": "Restore `silo/catalogue.db` from a backup, or move it away and run `silo ingest` again: the "

@@ -258,6 +258,11 @@ class SiloHome(Settings):
         """Where the gateway in the site's NVFlare process listens for the hospital's own askers."""
         return self.root / "run" / "gateway.sock"
 
+    @property
+    def desk_socket(self) -> Path:
+        """Where the silo's asking process listens for the hospital's own programs."""
+        return self.root / "run" / "desk.sock"
+
     def resolve(self, path: Path) -> Path:
         """Return `path` absolute, taking a relative one from the kit."""
         return (self.kit / path).resolve()

@@ -28,6 +28,7 @@
     │   └── UpdateRefused         update-refused
     ├── FederationError       something that should run or answer does not
     │   ├── BrokerUnreachable     broker-unreachable
+    │   ├── Busy                  busy
     │   ├── JobFailed             job-failed
     │   ├── PortTaken             port-taken
     │   ├── ProcessFailed         process-failed
@@ -44,6 +45,7 @@ from typing import ClassVar
 __all__ = [
     "AuditDamaged",
     "BrokerUnreachable",
+    "Busy",
     "CaseUnknown",
     "CatalogueDamaged",
     "CertificateMissing",
@@ -291,6 +293,13 @@ class BrokerUnreachable(FederationError):
 
     code = "broker-unreachable"
     public = "No search broker answers."
+
+
+class Busy(FederationError):
+    """A process of the silo has as much to do as it takes on at once."""
+
+    code = "busy"
+    public = "This silo has too much to do at the moment."
 
 
 class JobFailed(FederationError):

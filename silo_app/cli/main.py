@@ -7,6 +7,7 @@ from silo_app.cli import (
     catalogue,
     count,
     deid,
+    desk,
     doctor,
     edge,
     evaluate,
@@ -44,6 +45,7 @@ app.command("search")(search.search)
 app.command("explain")(explain.explain)
 app.command("count")(count.count)
 app.command("serve")(serve.serve)
+app.command("desk")(desk.desk)
 app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)

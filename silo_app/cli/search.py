@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from silo_app.cases import EncoderVersion
 from silo_app.cli.asking import PurposeOption, UserOption, tell_encoder, who_asks_why
 from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people, write_asked_page
 from silo_app.cli.narrowing import (
@@ -35,9 +36,8 @@ from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import SiloHome, load
 
 if TYPE_CHECKING:
-    from silo_app.search.examples import Example
+    from silo_app.search.find import Found, Wanted
     from silo_app.search.messages import ResultHit, SearchResult, SiloReport
-    from silo_app.search.query import Query, Refinement
 
 _NOBODY_ANSWERED = 1
 _SHORT = 8
@@ -98,6 +98,9 @@ def search(
     --more and --less move the query toward and away from other images (Rocchio 1971): all of it happens here, before
     anything is sent.
 
+    Where `silo desk` runs, it does the work, with the same result and without loading the encoder anew; --why needs it
+    here.
+
     With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
     their cases blindly, and are then asked for the cards of the nearest only.
 
@@ -116,8 +119,9 @@ def search(
 
         silo search image.dcm --silo kits/st-anna --html similar.html --why
     """
-    from silo_app.search.ask import require_wide, search_query
-    from silo_app.search.query import prepared
+    from silo_app.search.ask import require_wide
+    from silo_app.search.desk.client import find_soonest
+    from silo_app.search.find import Wanted, as_data, find
 
     filters = filters_of(views=view, sexes=sex, ages=age, years=year, present=present, absent=absent)
     example = example_of(file, case, uid)
@@ -135,18 +139,26 @@ def search(
     require_wide(private=private, filters=filters)
     who, purpose = who_asks_why(user, purpose)
     home = load(silo)
-    query = prepared(home, example, refinement, without_patient=without_patient)
-    result = search_query(home, query, k=k, purpose=purpose, user=who, budget_ms=budget_ms, private=private, filters=filters)
-    tell_encoder(home, query.encoder_version)
-    data = result.model_dump(
-        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+    wanted = Wanted(
+        example=example,
+        refinement=refinement,
+        without_patient=without_patient,
+        k=k,
+        purpose=purpose,
+        user=who,
+        budget_ms=budget_ms,
+        private=private,
+        filters=filters,
     )
+    found = find(home, wanted) if why else find_soonest(home, wanted)
+    result, data = found.result, as_data(found.result)
+    tell_encoder(home, EncoderVersion(result.encoder_version))
     emit(data, output, lambda _: _print(result))
 
     def page() -> str:
         from silo_app.pages.search import search_page
 
-        pairs = _drawn(home, example, query, result, refinement, who) if why else []
+        pairs = _drawn(home, wanted, found) if why else []
         pictures = [hit.thumbnail for hit in result.hits]
         asked, own = told(purpose, filters, refinement), home.config.name
         return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own)
@@ -157,17 +169,15 @@ def search(
         raise typer.Exit(_NOBODY_ANSWERED)
 
 
-def _drawn(
-    home: SiloHome, example: "Example", query: "Query", result: "SearchResult", refinement: "Refinement", user: str
-) -> list[dict[str, Any]]:
+def _drawn(home: SiloHome, wanted: "Wanted", found: "Found") -> list[dict[str, Any]]:
     """Return the own silo's hits beside the image asked with, for the page."""
     from silo_app.pages.why import drawn
     from silo_app.search.why import why
 
-    pairs = why(home, example, query, result, user=user)
+    pairs = why(home, wanted.example, found.query, found.result, user=wanted.user) if found.query else []
     if not pairs:
         people.print("No hit is of this silo: there is nothing to explain.", highlight=False)
-    return drawn(pairs, refinement.region)
+    return drawn(pairs, wanted.refinement.region)
 
 
 def _print(result: "SearchResult") -> None:

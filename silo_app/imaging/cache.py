@@ -11,14 +11,17 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import NotReady
-from silo_app.imaging.radiograph import Radiograph
 from silo_app.imaging.resample import MAX_SIDE
+
+if TYPE_CHECKING:
+    from silo_app.imaging.radiograph import Radiograph
 
 __all__ = ["PREPROCESSING", "RadiographCache", "as_cached"]
 
@@ -30,7 +33,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".npy"
 
 
-def as_cached(radiograph: Radiograph) -> NDArray[np.float32]:
+def as_cached(radiograph: "Radiograph") -> NDArray[np.float32]:
     """Return the pixels exactly as `RadiographCache.read` would after a `write`, float32 (H, W) in [0, 1].
 
     A query goes through this, so that a cached image and the same image as a query are one and the same input.
@@ -54,7 +57,7 @@ class RadiographCache:
         """Return whether there is a radiograph; `read` checks whether it is sound."""
         return self.path(digest).is_file()
 
-    def write(self, digest: str, radiograph: Radiograph) -> NDArray[np.uint8]:
+    def write(self, digest: str, radiograph: "Radiograph") -> NDArray[np.uint8]:
         """Store a radiograph and return what is stored, (H, W); a reader sees all of it or none of it."""
         path = self.path(digest)
         private_folder(path.parent)
@@ -123,7 +126,7 @@ class RadiographCache:
             part.unlink(missing_ok=True)
 
 
-def _quantized(radiograph: Radiograph) -> NDArray[np.uint8]:
+def _quantized(radiograph: "Radiograph") -> NDArray[np.uint8]:
     levels = np.clip(radiograph.pixels, 0, 1, order="C")
     levels *= np.float32(255)
     return np.rint(levels, out=levels).astype(np.uint8)

@@ -27,12 +27,10 @@ from pydicom.uid import (
 )
 
 from silo_app.errors import ImageUnsupported
+from silo_app.imaging.content import MAX_FILE_BYTES
 from silo_app.imaging.refusal import RefusalReason, refusal
 
-__all__ = ["LOOKED_AT", "MAX_FILE_BYTES", "dataset_of", "quiet"]
-
-MAX_FILE_BYTES = 256 << 20
-"""Twice a 64-megapixel radiograph of 16 bits; also the bound on what a deflated file may grow to."""
+__all__ = ["LOOKED_AT", "dataset_of", "quiet"]
 
 _IMAGE_KEYWORDS = (
     "SOPClassUID Modality ConversionType PresentationIntentType SamplesPerPixel PhotometricInterpretation "

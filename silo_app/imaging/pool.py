@@ -22,7 +22,7 @@ from silo_app.errors import NotReady
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.worker import READY, Request
 
-__all__ = ["LOST", "decode_all", "default_workers", "environment"]
+__all__ = ["LOST", "Decoder", "decode_all", "default_workers", "environment"]
 
 LOST = {"reason": RefusalReason.DECODE_FAILED.value, "detail": "the decoder crashed or took too long"}
 
@@ -56,6 +56,27 @@ def decode_all(requests: Sequence[Request], *, workers: int | None = None) -> It
             yield replies.pop(wanted)
 
 
+class Decoder:
+    """One worker that is kept for one file after another, and replaced where a file ended it; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._pool = _Pool(1)
+
+    def decode(self, request: Request) -> dict[str, Any]:
+        """Return the reply to a request, or `LOST`. Raises as `decode_all` does."""
+        self._pool.renew()
+        replies: dict[int, dict[str, Any]] = {}
+        while not self._pool.give(0, request):
+            self._pool.collect()
+        while not replies:
+            replies = self._pool.collect()
+        return replies[0]
+
+    def close(self) -> None:
+        """End the worker."""
+        self._pool.close()
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     process: subprocess.Popen[bytes]
@@ -81,9 +102,19 @@ class _Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers."""
         for worker in list(self._all):
             self._remove(worker)
         self._selector.close()
+
+    def renew(self) -> None:
+        """Replace workers that ended while they had nothing to do."""
+        for worker in [worker for worker in self._all if worker.process.poll() is not None]:
+            self._remove(worker)
+            self._add()
 
     def give(self, number: int, request: Request) -> bool:
         """Hand a request to an idle worker; False if there is none."""

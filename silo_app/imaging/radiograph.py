@@ -3,7 +3,6 @@
 Whatever is not a single, grayscale, presentable X-ray image raises `ImageUnsupported` with one of `RefusalReason`.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,15 +13,15 @@ from pydicom.dataset import Dataset
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.acceptance import check_acceptable
+from silo_app.imaging.content import read_bytes
 from silo_app.imaging.grayscale import display_curve, padding_values, stored_format
 from silo_app.imaging.occurring import Occurring
-from silo_app.imaging.parse import MAX_FILE_BYTES, dataset_of, quiet
-from silo_app.imaging.refusal import RefusalReason, refusal
+from silo_app.imaging.parse import dataset_of, quiet
 from silo_app.imaging.resample import MAX_SIDE, area_mean, ramp_of, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
-__all__ = ["Radiograph", "radiograph_of", "read_bytes", "read_radiograph"]
+__all__ = ["Radiograph", "radiograph_of", "read_radiograph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +41,6 @@ def read_radiograph(source: Path | BinaryIO | bytes) -> Radiograph:
     except ImageUnsupported as error:
         error.where = str(source) if isinstance(source, Path) else error.where
         raise
-
-
-def read_bytes(source: Path | BinaryIO | bytes) -> bytes:
-    """Read at most one byte more than a file may have, so that a huge one is refused and not loaded."""
-    if isinstance(source, bytes):
-        return source
-    try:
-        if isinstance(source, Path):
-            if not source.is_file():  # a pipe would wait for ever; a folder, or nothing at all
-                raise refusal(RefusalReason.UNREADABLE, "there is no such file, or it is not a regular one")
-            with source.open("rb") as file:
-                # Asked for what there is: asked for all that there may be, Python would first make room for it.
-                return file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) + 1)
-        return source.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise refusal(RefusalReason.UNREADABLE, f"the file cannot be read ({type(error).__name__})") from None
 
 
 @quiet()

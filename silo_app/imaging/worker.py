@@ -56,9 +56,10 @@ def decode(request: Request) -> dict[str, Any]:
     from silo_app.imaging.brightness import brightness_of
     from silo_app.imaging.burned_in import check_burned_in
     from silo_app.imaging.cache import RadiographCache
+    from silo_app.imaging.content import read_bytes
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
-    from silo_app.imaging.radiograph import radiograph_of, read_bytes
+    from silo_app.imaging.radiograph import radiograph_of
 
     cache = RadiographCache(Path(request.cache))
     try:
@@ -114,6 +115,7 @@ def main() -> None:
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom would import it, to fetch files that we never ask for
     import silo_app.imaging.radiograph  # noqa: F401  (its import must not count as the first file's time)
 
+    signal.alarm(0)  # one that is kept may wait longer for its first file
     print(READY, file=replies, flush=True)
     for line in sys.stdin:
         request = Request(**json.loads(line))

@@ -271,25 +271,26 @@ def search_query(
     budget_ms: int | None = None,
     private: bool = False,
     filters: Filters = _ALL,
+    asker: Asker | None = None,
 ) -> SearchResult:
-    """Search all silos for the cases nearest to a query (`search.query.prepared`).
+    """Search all silos for the cases nearest to a query (`search.query.prepared`), with an asker that is kept or a new one.
 
     `private` encrypts the embedding (`search.private`). Raises `NotReady` (no encoder, no gateway), `BrokerUnreachable`,
     `EncoderMismatch` for an embedding that is too long to be searched in private, `NotReady` for a private search with
     filters: silos score all of their cases blindly.
     """
     require_wide(private=private, filters=filters)
-    with contextlib.closing(Asker.of(home)) as asker:
+    with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
         if private:
             from silo_app.search.private.ask import DEFAULT_PRIVATE_BUDGET_MS, PrivateSession
 
-            session = PrivateSession(asker, query.encoder_version, len(query.vector))
+            session = PrivateSession(asking, query.encoder_version, len(query.vector))
             wanted = min(MAX_HITS, k + len(query.exclude))
             budget = budget_ms or DEFAULT_PRIVATE_BUDGET_MS
             found = session.search(query.vector, k=wanted, purpose=purpose, user=user, budget_ms=budget)
-            return _without(found, asker.identity.name, query.exclude, k)
+            return _without(found, asking.identity.name, query.exclude, k)
         return search_embedding(
-            asker,
+            asking,
             query.vector,
             encoder_version=query.encoder_version,
             k=k,

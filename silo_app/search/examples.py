@@ -4,7 +4,7 @@ Only what the asking hospital holds: other hospitals hand out no embeddings. Wha
 again, so that most searches by case or UID never load the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.named import case_named, views_of_uid
 from silo_app.config import SiloHome
 from silo_app.encoder.region import Region
-from silo_app.errors import CaseUnknown, ConfigInvalid
+from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported
 from silo_app.imaging.cache import RadiographCache, as_cached
-from silo_app.imaging.radiograph import read_radiograph
+from silo_app.imaging.content import read_bytes
 from silo_app.index.known import known_vectors
 from silo_app.search.own_encoder import asking_version, own_encoder
 from silo_app.search.rocchio import mean_embedding
@@ -28,30 +28,59 @@ from silo_app.search.rocchio import mean_embedding
 if TYPE_CHECKING:
     from silo_app.encoder.embed import LoadedEncoder
 
-__all__ = ["Example", "Examples"]
+__all__ = ["OWN", "Example", "Examples", "Means"]
+
+Radiograph = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """Exactly one of a DICOM file, a case id of the own silo (or its first 8 digits), a UID of one of its images or studies.
+    """Exactly one of a DICOM file or its content, a case id of the own silo (or its first 8 digits), a UID that it holds.
 
     Raises `ConfigInvalid` for none, or more than one.
     """
 
     file: Path | None = None
+    content: bytes | None = field(default=None, repr=False)
     case: str = ""
     uid: str = field(default="", repr=False)
     """SOP or Study Instance UID; looked up by its pseudonym, and never sent, logged or printed."""
+    name: str = field(default="", compare=False)
+    """What an error calls a content that cannot be read."""
 
     def __post_init__(self) -> None:
         """Check it."""
-        named = sum(bool(value) for value in (self.file, self.case, self.uid))
+        named = sum((self.file is not None, self.content is not None, bool(self.case), bool(self.uid)))
         if named != 1:
             raise ConfigInvalid(
                 f"{named} things say what is sought, one is needed",
                 where="query",
                 remedy="Give a DICOM file, or a case id, or a UID.",
             )
+
+    @property
+    def source(self) -> Path | bytes | None:
+        """The DICOM file, or its content; None for what the silo holds."""
+        return self.content if self.file is None else self.file
+
+
+def _read(source: Path | bytes) -> Radiograph:
+    from silo_app.imaging.radiograph import read_radiograph
+
+    return as_cached(read_radiograph(source))
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What images are read and embedded with: as usual here, or as a process keeps it ready."""
+
+    encoder: Callable[[SiloHome, EncoderVersion | None], "LoadedEncoder"] = own_encoder
+    """Gives a version, or the one in use (`own_encoder`)."""
+    read: Callable[[Path | bytes], Radiograph] = _read
+    """Gives a file's radiograph as the encoder sees it, float32 (H, W) in [0, 1]. Raises `ImageUnsupported`."""
+
+
+OWN = Means()
 
 
 class Examples:
@@ -60,9 +89,11 @@ class Examples:
     Raises `CaseUnknown` for one that the silo does not hold.
     """
 
-    def __init__(self, home: SiloHome, examples: Sequence[Example]) -> None:
+    def __init__(self, home: SiloHome, examples: Sequence[Example], means: Means = OWN) -> None:
         self._home = home
-        self._views = _found(home, [example for example in examples if example.file is None])
+        self._means = means
+        self._read: dict[Example, Radiograph] = {}
+        self._views = _found(home, [example for example in examples if example.source is None])
 
     @cached_property
     def version(self) -> EncoderVersion:
@@ -74,19 +105,18 @@ class Examples:
     @cached_property
     def encoder(self) -> "LoadedEncoder":
         """The encoder, loaded when it is first needed. Raises `NotReady`, `CheckpointInvalid`."""
-        return own_encoder(self._home, self.__dict__.get("version"))
+        return self._means.encoder(self._home, self.__dict__.get("version"))
 
     def vectors(self, examples: Sequence[Example]) -> list[Embedding]:
         """Return unit vectors, float32 (D,) each; a case or study with several images has that of their mean.
 
         Raises `ImageUnsupported`, `NotReady`.
         """
-        files = {example.file: self.encoder.file(example.file) for example in examples if example.file is not None}
+        sources = [example for example in examples if example.source is not None]
+        files = {example: self.encoder.radiographs([self._radiograph(example)])[0] for example in sources}
         known = self._of_views([view for example in examples for view in self._views.get(example, ())])
         return [
-            files[example.file]
-            if example.file is not None
-            else mean_embedding([known[view.digest] for view in self._views[example]])
+            files[example] if example in files else mean_embedding([known[view.digest] for view in self._views[example]])
             for example in examples
         ]
 
@@ -103,23 +133,33 @@ class Examples:
             )
         return region_embedding(self.encoder, image, region)
 
-    def image(self, example: Example) -> NDArray[np.float32] | None:
+    def image(self, example: Example) -> Radiograph | None:
         """Return an example's image, float32 (H, W) in [0, 1]; None if it has several.
 
         Raises `ImageUnsupported`, or `NotReady` for one that is not in the cache.
         """
-        if example.file is not None:
-            return as_cached(read_radiograph(example.file))
+        if example.source is not None:
+            return self._radiograph(example)
         views = self._views[example]
         return RadiographCache(self._home.cache).read(views[0].digest) if len(views) == 1 else None
 
     def case(self, example: Example) -> CaseId | None:
         """Return the silo's case that an example is of, None for a file that it has not ingested."""
-        if example.file is None:
+        if example.source is None:
             return self._views[example][0].case
-        digest = SiloKey.load(self._home.key).contents.name(example.file.read_bytes())
+        digest = SiloKey.load(self._home.key).contents.name(read_bytes(example.source))
         with Catalogue.open(self._home.catalogue) as catalogue:
             return catalogue.case_of_digest(digest)
+
+    def _radiograph(self, example: Example) -> Radiograph:
+        """Read the image of a file or its content, once."""
+        if example not in self._read and example.source is not None:
+            try:
+                self._read[example] = self._means.read(example.source)
+            except ImageUnsupported as error:
+                error.where = error.where or example.name
+                raise
+        return self._read[example]
 
     def _of_views(self, views: Sequence[View]) -> dict[str, Embedding]:
         """Return unit vectors by digest: from the silo's index, or embedded now from the cached radiographs."""

@@ -8,10 +8,12 @@ import fcntl
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from silo_app.durable import PRIVATE, private_folder
@@ -20,7 +22,16 @@ from silo_app.search.messages import ErrorMessage
 from silo_app.search.parcels import MAX_PARCEL_BYTES
 from silo_app.search.wire import encode
 
-__all__ = ["MAX_FRAME_BYTES", "MAX_REPLY_BYTES", "Connections", "FrameServer", "error_frame", "exchange"]
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "MAX_REPLY_BYTES",
+    "Connections",
+    "FrameServer",
+    "Limits",
+    "error_frame",
+    "exchange",
+    "is_own_account",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +39,29 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_REPLY_BYTES = MAX_PARCEL_BYTES + 4096
 """The answers to many queries may come in one frame."""
 _LENGTH = 4
+_SMALL = 64 * 1024
+"""Bytes; a frame that is read however much others take."""
 _LONGEST_ADDRESS = 100
 """Bytes; sun_path of unix(7) has 108 with the terminating zero."""
 _IDLE_S = 60.0
 _SOON_S = 0.1
 _REMEDY = "Start the process that listens there, or look at its log."
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a listener takes on."""
+
+    connections: int = 64
+    frame: int = MAX_FRAME_BYTES
+    """Bytes of one frame; who sends more is not listened to any longer."""
+    room: int = 64 * MAX_FRAME_BYTES
+    """Bytes of all frames that are being received and answered; one that has no room is passed over."""
+    busy: bytes = b""
+    """What whoever sent such a frame is told."""
+
+
+USUAL = Limits()
 
 
 def error_frame(error: SiloscopeError) -> bytes:
@@ -54,9 +83,10 @@ def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
 class Connections:
     """Connections to one socket that are kept for the next frame: neither side then begins anew; for many threads."""
 
-    def __init__(self, path: Path, *, kept: int = 32) -> None:
+    def __init__(self, path: Path, *, kept: int = 32, largest: int = MAX_FRAME_BYTES) -> None:
         self._path = path
         self._kept = kept
+        self._largest = largest
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
 
@@ -119,7 +149,7 @@ class Connections:
         reply = None
         try:
             connection.settimeout(_left(end))
-            _send(connection, payload, MAX_FRAME_BYTES)
+            _send(connection, payload, self._largest)
             reply = _receive(connection, MAX_REPLY_BYTES)
         finally:
             with self._lock:
@@ -132,12 +162,25 @@ class Connections:
 
 
 class FrameServer:
-    """Answers every frame with `handler(frame)`, each connection on a thread of its own; outlives any bad frame."""
+    """Answers every frame with `handler(frame)`, each connection on a thread of its own; outlives any bad frame.
 
-    def __init__(self, path: Path, handler: Callable[[bytes], bytes], *, connections: int = 64) -> None:
+    `admits` says who may connect at all; without, whoever the file system lets in.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        handler: Callable[[bytes], bytes],
+        *,
+        limits: Limits = USUAL,
+        admits: Callable[[socket.socket], bool] | None = None,
+    ) -> None:
         self._path = path
         self._handler = handler
-        self._places = threading.BoundedSemaphore(connections)
+        self._limits = limits
+        self._admits = admits
+        self._room = limits.room
+        self._places = threading.BoundedSemaphore(limits.connections)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -183,9 +226,12 @@ class FrameServer:
             self._open.add(connection)
         try:
             with connection:
+                if self._admits is not None and not self._admits(connection):
+                    _log.warning("a connection of another account was ended")
+                    return
                 connection.settimeout(_IDLE_S)
-                while self._listener is not None and (frame := _receive(connection, MAX_FRAME_BYTES)) is not None:
-                    _send(connection, self._answer(frame), MAX_REPLY_BYTES)
+                while self._listener is not None and self._answers_next(connection):
+                    pass
         except MessageInvalid as error:
             _log.warning("a connection was ended: %s", error.problem)
         except OSError:
@@ -194,6 +240,36 @@ class FrameServer:
             with self._lock:
                 self._open.discard(connection)
             self._places.release()
+
+    def _answers_next(self, connection: socket.socket) -> bool:
+        """Answer one frame; False if the other side ended the connection."""
+        length = _announced(connection, self._limits.frame)
+        if length is None:
+            return False
+        with self._holding(length) as has_room:
+            if has_room:
+                frame = _exactly(connection, length)
+                reply = None if frame is None else self._answer(frame)
+            else:
+                reply = self._limits.busy if _passed_over(connection, length) else None
+            if reply is None:
+                return False
+            _send(connection, reply, MAX_REPLY_BYTES)
+        return True
+
+    @contextmanager
+    def _holding(self, length: int) -> Iterator[bool]:
+        """Keep room for a frame, if there is any."""
+        taken = length if length > _SMALL else 0
+        with self._lock:
+            if has_room := taken <= self._room:
+                self._room -= taken
+        try:
+            yield has_room
+        finally:
+            if has_room:
+                with self._lock:
+                    self._room += taken
 
     def _answer(self, frame: bytes) -> bytes:
         try:
@@ -204,6 +280,15 @@ class FrameServer:
         except Exception:  # noqa: BLE001  (a bad frame must not end the process)
             _log.exception("a frame was not answered")
             return encode(ErrorMessage(code=SiloscopeError.code, public=SiloscopeError.public))
+
+
+def is_own_account(connection: socket.socket) -> bool:
+    """Return whether the process at the other end belongs to our account, by the kernel's word (`SO_PEERCRED`, unix(7))."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # another system than Linux: the folder's mode is what there is
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    return bool(user == os.geteuid())
 
 
 def _claim(path: Path) -> int:
@@ -258,13 +343,29 @@ def _send(connection: socket.socket, payload: bytes, largest: int) -> None:
 
 def _receive(connection: socket.socket, largest: int) -> bytes | None:
     """Return the next frame, or None if the other side ended the connection."""
+    length = _announced(connection, largest)
+    return None if length is None else _exactly(connection, length)
+
+
+def _announced(connection: socket.socket, largest: int) -> int | None:
+    """Return how long the next frame is, or None if the other side ended the connection. Raises `MessageInvalid`."""
     head = _exactly(connection, _LENGTH)
     if head is None:
         return None
     length = int.from_bytes(head, "big")
     if length > largest:
         raise _too_large(length, largest)
-    return _exactly(connection, length)
+    return length
+
+
+def _passed_over(connection: socket.socket, length: int) -> bool:
+    """Read a frame and keep nothing of it; False if the other side ended the connection."""
+    while length:
+        chunk = connection.recv(min(length, 1 << 16))
+        if not chunk:
+            return False
+        length -= len(chunk)
+    return True
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes | None:

@@ -10,7 +10,7 @@ from silo_app.encoder.region import Region
 from silo_app.search.examples import Example, Examples
 from silo_app.search.rocchio import USUAL, Weights, refined
 
-__all__ = ["Query", "Refinement", "prepared"]
+__all__ = ["PLAIN", "Query", "Refinement", "prepared"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,11 @@ class Refinement:
     less: Sequence[Example] = ()
     weights: Weights = USUAL
     region: Region | None = None
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """All of them."""
+        return (*self.more, *self.less)
 
     def __bool__(self) -> bool:
         """Return whether anything is refined."""
@@ -41,17 +46,24 @@ class Query:
     """Cases of the own silo that are left out: told to nobody."""
 
 
-def prepared(home: SiloHome, example: Example, refinement: Refinement = PLAIN, *, without_patient: bool = False) -> Query:
+def prepared(
+    home: SiloHome,
+    example: Example,
+    refinement: Refinement = PLAIN,
+    *,
+    without_patient: bool = False,
+    among: Examples | None = None,
+) -> Query:
     """Embed and refine; leave out the example's own case where it was named by case or UID, or its patient's cases.
 
-    Raises what `Examples` and `refined` raise.
+    `among` is where all examples were found already. Raises what `Examples` and `refined` raise.
     """
     more, less, region = tuple(refinement.more), tuple(refinement.less), refinement.region
-    examples = Examples(home, (example, *more, *less))
+    examples = among or Examples(home, (example, *more, *less))
     whole, *moving = examples.vectors((example, *more, *less))
     start = whole if region is None else examples.region_vector(example, region)
     vector = refined(start, moving[: len(more)], moving[len(more) :], refinement.weights)
-    own = examples.case(example) if without_patient or example.file is None else None
+    own = examples.case(example) if without_patient or example.source is None else None
     exclude = _patients_cases(home, own) if own and without_patient else [own] if own else []
     return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(exclude))
 

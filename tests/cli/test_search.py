@@ -69,11 +69,8 @@ def searchable(stocked_kit, monkeypatch):
     class Fake:
         version, head = "ab" * 16, None
 
-        def file(self, path):
-            from silo_app.imaging.radiograph import read_radiograph
-
-            read_radiograph(path)
-            return np.ones(16, np.float32)
+        def radiographs(self, radiographs):
+            return np.ones((len(radiographs), 16), np.float32)
 
     import silo_app.encoder.embed
 

@@ -321,14 +321,14 @@ def test_decoder_that_dies_or_hangs_costs_one_file(make_silo, put, source, monke
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
         "import os, time\n"
-        "import silo_app.imaging.radiograph as r\n"
-        "read = r.read_bytes\n"
+        "import silo_app.imaging.content as c\n"
+        "read = c.read_bytes\n"
         "def disturbed(path):\n"
         "    if path.name == 'abort.dcm': os.abort()\n"
         "    if path.name == 'hang.dcm': time.sleep(100)\n"
         "    if path.name == 'noisy.dcm': os.write(1, b'x' * 100000)\n"
         "    return read(path)\n"
-        "r.read_bytes = disturbed\n"
+        "c.read_bytes = disturbed\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), str(Path(__file__).parents[2])]))
     monkeypatch.setattr("silo_app.imaging.ingest.SECONDS_PER_FILE", 3)

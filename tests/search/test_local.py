@@ -145,7 +145,7 @@ def test_closing_twice_does_nothing(path):
 
 
 def test_too_many_connections_are_ended_at_once(path):
-    server = local.FrameServer(path, lambda frame: frame, connections=1)
+    server = local.FrameServer(path, lambda frame: frame, limits=local.Limits(connections=1))
     server.start()
     with socket.socket(socket.AF_UNIX) as first:
         first.connect(str(path))
@@ -153,4 +153,49 @@ def test_too_many_connections_are_ended_at_once(path):
         assert first.recv(5)
         with pytest.raises(ProcessFailed):
             local.exchange(path, b"abc", 5)
+    server.close()
+
+
+def test_a_frame_that_has_no_room_is_passed_over_and_its_sender_told(path):
+    limits = local.Limits(room=100_000, busy=b"busy")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(frame):
+        begun.set()
+        go_on.wait(20)
+        return frame[:1]
+
+    server = local.FrameServer(path, slow, limits=limits)
+    server.start()
+    first = threading.Thread(target=local.exchange, args=(path, b"a" * 80_000, 20))
+    first.start()
+    assert begun.wait(20)
+    kept = local.Connections(path)
+    assert kept.exchange(b"b" * 80_000, 20) == b"busy"
+    go_on.set()
+    first.join()
+    assert kept.exchange(b"c" * 80_000, 20) == b"c"
+    assert kept.exchange(b"d" * 10, 20) == b"d"
+    kept.close()
+    server.close()
+
+
+def test_a_listener_says_how_large_a_frame_may_be(path):
+    server = local.FrameServer(path, lambda frame: frame[:1], limits=local.Limits(frame=10 * local.MAX_FRAME_BYTES))
+    server.start()
+    large = bytes(2 * local.MAX_FRAME_BYTES)
+    assert local.Connections(path, largest=len(large)).exchange(large, 20) == b"\0"
+    with pytest.raises(MessageInvalid):
+        local.exchange(path, large, 20)
+    server.close()
+
+
+def test_only_processes_of_our_account_are_admitted(path, monkeypatch):
+    server = local.FrameServer(path, lambda frame: frame, admits=local.is_own_account)
+    server.start()
+    assert local.exchange(path, b"abc", 20) == b"abc"
+    own = os.geteuid()
+    monkeypatch.setattr(local.os, "geteuid", lambda: own + 1)
+    with pytest.raises(ProcessFailed):
+        local.exchange(path, b"abc", 20)
     server.close()

@@ -18,11 +18,11 @@ from pydicom.uid import UID
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.burned_in import check_burned_in
+from silo_app.imaging.content import read_bytes
 from silo_app.imaging.deidentify.export import deidentified
 from silo_app.imaging.deidentify.names import Names
 from silo_app.imaging.deidentify.rules import Action
 from silo_app.imaging.parse import dataset_of, quiet
-from silo_app.imaging.radiograph import read_bytes
 
 __all__ = ["Evidence", "Remaining", "examine", "shape"]
 

@@ -11,10 +11,10 @@ from silo_app.durable import private_folder, write_bytes
 from silo_app.errors import ImageUnsupported, SourceEmpty
 from silo_app.imaging.attributes import text
 from silo_app.imaging.burned_in import check_burned_in, check_reader
+from silo_app.imaging.content import read_bytes
 from silo_app.imaging.deidentify.export import deidentified, encoded
 from silo_app.imaging.deidentify.names import Names
 from silo_app.imaging.parse import dataset_of
-from silo_app.imaging.radiograph import read_bytes
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.sources.folder import open_folder
 

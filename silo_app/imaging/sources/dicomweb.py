@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from silo_app.config import DicomWebSource, SiloHome
 from silo_app.durable import read_private_text
 from silo_app.errors import SourceEmpty
-from silo_app.imaging.parse import MAX_FILE_BYTES
+from silo_app.imaging.content import MAX_FILE_BYTES
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.sources.multipart import only_part
 from silo_app.imaging.sources.optional import dicomweb_library

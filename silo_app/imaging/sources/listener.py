@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from silo_app.config import ListenSource, SiloHome
 from silo_app.durable import private_folder
-from silo_app.imaging.parse import MAX_FILE_BYTES, quiet
+from silo_app.imaging.content import MAX_FILE_BYTES
+from silo_app.imaging.parse import quiet
 from silo_app.imaging.sources.inbox import Inbox
 from silo_app.imaging.sources.storage import IMAGE_CLASSES, Status, served
 from silo_app.imaging.sources.tls import listening_context

@@ -6,7 +6,7 @@ import secrets
 import zipfile
 from pathlib import Path
 
-from silo_app.imaging.parse import MAX_FILE_BYTES
+from silo_app.imaging.content import MAX_FILE_BYTES
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.sources.source import SourceFile
 

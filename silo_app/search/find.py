@@ -1,0 +1,82 @@
+"""One search from what somebody wants to what is found: what `silo search` and `silo desk` both do."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from silo_app.config import SiloHome
+from silo_app.policy.filters import Filters
+from silo_app.search.ask import Asker, require_wide, search_query
+from silo_app.search.examples import OWN, Example, Examples, Means
+from silo_app.search.messages import SearchResult
+from silo_app.search.preview import preview
+from silo_app.search.query import PLAIN, Query, Refinement, prepared
+
+__all__ = ["Found", "Wanted", "as_data", "find"]
+
+_ALL = Filters()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What somebody wants found, who that is, and why."""
+
+    example: Example
+    refinement: Refinement = PLAIN
+    without_patient: bool = False
+    """Whether the silo's own cases of the same patient are left out."""
+    k: int = 10
+    purpose: str = "care"
+    user: str = ""
+    budget_ms: int | None = None
+    """How long silos may take; None for as long as is usual."""
+    private: bool = False
+    filters: Filters = _ALL
+    preview: bool = False
+    """Whether the image is wanted back as the encoder sees it; of a case that the silo holds, the audit log has that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found."""
+
+    result: SearchResult
+    preview: bytes = b""
+    """The image asked with as a gray PNG (`search.preview`); empty if it was not wanted, or there are several."""
+    query: Query | None = None
+    """What was asked; None if another process asked it."""
+
+
+def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: Means = OWN) -> Found:
+    """Read, embed, refine and ask all silos, with an asker and means that are kept, or with new ones.
+
+    Raises what `search.query.prepared` and `search_query` raise.
+    """
+    require_wide(private=wanted.private, filters=wanted.filters)
+    examples = Examples(home, (wanted.example, *wanted.refinement.examples), means)
+    query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
+    image = examples.image(wanted.example) if wanted.preview else None
+    drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
+    with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
+        result = search_query(
+            home,
+            query,
+            k=wanted.k,
+            purpose=wanted.purpose,
+            user=wanted.user,
+            budget_ms=wanted.budget_ms,
+            private=wanted.private,
+            filters=wanted.filters,
+            asker=asking,
+        )
+        case = examples.case(wanted.example) if drawn and wanted.example.source is None else None
+        if case is not None:
+            asking.audit.append("shown", {"asked_query": result.query_id, "user": wanted.user, "cases": [case]})
+    return Found(result, drawn, query)
+
+
+def as_data(result: SearchResult) -> dict[str, Any]:
+    """Return a result as plain values for programs and pages, without pictures."""
+    return result.model_dump(
+        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+    )
