@@ -125,7 +125,7 @@ def test_a_page_is_written(countable, image, tmp_path):
     [
         ("--purpose", "Care", "'Care' is not a word in small letters"),
         ("--user", "x" * 200, "is not a name of at most 128 characters"),
-        ("--html", "none/such.html", "the page cannot be written: there is no folder"),
+        ("--html", "none/such.html", "no file can be made there"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_asked(countable, image, capsys, option, value, says):

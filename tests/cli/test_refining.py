@@ -177,7 +177,7 @@ def test_a_page_that_cannot_be_written_is_named_before_anything_is_read(asked, o
     for page in (tmp_path, tmp_path / "none" / "why.html"):
         assert run("explain", asked.file, other, "--silo", asked.kit, "--html", page) == 2
         printed = capsys.readouterr()
-        assert "the page cannot be written" in printed.err
+        assert "config-invalid" in printed.err
         assert printed.out == ""
 
 

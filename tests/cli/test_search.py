@@ -149,9 +149,9 @@ MISTAKES = [
     ("--purpose", "", "'' is not a word in small letters"),
     ("--user", "x" * 200, "is not a name of at most 128 characters"),
     ("--user", "x\x1b[2K\rno alerts", "is not a name of at most 128 characters that can all be seen"),
-    ("--html", "FOLDER/none/such.html", "the page cannot be written: there is no folder"),
-    ("--html", "FOLDER", "the page cannot be written: it is a folder"),
-    ("--html", "FOLDER/image.dcm/page.html", "the page cannot be written: there is no folder"),
+    ("--html", "FOLDER/none/such.html", "no file can be made there"),
+    ("--html", "FOLDER", "a folder lies there"),
+    ("--html", "FOLDER/image.dcm/page.html", "no file can be made there"),
 ]
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -65,7 +66,7 @@ def audited(asking):
     log = asking.home.audit
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     return [
-        {name: value for name, value in line.items() if name not in {"at", "asked_query", "previous", "digest"}}
+        {name: value for name, value in line.items() if name not in {"at", "asked_query", "queries", "previous", "digest"}}
         for line in lines
         if line["event"] in {"asked", "shown"}
     ]
@@ -266,12 +267,12 @@ def test_another_encoder_in_use_is_taken_without_a_restart(asking, desk, new_enc
     old = desk.search(wanted(Example(file=asking.file))).result
     version = new_encoder(asking.home.models, 2)
     found = desk.search(wanted(Example(file=asking.file))).result
-    assert (old.encoder_version, found.encoder_version) == (asking.version, version)
-    assert {report.state.value for report in found.silos} == {"other-encoder"}
+    assert old.encoder_version == found.encoder_version == asking.version  # until the index is built
+    assert found.answered == 2
     for silo in asking.silos.values():
         silo.index(version)
     end = time.monotonic() + 30
-    while (found := desk.search(wanted(Example(file=asking.file))).result).answered < 2:
+    while (found := desk.search(wanted(Example(file=asking.file))).result).encoder_version != version or found.answered < 2:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert desk.state().encoder_version == version == load_encoder(asking.home.models).version
@@ -279,7 +280,7 @@ def test_another_encoder_in_use_is_taken_without_a_restart(asking, desk, new_enc
 
 
 def test_without_an_encoder_it_runs_and_says_what_is_missing(asking):
-    (asking.home.models / "current").unlink()
+    shutil.rmtree(asking.home.models)
     asking.desks.append(DeskProcess(asking.home))
     asking.desks[-1].start()
     desk, end = Desk.at(asking.home), time.monotonic() + 20
