@@ -225,7 +225,7 @@ def test_a_build_that_is_killed_in_the_middle_costs_nothing_but_itself(home, kee
     thread = threading.Thread(target=keeps.looks, args=(0,))
     thread.start()
     until((home.root / "begun").exists)
-    (child,) = children()
+    (child,) = builds(home)
     until(lambda: os.getpriority(os.PRIO_PROCESS, child) == 19)
     os.kill(child, signal.SIGKILL)
     thread.join(20)
@@ -244,7 +244,7 @@ def test_a_build_ends_with_us(home, keeping):
     put(home, 4)
     keeps.start()
     until((home.root / "begun").exists)
-    (child,) = children()
+    (child,) = builds(home)
     begun = time.monotonic()
     keeps.close()
     assert time.monotonic() - begun < 5
@@ -273,5 +273,6 @@ def test_a_silo_can_do_without(make_silo, home):
     keeps.close()
 
 
-def children():
-    return [child.pid for child in psutil.Process().children()]
+def builds(home):
+    """The processes that build this index; other tests may have left this process children of theirs."""
+    return [child.pid for child in psutil.Process().children() if str(home.index) in child.cmdline()]
