@@ -7,11 +7,9 @@ adopt the same file for the same spec get the same version, so a job can start f
 import hashlib
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from silo_app.cases import EncoderVersion
@@ -55,7 +53,9 @@ def adopt(models: Path, spec: EncoderSpec, file: Path) -> EncoderVersion:
 def _tensors(file: Path, content: bytes) -> dict[str, torch.Tensor]:
     try:
         given = load_safetensors(content) if file.suffix == ".safetensors" else _unpickled(file)
-    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  (torch's reader fails in many ways at what is no file of its own)
         raise _invalid(file, f"it is not a file of tensors ({type(error).__name__})") from None
     if isinstance(given, dict) and isinstance(given.get("state_dict"), dict):
         given = given["state_dict"]

@@ -56,7 +56,7 @@ class JobState:
     selection: dict[str, Any] = field(default_factory=dict)
     """`Selection.content` of a job that keeps its best weights."""
     best: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-    """Those weights, float32 (P,); empty while they are none or the current ones are kept anyway."""
+    """The weights of its candidates (`Best.flat`); empty while there are none or the current ones are kept anyway."""
 
     def write(self, jobs: Path) -> None:
         """Keep the state durably in the folder of its job."""

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from silo_app import durable
 from silo_app.encoder.sharing import SharedMetric, shared
@@ -59,13 +59,22 @@ class Journal:
 
     def held_out(self, trained: int, result: Mapping[str, Any]) -> None:
         """Append how the weights after `trained` sums do on this silo's held-out patients, and keep the scores."""
+        if "scores" in result:  # made in the job's folder, which may be on another disk
+            with durable.replacing(self._folder / f"scores-{trained:04d}.npz") as file:
+                file.write(Path(result["scores"]).read_bytes())
+            Path(result["scores"]).unlink()
         self._append("held-out.jsonl", {"round": trained, **{k: v for k, v in result.items() if k != "scores"}})
-        if "scores" in result:
-            Path(result["scores"]).replace(self._folder / f"scores-{trained:04d}.npz")
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        with (self._folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with (self._folder / name).open("a+b") as file:
+            if file.tell() and _last_byte(file) != b"\n":  # a line that a killed process did not finish
+                file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,13 @@ from silo_app.encoder.beside import held_out_numbers, numbers_beside
 from silo_app.encoder.entrance import Entrance
 from silo_app.encoder.job_state import JobState
 from silo_app.encoder.journal import Journal
+from silo_app.encoder.late_copy import late_copy
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.order import RoundOrder
 from silo_app.encoder.own import Own
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
-from silo_app.encoder.selection import Best, Selection
+from silo_app.encoder.selection import Best
 from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.telling import card_of, opening_of, own_of, settings_of
 from silo_app.encoder.trainer import Trainer
@@ -233,9 +234,11 @@ class Participation:
         session = self._joined()
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
         card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
-        final = str(self._write("final"))
-        own = self._tuned(final)
-        saved = self._trainer.request("save", weights=final, card=card, current=True, jobs=self._lineage, personal=own)
+        saving: dict[str, Any] = {"weights": str(self._write("final")), "card": card, "current": True, "jobs": self._lineage}
+        own = self._personal()
+        saved = self._trainer.request("save", **saving, personal=own)
+        if copy := late_copy(self._trainer, self._plan, self._trained, weights=saving["weights"], personal=own):
+            self._trainer.request("save", **saving, personal=copy)
         self.close()
         job_state.forget_all(self._jobs)
         return EncoderVersion(saved["version"])
@@ -260,7 +263,7 @@ class Participation:
         if state is not None:
             self._weights, self._trained, self._before = state.weights, state.trained, state.before
             self._moments, self._own, self._total = state.moments, state.own, state.total
-            self._best = Best(Selection.of(state.selection), state.best)
+            self._best = Best.of(state.selection, state.best)
 
     def _new_session(self, state: bytes | None, earlier: tuple[EarlierJob, ...] = ()) -> SiloSession:
         own, settings = self._identity, AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits)
@@ -314,15 +317,6 @@ class Participation:
         kept = (read_vector(Path(trained[name])) if name in trained else np.empty(0, np.float32) for name in _OWN)
         self._own = self._own.trained(*kept)
         return trained | {"vector": read_vector(Path(trained["weights"]))}
-
-    def _tuned(self, final: str) -> str | None:
-        """Return where the silo's own weights are in the end; a copy whose rounds did not come is trained on now."""
-        own, left = self._personal(), self._plan.left_to_tune(self._trained)
-        if not left:
-            return own
-        settings, seed = self._plan.training.model_dump(mode="json"), self._plan.seed
-        given: dict[str, Any] = {"weights": final, "personal": own, "first": left.start, "tuned": left.stop, "seed": seed}
-        return str(self._trainer.request("tune", settings=settings, **given)["personal"])
 
     def _personal(self) -> str | None:
         """Return where the trainer finds the silo's own weights; None before it has trained any."""
@@ -388,7 +382,7 @@ class Participation:
             plan=settings_of(self._plan),
             before=self._before,
             selection=self._best.selection.content(),
-            best=self._best.weights,
+            best=self._best.flat,
         ).write(self._jobs)
 
     def _write(self, name: str) -> Path:

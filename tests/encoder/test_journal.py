@@ -1,5 +1,8 @@
 """A silo's own notes of a job, as they are written and as they are read while a line is being written."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from silo_app.encoder.journal import Journal, JournalRound, read_journal
@@ -48,6 +51,31 @@ def test_half_a_line_is_left_for_the_next_time(folder):
     with (folder / "rounds.jsonl").open("a") as file:
         file.write('{"round": 2, "own": {"st')
     assert read_journal(folder) == before
+
+
+def test_a_line_that_a_killed_process_did_not_finish_costs_itself_alone(tmp_path):
+    Journal(tmp_path).trained(0, {"steps": 1.0})
+    with (tmp_path / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 1, "own": {"st')
+    Journal(tmp_path).trained(2, {"steps": 3.0})
+    assert [(one.round, one.steps) for one in read_journal(tmp_path)] == [(0, 1.0), (2, 3.0)]
+
+
+def test_scores_may_lie_on_another_disk(tmp_path, monkeypatch):
+    """The job's folder is in the startup kit, which need not be where the silo's home is."""
+
+    def other_disk(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    scores = tmp_path / "scores.npz"
+    scores.write_bytes(b"scores")
+    journal = Journal(tmp_path / "jobs")
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda a, b: other_disk() if a.parent != Path(b).parent else replace(a, b))
+    journal.held_out(3, {"loss": 0.5, "auc": {}, "views": 2, "scores": str(scores)})
+    kept = tmp_path / "jobs" / "scores-0003.npz"
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (b"scores", 0o600)
+    assert not scores.exists()
 
 
 def test_a_job_without_a_journal_has_no_rounds(tmp_path):

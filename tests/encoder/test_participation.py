@@ -26,6 +26,7 @@ from silo_app.errors import (
     ReleaseRefused,
     RoundRefused,
     SumRejected,
+    UpdateRefused,
 )
 from silo_app.privacy.accountant import epsilon_of
 from silo_app.privacy.ledger import PrivacyLedger
@@ -199,6 +200,27 @@ def test_who_ends_early_trains_the_copy_whose_rounds_did_not_come(begin, homes, 
     assert all(one.has_own_network for one in copies)
     assert len({one.personal.tobytes() for one in copies}) == 3
     assert not any(np.array_equal(one.personal, one.vector) for one in copies)
+
+
+def test_a_copy_that_cannot_be_trained_costs_nothing_but_itself(begin, homes, scripted, monkeypatch):
+    scripted(0.7, 0.5, 0.55)
+    job = begin(plan=BEST.model_copy(update={"rounds": 12, "personal": "tuned"}))
+    job.round()
+    job.round()
+    job.round("numbers")
+    real = InProcessTrainer.request
+
+    def request(trainer, op, **parameters):
+        if op == "tune" and trainer.worker._home.config.name == "beta":
+            raise UpdateRefused("the loss is not finite", where="beta", remedy="")
+        return real(trainer, op, **parameters)
+
+    monkeypatch.setattr(InProcessTrainer, "request", request)
+    versions = job.finish()
+    assert len(set(versions.values())) == 1
+    kept = {name: checkpoint.load(homes[name].models, versions[name]) for name in SILOS}
+    assert {name: one.has_own_network for name, one in kept.items()} == {"alpha": True, "beta": False, "gamma": True}
+    assert checkpoint.current_version(homes["beta"].models) == versions["beta"]
 
 
 def test_with_other_silos_every_round_there_is_no_best_one():
