@@ -7,6 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
@@ -16,6 +19,7 @@ from silo_app.catalogue.schema import connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
+from silo_app.hex_rows import hex_rows
 
 __all__ = ["Catalogue"]
 
@@ -96,6 +100,11 @@ class Catalogue:
         finally:
             if self._connection.in_transaction:
                 self._rows("COMMIT")
+
+    def case_names(self) -> NDArray[np.uint8]:
+        """Return the cases that have views, as rows of bytes, ascending uint8 (n, 16); a tenth of `card_columns`' work."""
+        blocks = self._blocks("SELECT DISTINCT case_id FROM views ORDER BY case_id")
+        return hex_rows([case for block in blocks for (case,) in block], 16)
 
     def digests(self) -> Iterator[list[str]]:
         """Yield the digests of all views, in order, block by block."""

@@ -16,10 +16,10 @@ from nvflare.apis.fl_context import FLContext
 
 from silo_app import config
 from silo_app.config import SiloHome
-from silo_app.errors import BrokerUnreachable, ProcessFailed, SiloscopeError
+from silo_app.errors import BrokerUnreachable, MessageInvalid, ProcessFailed, SiloscopeError
 from silo_app.flare import cells, words
 from silo_app.flare.site import kit_of
-from silo_app.search.envelope import budget_of
+from silo_app.search.envelope import budget_of, is_question
 from silo_app.search.local import Connections, FrameServer, error_frame
 from silo_app.search.meeting import VOUCHER_ASKED
 
@@ -80,8 +80,12 @@ class SiloGateway(FLComponent):  # type: ignore[misc]
             return b""
 
     def _asked(self, origin: str, payload: bytes) -> bytes:
-        """Let the silo's index process answer; it verifies who asks."""
-        del origin
+        """Let the silo's index process answer; it verifies who asks. What it tells its own hospital alone is no question."""
+        if not is_question(payload):
+            _log.warning("what %s sent is no question, and was not passed on", origin)
+            raise MessageInvalid(
+                "it is no question", where="gateway", remedy="Compare the versions of siloscope on both sides."
+            )
         return self._index.exchange(payload, budget_of(payload) / 1000 + _MARGIN_S)
 
     def _query(self, frame: bytes) -> bytes:

@@ -159,14 +159,15 @@ def is_building(root: Path) -> bool:
         os.close(descriptor)
 
 
-def indexed(root: Path) -> tuple[GenerationInfo, NDArray[np.uint8]] | None:
-    """Return the generation in use and the contents of its views, uint8 (n, 32), or None if there is none.
+def indexed(root: Path, version: EncoderVersion) -> NDArray[np.uint8] | None:
+    """Return the contents of the views in the generation in use, uint8 (n, 32), or None if this encoder did not make it.
 
     As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
     """
     for name in _preferred(root)[:1]:
         info = read_manifest(root / name)
-        return info, _read_array(root / name / DIGESTS_FILE, (info.views, 32))
+        if info.encoder_version == version:
+            return _read_array(root / name / DIGESTS_FILE, (info.views, 32))
     return None
 
 

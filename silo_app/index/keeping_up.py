@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from silo_app.cases import EncoderVersion
 from silo_app.catalogue.reopened import ReopenedCatalogue
 from silo_app.command import command_line, data_of
 from silo_app.config import SiloHome
@@ -99,12 +100,12 @@ class KeepingUp:
         if self._clock() < self._again_at:
             return
         state = (named, self._encoder(), self._catalogue.now()[1]) if named != (0, 0) else named
-        if state == self._settled:
+        if state == self._settled or is_building(self._home.index):  # before anything is read: the next look asks again
             return
-        if not (missing := self._missing()):
-            self._settled = state
-        elif not is_building(self._home.index):  # otherwise the next look decides
+        if missing := self._missing():
             self._build(missing)
+        else:
+            self._settled = state
 
     def _run(self) -> None:
         while not self._ended.wait(self._pace.look_s):
@@ -115,10 +116,9 @@ class KeepingUp:
 
     def _missing(self) -> int:
         """Return how many views of the catalogue the generation in use lacks, if it is one to add to."""
-        found = indexed(self._home.index)
-        if found is None or found[0].encoder_version != self._encoder():
-            return 0
-        return missing_from(found[1], self._catalogue.now()[0].digests())
+        encoder = self._encoder()
+        held = indexed(self._home.index, EncoderVersion(encoder)) if encoder else None
+        return 0 if held is None else missing_from(held, self._catalogue.now()[0].digests())
 
     def _encoder(self) -> str:
         try:

@@ -1,7 +1,8 @@
 """A silo's answer to a verified request: the encoder must be the same, the policy decides, the index ranks. No I/O."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import cast
 
 import numpy as np
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
-"""The rows of a gallery whose cases the filters hold for, as the catalogue was a moment ago; int64 (n,), ascending."""
+"""The rows of a gallery whose cases the filters hold for, as the catalogue was some seconds ago; int64 (n,), ascending."""
 CardLookup = Callable[[CaseId], View | None]
 """What the catalogue knows of a case now; None once the study was recalled."""
 
@@ -54,6 +55,8 @@ class SearchableCases:
     index: GalleryIndex
     sense: Sense | None = None
     """None is estimated anew with every query: for tests."""
+    serial: int = field(default_factory=count(1).__next__, compare=False)
+    """Another for each that was opened: an index that was removed and built again gives a generation an old name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from silo_app.index.generations import open_current, pointer
 from silo_app.index.likeness import sense_of
 from silo_app.index.storage import Storage
 from silo_app.policy.filters import Filters
-from silo_app.search.answer import CardLookup, SearchableCases
-from silo_app.search.narrowed import NarrowedRows
+from silo_app.search.answer import CardLookup, RowsWhere, SearchableCases
+from silo_app.search.narrowed import HeldRows, NarrowedRows
 
 __all__ = ["CurrentGallery", "OpenCatalogue"]
 
@@ -134,6 +134,7 @@ class OpenCatalogue:
         self._version = _NEVER
         self._known = _Known(self._read)
         self._narrowed = NarrowedRows(home.catalogue)
+        self._held = HeldRows(home.catalogue)
 
     def view_of(self, case: CaseId) -> View | None:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
@@ -154,20 +155,25 @@ class OpenCatalogue:
                 known.update({case: cards.get(case) for case in unread})
         return known.__getitem__
 
-    def rows_where(self, filters: Filters, index: GalleryIndex, generation: str) -> NDArray[np.int64]:
+    def rows_where(self, filters: Filters, index: GalleryIndex, serial: int) -> NDArray[np.int64]:
         """Return the rows of a generation's index whose cases the filters hold for, ascending int64 (n,).
 
-        Whoever looks cards up waits for none of it. Raises as `view_of` does.
+        As the catalogue was some seconds ago, when narrowing was prepared. Raises as `view_of` does.
         """
-        return self._narrowed.rows(filters, index, generation)
+        return self._narrowed.rows(filters, index, serial)
 
-    def prepare_narrowing(self) -> None:
-        """Read what `rows_where` needs, if the catalogue has changed: better done before one takes a processor's place."""
-        self._narrowed.prepare()
+    def rows_of(self, gallery: SearchableCases | None) -> RowsWhere:
+        """Return `rows_where` for one open generation."""
+        serial = gallery.serial if gallery else 0
+        return lambda filters, index: self.rows_where(filters, index, serial)
+
+    def prepare_narrowing(self, patience_s: float) -> bool:
+        """Return whether `rows_where` can answer, waiting so long at most: before one takes a processor's place."""
+        return self._narrowed.prepare(patience_s)
 
     def rows_held(self, gallery: SearchableCases) -> NDArray[np.int64]:
         """Return the rows of a generation whose cases the catalogue holds now, ascending int64 (n,); raises as `view_of`."""
-        return self.rows_where(Filters(), gallery.index, gallery.generation)
+        return self._held.rows(gallery.index, gallery.serial)
 
     def _read(self, case: CaseId) -> View | None:
         with self._lock:
@@ -179,3 +185,4 @@ class OpenCatalogue:
         with self._lock:
             self._catalogue.close()
         self._narrowed.close()
+        self._held.close()

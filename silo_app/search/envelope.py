@@ -27,6 +27,7 @@ __all__ = [
     "AnyQuestion",
     "budget_of",
     "conceal",
+    "is_question",
     "keyed",
     "keys_for",
     "open_reply",
@@ -35,6 +36,7 @@ __all__ = [
     "reveal",
     "seal",
     "seal_reply",
+    "unbundled",
     "unkeyed",
 ]
 
@@ -121,6 +123,16 @@ def reveal(identity: Identity, signed: bytes, sealed: SealedRequest, key: bytes 
     return request
 
 
+def unbundled(bundle: Bundle, content: bytes) -> SearchRequest:
+    """Return one request of a bundle. Raises `MessageInvalid`, also for one in another's name."""
+    request = decode(content, SearchRequest)
+    if request.asker != bundle.asker:
+        raise MessageInvalid(
+            f"a request of {request.asker} in a bundle of {bundle.asker}", where="bundle", remedy="Nothing of it was used."
+        )
+    return request
+
+
 def peek_request(signed: bytes) -> SearchRequest | Bundle | SealedRequest:
     """Return the request without verifying who signed it: for the broker, which only relays. Raises alike."""
     return decode(unsigned_payload(signed, limit=SealedRequest.max_bytes), SealedRequest, SearchRequest, Bundle)
@@ -166,6 +178,20 @@ def open_reply(identity: Identity, silo: str, frame: bytes, reply: bytes, /, *ex
     if writer is not None:
         identity.peers[silo] = writer
     return decode(verified.payload, *expected)
+
+
+def is_question(frame: bytes) -> bool:
+    """Return whether a frame has the form of a question: a parcel, or a signed message with its key or without.
+
+    Who signed it, and what it says, is for its receiver to verify.
+    """
+    if is_parcel(frame):
+        return True
+    try:
+        unsigned_payload(unkeyed(frame)[0], limit=SealedRequest.max_bytes)
+    except MessageInvalid:
+        return False
+    return True
 
 
 def budget_of(frame: bytes) -> int:

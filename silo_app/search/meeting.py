@@ -15,7 +15,8 @@ __all__ = ["VOUCHER_ASKED", "meet"]
 _log = logging.getLogger(__name__)
 
 VOUCHER_ASKED = b"siloscope voucher 1\0"
-"""The frame to which an index process replies with its session's voucher."""
+"""The frame to which an index process replies with its session's voucher; only the gateway itself and the silo's own account
+ask it."""
 
 
 def meet(identity: Identity, vouchers: Mapping[str, bytes]) -> None:

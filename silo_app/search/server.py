@@ -25,7 +25,7 @@ from silo_app.search.answer import Found, Look, answer
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
-from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_reply, unkeyed
+from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_reply, unbundled, unkeyed
 from silo_app.search.local import FrameServer
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
@@ -40,11 +40,13 @@ from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.thumbnails import illustrated
 from silo_app.search.together import Together, fitting, roomy, search_together
 from silo_app.search.watch import CANARY, Watch
-from silo_app.search.wire import decode, encode
+from silo_app.search.wire import encode
 
 __all__ = ["IndexProcess"]
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 0.75
+"""How much of their time those of a parcel wait for what the narrowed ones need: the rest is for the answers."""
 
 
 class IndexProcess:
@@ -130,7 +132,10 @@ class IndexProcess:
         opened = [self._opened(frame, budget_s) for frame, budget_s in frames]
         cases = [case for one in opened for case in one.cases]
         self._counted([case for case in cases if case.reply is None], self._admitted)
-        self._searched([case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)], start)
+        searches = [case for case in cases if case.reply is None and isinstance(case.request, SearchRequest)]
+        self._searched([case for case in searches if not case.is_narrowed], start)
+        self._narrowing([case for case in cases if case.reply is None and case.is_narrowed], cases, start)
+        self._searched([case for case in searches if case.is_narrowed and case.reply is None], start)
         for case in cases:
             if case.reply is None:
                 self._guarded(case, partial(self._alone, start=start))
@@ -185,18 +190,15 @@ class IndexProcess:
 
     def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
         """Count when there is a free processor; busy if there is none within its budget."""
-        if request.filters:
-            self._catalogue.prepare_narrowing()
         if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
             return self._refuse(request, RefusalCode.BUSY)
         try:
             gallery = self._gallery.get()
-            generation = gallery.generation if gallery else ""
             counting = Counting(
                 silo=self._silo,
                 settings=self._settings,
                 views_of=self._catalogue.as_it_is,
-                rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
+                rows_where=self._catalogue.rows_of(gallery),
                 look=self._look(case),
                 secret=self._watch.secret,
             )
@@ -204,12 +206,18 @@ class IndexProcess:
         finally:
             self._places.release()
 
+    def _narrowing(self, narrowed: list["_Case"], all_of_parcel: list["_Case"], start: float) -> None:
+        """Have read what the narrowed ones need; busy if that takes longer than all who came with them can wait."""
+        if narrowed:
+            left_s = min((left for case in all_of_parcel if (left := case.left_s(start)) > 0), default=0.0)
+            if not self._catalogue.prepare_narrowing(_PATIENCE * left_s):
+                for case in narrowed:
+                    case.reply = self._refuse(case.request, RefusalCode.BUSY)
+
     def _searched(self, cases: list["_Case"], start: float) -> None:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
         if not cases:
             return
-        if any(case.is_narrowed for case in cases):
-            self._catalogue.prepare_narrowing()
         longest_s = max(case.left_s(start) for case in cases)
         placed = self._places.acquire(timeout=max(0.0, longest_s))
         try:
@@ -241,7 +249,6 @@ class IndexProcess:
     def _search(self, case: "_Case") -> None:
         if isinstance(case.request, SearchRequest):
             gallery = case.found.gallery if case.found else self._gallery.get()
-            generation = gallery.generation if gallery else ""
             view_of = case.found.view_of if case.found else self._catalogue.as_it_is()
             reply = answer(
                 case.request,
@@ -250,7 +257,7 @@ class IndexProcess:
                 view_of=view_of,
                 settings=self._settings,
                 look=self._look(case),
-                rows_where=lambda filters, index: self._catalogue.rows_where(filters, index, generation),
+                rows_where=self._catalogue.rows_of(gallery),
             )
             if isinstance(reply, SiloAnswer):
                 reply = illustrated(reply, self._settings, view_of, self._cache)
@@ -357,7 +364,7 @@ class _Case:
     @property
     def is_narrowed(self) -> bool:
         """Whether it asks for some cases only."""
-        return isinstance(self.request, SearchRequest) and bool(self.request.filters)
+        return isinstance(self.request, SearchRequest | CountRequest) and bool(self.request.filters)
 
     def left_s(self, start: float) -> float:
         """Return what is left of its budget."""
@@ -386,10 +393,4 @@ class _Opened:
 
 
 def _unbundled(bundle: Bundle, content: bytes, case: _Case) -> None:
-    """Read one request of a bundle. Raises `MessageInvalid`, also for one in another's name."""
-    request = decode(content, SearchRequest)
-    if request.asker != bundle.asker:
-        raise MessageInvalid(
-            f"a request of {request.asker} in a bundle of {bundle.asker}", where="bundle", remedy="Nothing of it was used."
-        )
-    case.request = request
+    case.request = unbundled(bundle, content)

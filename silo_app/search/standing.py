@@ -1,6 +1,6 @@
 """Which generation the silo's own index process answers from: it says so over its socket, to this hospital's account alone.
 
-The gateway passes only questions on, so that nobody outside can ask this.
+The gateway passes only questions on (`envelope.is_question`), so that nobody outside can ask this.
 """
 
 import time

@@ -8,16 +8,18 @@ import pytest
 from nvflare.apis.event_type import EventType
 
 from silo_app.config import load
-from silo_app.errors import ProcessFailed
+from silo_app.errors import MessageInvalid, ProcessFailed
 from silo_app.flare import cells, words
 from silo_app.flare.gateway import SiloGateway
 from silo_app.search import local
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.envelope import conceal, keyed, keys_for, seal
+from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import ErrorMessage, Relay, SearchRequest, unit_embedding
 from silo_app.search.parcels import Content, Parcel, pack
 from silo_app.search.private.messages import PrivateRequest
 from silo_app.search.sealed import Broadcast
+from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.wire import decode, encode
 from tests.search.conftest import Authority
 
@@ -94,6 +96,27 @@ def test_an_answer_that_takes_its_time_is_waited_for(kind, gateway, identity, mo
     index.start()
     frame = with_its_key(identity, question(kind, 30_000))
     assert gateway.handlers[words.TOPIC_ASK]("server.job", frame) == b"answer"
+    index.close()
+
+
+@pytest.mark.parametrize("frame", [GENERATION_ASKED, VOUCHER_ASKED, b"", b"noise", encode(question("search", 400))])
+def test_what_is_no_question_does_not_reach_the_index_process(frame, gateway, identity, caplog):
+    asked = []
+    index = local.FrameServer(gateway.home.index_socket, lambda frame: asked.append(frame) or b"answer")
+    index.start()
+    with pytest.raises(MessageInvalid, match="it is no question"):
+        gateway.handlers[words.TOPIC_ASK]("server.job", frame)
+    assert caplog.messages == ["what server.job sent is no question, and was not passed on"]
+    assert asked == []
+    for passed in (pack(Parcel()), *(way(identity, question("search", 400)) for way in COMING.values())):
+        assert gateway.handlers[words.TOPIC_ASK]("server.job", passed) == b"answer"
+    index.close()
+
+
+def test_the_broker_is_told_the_index_processs_keys(gateway):
+    index = local.FrameServer(gateway.home.index_socket, lambda frame: b"voucher" if frame == VOUCHER_ASKED else b"")
+    index.start()
+    assert gateway.handlers[words.TOPIC_ANNOUNCE]("server.job", b"") == b"voucher"
     index.close()
 
 

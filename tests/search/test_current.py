@@ -1,5 +1,6 @@
 """What an index process has open follows what is on disk: at once where it can, again and again where it cannot."""
 
+import shutil
 import threading
 import time
 
@@ -97,6 +98,13 @@ def test_damage_is_found_once_until_something_new_is_published(stocked, failing)
     assert current.get().generation == "000002"
 
 
+def narrowed(opened, index, serial):
+    """Return the rows once what is there is too old to be used."""
+    opened._narrowed._as_of = -float("inf")
+    assert opened.prepare_narrowing(10)
+    return opened.rows_where(SICK, index, serial)
+
+
 def test_rows_follow_every_change_of_the_catalogue(stocked):
     silo = stocked(cases=6)
     silo.index()
@@ -106,7 +114,7 @@ def test_rows_follow_every_change_of_the_catalogue(stocked):
         sick = {view.digest: view.case for view in catalogue.views() if any(view.findings.values())}
 
     def found():
-        return {index.case_of(row) for row in opened.rows_where(SICK, index, "000001")}
+        return {index.case_of(row) for row in narrowed(opened, index, 1)}
 
     assert found() == set(sick.values())
     digest, case = next(iter(sick.items()))
@@ -116,7 +124,7 @@ def test_rows_follow_every_change_of_the_catalogue(stocked):
     assert found() == set(sick.values()) - {case}
     silo.index()
     newer = open_current(silo.home.index).gallery
-    assert len(opened.rows_where(SICK, newer, "000002")) == len(sick) - 1 + 2
+    assert len(narrowed(opened, newer, 2)) == len(sick) - 1 + 2
     assert found() == set(sick.values()) - {case}
     opened.close()
 
@@ -126,12 +134,12 @@ def test_a_replaced_catalogue_is_read_anew(stocked):
     silo.index()
     index = open_current(silo.home.index).gallery
     opened = OpenCatalogue(silo.home)
-    assert len(opened.rows_where(SICK, index, "000001")) == 3
+    assert len(narrowed(opened, index, 1)) == 3
     for file in silo.home.catalogue.parent.glob("catalogue.db*"):
         file.unlink()
     with Catalogue.open(silo.home.catalogue, create=True):
         pass
-    assert opened.rows_where(SICK, index, "000001").tolist() == []
+    assert narrowed(opened, index, 1).tolist() == []
     opened.close()
 
 
@@ -140,30 +148,45 @@ def test_nobody_who_looks_a_card_up_waits_for_a_narrowed_search(stocked, monkeyp
     silo.index()
     index = open_current(silo.home.index).gallery
     opened = OpenCatalogue(silo.home)
-    reading, go_on, reads = threading.Event(), threading.Event(), []
+    reading, go_on = threading.Event(), threading.Event()
     real = Catalogue.card_columns
 
     def slow(catalogue):
-        reads.append(1)
         reading.set()
         assert go_on.wait(10)
         return real(catalogue)
 
     monkeypatch.setattr(Catalogue, "card_columns", slow)
-    rows = []
-    narrowed = [
-        threading.Thread(target=lambda: rows.append(opened.rows_where(SICK, index, "000001").tolist())) for _ in range(3)
-    ]
-    for thread in narrowed:
-        thread.start()
+    assert not opened.prepare_narrowing(0)
     assert reading.wait(10)
     assert opened.view_of(index.case_of(0)) is not None
     assert opened.as_it_is([index.case_of(1)])(index.case_of(1)) is not None
-    assert not rows
     go_on.set()
-    for thread in narrowed:
-        thread.join()
-    assert len(reads) == 1
-    assert rows[0] == rows[1] == rows[2]
-    assert len(rows[0]) == 3
+    assert opened.prepare_narrowing(10)
+    assert len(opened.rows_where(SICK, index, 1)) == 3
+    opened.close()
+
+
+def test_a_rebuilt_index_is_another_although_its_name_is_the_same(stocked):
+    silo = stocked(cases=6)
+    silo.index()
+    current, opened = CurrentGallery(silo.home.index), OpenCatalogue(silo.home)
+
+    def found():
+        gallery = current.get()
+        return gallery, {gallery.index.case_of(row) for row in opened.rows_of(gallery)(SICK, gallery.index)}
+
+    digests = sorted(silo.vectors)
+    for digest in digests[:2]:
+        silo.recall(digest)
+    assert opened.prepare_narrowing(10)
+    before, cases = found()
+    shutil.rmtree(silo.home.index)
+    silo.index()
+    while (after := found())[0] is before:
+        time.sleep(0.01)
+    assert after[0].generation == before.generation == "000001"
+    assert after[0].index.views < before.index.views
+    assert after[1] == cases
+    assert len(opened.rows_held(after[0])) == len(opened.rows_held(before)) == after[0].index.views
     opened.close()

@@ -13,18 +13,23 @@ import numpy as np
 import pytest
 
 from silo_app.audit.log import verify
+from silo_app.catalogue import Catalogue
 from silo_app.errors import NotReady, ProcessFailed
+from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_reply, seal
 from silo_app.search.local import exchange
 from silo_app.search.meeting import VOUCHER_ASKED, meet
 from silo_app.search.messages import Refusal, SiloAnswer
+from silo_app.search.parcels import Content, Parcel, pack, unpack
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.server import IndexProcess
 from silo_app.search.standing import open_generation, wait_until_taken
 from silo_app.search.wire import encode
 from silo_app.session_key import encrypted
+
+FORTIES = Filters(age_bands=("40-49",))
 
 
 @pytest.fixture
@@ -295,6 +300,61 @@ def test_more_queries_than_places_are_busy_within_their_budget(silo, start, ask)
     assert time.monotonic() - begun < 1
     process._places.release()
     assert isinstance(ask(silo), SiloAnswer)
+
+
+@pytest.fixture
+def slow_columns(monkeypatch):
+    """Reading the catalogue by columns waits for this."""
+    go_on, real = threading.Event(), Catalogue.card_columns
+    monkeypatch.setattr(Catalogue, "card_columns", lambda catalogue: go_on.wait(20) and real(catalogue))
+    yield go_on
+    go_on.set()
+
+
+@pytest.fixture
+def ask_both(stocked, request_of):
+    """Ask a process in one parcel, as `north`: first with a filter and then without."""
+    north = stocked.federation.identity("north")
+
+    def asking(process, **fields):
+        frames = [seal(north, request_of(**fields, filters=filters)) for filters in (FORTIES, Filters())]
+        parcel = Parcel(tuple(Content(number, frame, fields["budget_ms"]) for number, frame in enumerate(frames)))
+        replies = unpack(process.answer_frame(pack(parcel))).contents
+        return [
+            open_reply(north, "south", frame, reply.body, SiloAnswer, Refusal)
+            for frame, reply in zip(frames, replies, strict=True)
+        ]
+
+    return asking
+
+
+def test_nobody_in_a_parcel_misses_an_answer_because_another_narrows(silo, start, ask_both, slow_columns):
+    process = start(silo.home)
+    begun = time.monotonic()
+    narrowed, other = ask_both(process, budget_ms=1000)
+    assert time.monotonic() - begun < 1
+    assert narrowed.code is RefusalCode.BUSY
+    assert len(other.hits) == 10
+    slow_columns.set()
+    narrowed, other = ask_both(process, budget_ms=5000)
+    assert narrowed.hits == other.hits
+
+
+def test_a_narrowed_search_does_not_wait_for_what_an_ingest_changes_and_shows_nobody_who_left(
+    silo, start, ask, ask_both, slow_columns
+):
+    process = start(silo.home)
+    slow_columns.set()
+    digest, vector = next(iter(silo.vectors.items()))
+    first = ask(silo, vector, filters=FORTIES, k=20, budget_ms=5000)
+    assert len(first.hits) == 20
+    slow_columns.clear()
+    silo.recall(digest)
+    begun = time.monotonic()
+    for _ in range(2):
+        narrowed, other = ask_both(process, vector=vector, k=20, budget_ms=5000)
+        assert narrowed.hits == other.hits == first.hits[1:]
+    assert time.monotonic() - begun < 3
 
 
 def test_many_askers_at_once(silo, start, ask):

@@ -32,6 +32,9 @@ __all__ = ["PrivateAnswers"]
 
 _SCORED_KEPT = 10_000
 _FRESH_S = 300.0
+_HELD = 3
+"""Generations and orders that scores are kept for: an open gallery each, and during an ingest there is a new one every half
+minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +147,16 @@ class PrivateAnswers:
         return None if enough else RefusalCode.GALLERY_TOO_SMALL
 
     def _hold(self, gallery: SearchableCases) -> _Held:
-        """Return what is scored now, in a new order whenever cases have left the catalogue or come back.
+        """Return what is scored now, in a new order for each generation and whenever cases left the catalogue or came back.
 
         A slot that fell silent in the old order would point at who was taken out, in all earlier answers too.
         """
         rows = self._catalogue.rows_held(gallery)
         with self._lock:
-            if self._held is None or self._held.cases.generation != gallery.generation:
-                self._held = _Held.of(gallery, rows)
-                self._scored.clear()
-            elif not np.array_equal(self._held.rows, rows):
-                self._held = _Held.of(gallery, rows)  # who has scores may still ask: their order is kept with them
-            return self._held
+            held = self._held
+            if held is None or held.cases.serial != gallery.serial or not np.array_equal(held.rows, rows):
+                held = self._held = _Held.of(gallery, rows)  # who has scores may still ask: their order is kept with them
+            return held
 
     def _blocks(self, request: PrivateRequest, held: _Held) -> list[bytes]:
         return self._workers.score(
@@ -178,6 +179,9 @@ class PrivateAnswers:
             self._scored[request.query_id] = _Scored(request.asker, held, now + _FRESH_S)
             while len(self._scored) > _SCORED_KEPT or next(iter(self._scored.values())).until < now:
                 self._scored.popitem(last=False)
+            latest = list(dict.fromkeys(one.held.seed for one in reversed(self._scored.values())))[:_HELD]
+            for query in [query for query, one in self._scored.items() if one.held.seed not in latest]:
+                del self._scored[query]
 
     def _answer(self, request: PrivateRequest, held: _Held, blocks: list[bytes]) -> PrivateAnswer:
         sense = held.cases.sense or sense_of(held.cases.index, None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,50 @@ class TestWhoIsScored:
         assert south.ask(vector).answer.views == 58
         away.rename(south.silo.home.catalogue)
         assert south.ask(vector).answer.views == 60
+
+    def test_scores_of_a_generation_before_are_good_for_its_cards_whoever_else_asks(self, south):
+        south = south("same_patient: show, " + DEFAULT)
+        vector, _, _ = south.any()
+        before, held = south.ask(vector), south.cases()
+        south.silo.stock(99, 3)
+        south.silo.index()
+        while south.ask(vector, asker="west").answer.generation == "000001":
+            time.sleep(0.1)
+        shown = south.cards(before, before.best(10))
+        assert [hit.case for hit in shown.hits] == [held[hit.slot] for hit in shown.hits]
+        assert len(shown.hits) == 10
+
+    def test_scores_of_the_latest_three_orders_are_kept(self, south):
+        south = south("same_patient: show, " + DEFAULT)
+        vector, _, _ = south.any()
+        asked = []
+        for digest in list(south.silo.vectors)[-4:]:
+            asked.append(south.ask(vector))
+            south.silo.recall(digest)
+        assert south.cards(asked[0], asked[0].best(20)).code is RefusalCode.STALE
+        assert all(isinstance(south.cards(scores, scores.best(20)), CardsAnswer) for scores in asked[1:])
+
+    def test_a_rebuilt_index_of_the_same_name_is_another(self, south):
+        south = south()
+        vector, _, _ = south.any()
+        south.ask(vector)
+        before = south.process._private._held.cases
+        shutil.rmtree(south.silo.home.index)
+        south.silo.index()
+        while south.process._gallery.get() is before:
+            time.sleep(0.05)
+        assert south.ask(vector).answer.generation == before.generation
+        assert south.process._private._held.cases is south.process._gallery.get()
+
+    def test_a_question_looks_once_a_change_who_is_held_and_reads_no_card(self, south, monkeypatch):
+        south = south()
+        vector, _, _ = south.any()
+        reads, real = [], Catalogue.case_names
+        monkeypatch.setattr(Catalogue, "case_names", lambda catalogue: reads.append(1) or real(catalogue))
+        monkeypatch.setattr(Catalogue, "card_columns", None)
+        for _ in range(2):
+            assert south.ask(vector).answer.views == 60
+        assert len(reads) == 1
 
     def test_a_change_of_nobody_who_is_scored_costs_nothing(self, south):
         """Neither the order nor the keys of a session: the processes go on."""
