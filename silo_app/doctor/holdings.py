@@ -69,7 +69,7 @@ def cache(home: SiloHome) -> Checked:
 def index(home: SiloHome) -> Checked:
     """Open the generation in use, and compare it with the silo's encoder and catalogue. Raises as opening it does."""
     from silo_app.encoder.checkpoint import current_version
-    from silo_app.index.generations import open_current
+    from silo_app.index.generations import has_generations, open_current
     from silo_app.index.known import not_indexed
     from silo_app.index.storage import Storage
 
@@ -77,6 +77,8 @@ def index(home: SiloHome) -> Checked:
         current = current_version(home.models)
     except NotReady:
         return ok("index", "none: the silo has no encoder yet")
+    if not has_generations(home.index):
+        return warning("index", f"there is none yet; the encoder {current[:12]} is there", _BUILD)
     opened = open_current(home.index, Storage.of(home))
     info = opened.info
     seen = f"generation {info.generation}, {info.cases} cases"

@@ -142,8 +142,9 @@ class Console:
     def unfinished(self, name: str, job: str | None = None, *, tell: Callable[[str], None] = lambda _line: None) -> str:
         """Return the id of the job to resume: `job`, or the newest one called `name` that closed rounds.
 
-        A job that ended before its first round, of a wrong setting perhaps, has nothing to go on with: `tell` hears of it.
-        Raises `NotReady` if there is none to resume, if it completed, or if it still runs.
+        A job whose log has no round with a sum, for a wrong setting perhaps, has nothing to go on with: `tell` hears of it.
+        One whose log cannot be read is taken: it may be another person's that closed many rounds, and the server refuses
+        one that closed none. Raises `NotReady` if there is none to resume, if it completed, or if it still runs.
         """
         states = [self.state(job)] if job else [state for state in self.jobs(limit=100) if state.name == name]
         for state in states:
@@ -154,16 +155,17 @@ class Console:
                     f"job {state.job} is {state.status}",
                     remedy=f"Wait for its end, or end it: silo job abort {state.job}",
                 )
-            if job or self._has_rounds(state.job):
+            if job:
+                return state.job
+            try:
+                log = self.log(state.job)
+            except JobFailed as error:
+                tell(f"{error.problem}; it is taken for one that closed rounds: name another if it is not")
+                return state.job
+            if any(record["outcome"] == "sum" for record in records_told(log)):
                 return state.job
             tell(f"job {state.job} ({state.status}) closed no round: there is nothing of it to resume")
         raise NotReady(f"no job {name} closed a round" if states else f"no job {name} ran yet", remedy=_ANEW)
-
-    def _has_rounds(self, job: str) -> bool:
-        """Return whether the server's log of an ended training has a round with a sum."""
-        with contextlib.suppress(JobFailed):  # a job that never ran has no log
-            return any(record["outcome"] == "sum" for record in records_told(self.log(job)))
-        return False
 
     def wait(
         self, job: str, *, timeout_s: float, tell: Callable[[JobState], None] | None = None, poll_s: float = _POLL_S
@@ -223,12 +225,14 @@ class Console:
             ) from None
 
     def log(self, job: str) -> str:
-        """Return the server's log of a job, as far as the server lets it be read."""
+        """Return the server's log of a job. Raises `JobFailed` if there is none, or none that this person may read."""
         try:
             result = self._session.get_job_logs(job, target="server")
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(f"no log of job {job}: {error}", remedy="See `silo job list`.") from None
         logs = result.get("logs", result) if isinstance(result, dict) else {"server": str(result)}
+        if not logs:  # NVFlare says so of a job that never ran, and of one whose record it has lost
+            raise JobFailed(f"no log of job {job}: the server has none", remedy="See `silo job list`.")
         return "\n".join(str(text) for text in logs.values()) if isinstance(logs, dict) else str(logs)
 
 

@@ -18,7 +18,7 @@ from silo_app.errors import ProtocolError, RoundRefused, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined
-from silo_app.flare.presence import LONG, MISSES
+from silo_app.flare.presence import LONG
 from silo_app.flare.round_trip import Patience
 
 __all__ = ["Enrolment"]
@@ -59,7 +59,7 @@ class Enrolment:
     def _restored(self, silos: list[str]) -> list[str]:
         """Let silos take up what they kept, and bring them to the ledger's end."""
         content = {words.PLAN: self._plan_text(), words.JOBS: list(self.ledger.jobs[:-1])}
-        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience(unreached=LONG))
+        answers = self.line.ask(words.TASK_RESTORE, content, silos, self._patience_to_begin())
         asking = {silo: reply[words.ENTRY] for silo, reply in answers.accepted.items() if words.ENTRY in reply}
         members = sorted(set(answers.accepted) - set(asking), key=lambda silo: _newest_first(silo, answers.accepted[silo]))
         absent = quarantined(answers, "restore")
@@ -121,7 +121,7 @@ class Enrolment:
         def take(silo: str, reply: Shareable) -> None:
             roster[silo] = octets(reply, words.ANNOUNCEMENT, silo)
 
-        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience(unreached=LONG), take=take)
+        answers = self.line.ask(words.TASK_JOIN, content, silos, self._patience_to_begin(), take=take)
         unfit = self.line.vetting.muster(roster)
         roster = {silo: announcement for silo, announcement in roster.items() if silo not in unfit}
         absent = quarantined(answers, "join") | {silo: Quarantined.of(error, "join") for silo, error in unfit.items()}
@@ -161,10 +161,20 @@ class Enrolment:
     def _plan_text(self) -> str:
         return json.dumps(self.plan.model_dump(mode="json"))
 
-    def _patience(self, *, unreached: int = MISSES) -> Patience:
-        """Return how long a step may take; later a silo catches up, but who has not joined is not in the job."""
-        straggler_s = min(_STRAGGLER_S, max(self.plan.straggler_wait_s, 1.0))
-        return Patience(self.plan.min_silos, _DEADLINE_S, straggler_s, unreached=unreached)
+    def _patience_to_begin(self) -> Patience:
+        """Return how long a silo has to join, or to take up what it kept: one that has not is out for the whole job.
+
+        It reads all its images for that. One that is not reached has its while, and after that as long as the others.
+        """
+        straggler_s = min(_DEADLINE_S, self._straggler_s())
+        return Patience(self.plan.min_silos, _DEADLINE_S, straggler_s, unreached=LONG, held=True)
+
+    def _patience(self) -> Patience:
+        """Return how long another step may take: it is short, and who is late catches up."""
+        return Patience(self.plan.min_silos, _DEADLINE_S, min(_STRAGGLER_S, self._straggler_s()))
+
+    def _straggler_s(self) -> float:
+        return max(self.plan.straggler_wait_s, 1.0)
 
     def _require(self, silos: Collection[Any], what: str, absent: Mapping[str, Quarantined]) -> None:
         if self.line.aborted or len(silos) < self.plan.min_silos:

@@ -26,8 +26,8 @@ class IndexPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     deadline_s: float = Field(default=7200.0, gt=0, le=_WEEK_S)
-    min_silos: int = Field(default=1, ge=1, le=1000)
-    """The job fails when fewer silos answer."""
+    min_silos: int = Field(default=1, ge=0, le=1000)
+    """The job fails when fewer silos answer; with 0 indexing never does, and a survey still needs one."""
 
 
 class SurveyPlan(IndexPlan):
@@ -71,8 +71,11 @@ def require_sound(folder: Path, settings: Mapping[str, Any], option: str = OPTIO
     """
     if not settings and not (folder / SERVER_FILE).is_file():
         return  # a job of others may have another layout
-    content, merged = read_server_file(folder), with_settings(folder, settings)
+    content = read_server_file(folder)
     ours = _JOBS.get(workflow_of(content))
+    if ours is None and not settings:
+        return  # what others call `plan`, or leave empty, is theirs
+    merged = with_settings(folder, settings)
     if ours is None:
         return
     try:

@@ -27,7 +27,8 @@ class Patience:
     """How long a task may take: `deadline_s` in all, `straggler_s` after `enough` silos have answered.
 
     For the silos in `unreliable` (they missed the last task) nobody waits once `enough` have answered; what they send in
-    time still counts. A silo that is not reached is given up after `unreached` questions (`presence`).
+    time still counts. A silo that is not reached is given up after `unreached` questions (`presence`); with `held` the
+    `straggler_s` of all begin anew when it is reached again, or given up: what it missed is then what it has yet to do.
     """
 
     enough: int
@@ -35,6 +36,7 @@ class Patience:
     straggler_s: float
     unreliable: frozenset[str] = frozenset()
     unreached: int = MISSES
+    held: bool = False
 
 
 @dataclass
@@ -91,7 +93,7 @@ def ask(
     def gone(silo: str) -> bool:
         return bool(controller.get_client_disconnect_time(silo)) or presence.is_gone(silo, unreached=patience.unreached)
 
-    _wait(controller, task, targets, answers, patience, abort, gone, meanwhile)
+    _wait(controller, task, targets, answers, patience, abort, gone, presence.is_absent, meanwhile)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
             answers.missing[silo] = "gone" if gone(silo) or presence.is_absent(silo) else "late"
@@ -139,6 +141,7 @@ def _wait(
     patience: Patience,
     abort: Signal,
     gone: Callable[[str], bool],
+    absent: Callable[[str], bool],
     meanwhile: Callable[[], None],
 ) -> None:
     start = time.monotonic()
@@ -148,8 +151,9 @@ def _wait(
         waiting = [t for t in targets if t not in answers.accepted and t not in answers.refused]
         living = [t for t in waiting if not gone(t)]
         if len(answers.accepted) >= patience.enough:
-            enough_since = enough_since or now
             living = [t for t in living if t not in patience.unreliable]
+            if enough_since is None or (patience.held and any(map(absent, living))):
+                enough_since = now
         out_of_time = now - start > patience.deadline_s
         patience_spent = enough_since is not None and now - enough_since > patience.straggler_s
         if not living or out_of_time or patience_spent:

@@ -53,7 +53,7 @@ class SurveyEverywhere(StatisticsController):  # type: ignore[misc]
     def __init__(self, deadline_s: float = 600.0, min_silos: int = 1) -> None:
         plan = checked_plan(SurveyPlan, {"deadline_s": deadline_s, "min_silos": min_silos})
         super().__init__(
-            statistic_configs=dict(_STATISTICS), writer_id="", result_wait_timeout=1, min_clients=plan.min_silos
+            statistic_configs=dict(_STATISTICS), writer_id="", result_wait_timeout=1, min_clients=max(1, plan.min_silos)
         )
         self._deadline_s = plan.deadline_s
         self._terms: dict[str, dict[str, Any]] = {}

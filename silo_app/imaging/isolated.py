@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from silo_app.catalogue import ContentKey
 from silo_app.durable import private_folder
+from silo_app.errors import ImageUnsupported
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.pool import Decoder, decode_all, default_workers
 from silo_app.imaging.refusal import RefusalReason, refusal
@@ -78,9 +79,17 @@ class IsolatedReader:
             decoder = decoder or Decoder()
             try:
                 yield decoder
-            finally:
-                with self._lock:
-                    self._idle.append(decoder)
+            except ImageUnsupported:  # that is an answer
+                self._keep(decoder)
+                raise
+            except BaseException:  # nobody knows in which state it is, and the next file is not to find out
+                decoder.close()
+                raise
+            self._keep(decoder)
+
+    def _keep(self, decoder: Decoder) -> None:
+        with self._lock:
+            self._idle.append(decoder)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def default_workers() -> int:
 def decode_all(requests: Sequence[Request], *, workers: int | None = None) -> Iterator[dict[str, Any]]:
     """Yield the reply to each request (`worker.decode`), in order; `LOST` for one whose decoder crashed or hung.
 
-    Raises `NotReady` if a decoder does not even start.
+    Raises `NotReady` if a decoder does not even start; where only some do, those go on.
     """
     replies: dict[int, dict[str, Any]] = {}
     given = 0
@@ -63,7 +63,7 @@ class Decoder:
         self._pool = _Pool(1)
 
     def decode(self, request: Request) -> dict[str, Any]:
-        """Return the reply to a request, or `LOST`. Raises as `decode_all` does."""
+        """Return the reply to a request, or `LOST`. Raises as `decode_all` does; it is then to be closed."""
         self._pool.renew()
         replies: dict[int, dict[str, Any]] = {}
         while not self._pool.give(0, request):
@@ -92,11 +92,11 @@ class _Pool:
     """Workers, and which of them is busy with what."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._selector = selectors.DefaultSelector()
         self._all: list[_Worker] = []
         self._idle: deque[_Worker] = deque()
-        for _ in range(size):
-            self._add()
+        self._fill()
 
     def __enter__(self) -> Self:
         return self
@@ -111,10 +111,10 @@ class _Pool:
         self._selector.close()
 
     def renew(self) -> None:
-        """Replace workers that ended while they had nothing to do."""
+        """Replace workers that ended while they had nothing to do, and those that could not be replaced before."""
         for worker in [worker for worker in self._all if worker.process.poll() is not None]:
             self._remove(worker)
-            self._add()
+        self._fill()
 
     def give(self, number: int, request: Request) -> bool:
         """Hand a request to an idle worker; False if there is none."""
@@ -130,6 +130,7 @@ class _Pool:
     def collect(self) -> dict[int, dict[str, Any]]:
         """Wait until something is known of at least one worker; return the replies by request."""
         done: dict[int, dict[str, Any]] = {}
+        self._fill()  # one that could not be replaced is missing still, and without any nothing would ever be known
         for key, _ in self._selector.select():
             worker: _Worker = key.data
             content = os.read(worker.replies.fileno(), 1 << 16)
@@ -158,7 +159,20 @@ class _Pool:
         if worker.number is not None:
             done[worker.number] = LOST
         self._remove(worker)
-        self._add()
+        with contextlib.suppress(NotReady):  # what became of the file is told first
+            self._fill()
+
+    def _fill(self) -> None:
+        """Start the workers that are missing, as far as the system allows. Raises `NotReady` if there is none then."""
+        try:
+            while len(self._all) < self._size:
+                self._add()
+        except OSError as error:
+            if not self._all:
+                raise NotReady(
+                    f"a decoder cannot be started: {error.strerror}",
+                    remedy="Look at the machine's free memory, and at how many processes this account may have.",
+                ) from None
 
     def _add(self) -> None:
         process = _start()

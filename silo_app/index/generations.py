@@ -49,6 +49,7 @@ __all__ = [
     "Generation",
     "building",
     "encoder_in_use",
+    "has_generations",
     "indexed",
     "is_building",
     "look_in_use",
@@ -202,6 +203,11 @@ def encoder_in_use(root: Path) -> EncoderVersion | None:
         with contextlib.suppress(IndexDamaged):
             return EncoderVersion(read_manifest(root / name).encoder_version)
     return None
+
+
+def has_generations(root: Path) -> bool:
+    """Return whether anything was indexed yet, be it sound or damaged."""
+    return bool(_names(root))
 
 
 def look_in_use(root: Path, version: EncoderVersion) -> Look:

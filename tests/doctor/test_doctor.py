@@ -280,7 +280,8 @@ def index_of(home):
 def test_index_is_missing_of_the_current_encoder_or_of_the_one_before(stocked):
     assert index_of(stocked).outcome is Outcome.OK  # nothing to index with yet
     version = an_encoder(stocked)
-    assert index_of(stocked).outcome is Outcome.PROBLEM
+    found = index_of(stocked)  # as after every silo's first training: nothing is broken
+    assert (found.outcome, "silo index build" in found.remedy) == (Outcome.WARNING, True)
     an_index(stocked, version)
     assert index_of(stocked).outcome is Outcome.OK
     an_encoder(stocked, seed=2)

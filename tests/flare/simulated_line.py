@@ -24,6 +24,8 @@ class SimulatedLine:
         self.others = {}
         """By task: what a silo answers that its session knows nothing of."""
         self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
+        self.patience = {}
+        """By task: how long was waited for its answers."""
         self.vetting = Vetting(federation.job, federation.root.identity("coordinator").trust)
 
     @classmethod
@@ -56,7 +58,7 @@ class SimulatedLine:
         return SimpleNamespace(completion_status="done" if reply is not None else None)
 
     def ask(self, name, data, silos, patience, *, take=None, meanwhile=lambda: None):
-        answers = Answers()
+        answers, self.patience[name] = Answers(), patience
         meanwhile()
         for silo in silos:
             reply = self._reply(name, data, silo)

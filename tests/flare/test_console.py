@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from silo_app.encoder.job_record import Quarantined, RoundRecord
-from silo_app.errors import CertificateMissing, ConfigInvalid, JobUnknown, NotReady
+from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady
 from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -141,7 +141,7 @@ def console_of(*jobs, logs=None):
     session = SimpleNamespace(
         list_jobs=lambda **_: metas,
         get_job_meta=lambda job: next(m for m in metas if m["job_id"] == job),
-        get_job_logs=lambda job, target: {"logs": {target: logs[job]}},  # a job without a log: an error, as NVFlare's
+        get_job_logs=lambda job, target: {"logs": {target: logs[job]}},
     )
     return Console(session)
 
@@ -172,7 +172,7 @@ def test_the_newest_training_that_did_not_complete_is_resumed():
 
 def test_a_job_that_closed_no_round_does_not_stand_before_one_that_did():
     mistyped, voided = ("4", "train", "FINISHED:EXECUTION_EXCEPTION"), ("3", "train", "FINISHED:ABORTED")
-    logs = {"3": log_of("too few"), "2": log_of("too few", "sum")}
+    logs = {"4": log_of(), "3": log_of("too few"), "2": log_of("too few", "sum")}
     told = []
     console = console_of(mistyped, voided, ("2", "train", "FINISHED:ABORTED"), logs=logs)
     assert console.unfinished("train", tell=told.append) == "2"
@@ -182,7 +182,30 @@ def test_a_job_that_closed_no_round_does_not_stand_before_one_that_did():
 
 def test_without_any_closed_round_there_is_nothing_to_resume():
     with pytest.raises(NotReady, match="no job train closed a round"):
-        console_of(("1", "train", "FINISHED:ABORTED"), logs={}).unfinished("train")
+        console_of(("1", "train", "FINISHED:ABORTED"), logs={"1": log_of("too few")}).unfinished("train")
+
+
+NOT_THERE = {"logs": {}, "unavailable": {"server": "server log not available for this job"}}
+
+
+@pytest.mark.parametrize("reply", [RuntimeError("not authorized"), NOT_THERE])
+def test_a_job_whose_log_cannot_be_read_is_not_passed_over_for_an_older_one(reply):
+    """Who may not read it, of another lead's job say, does not know whether it closed rounds: the server does."""
+
+    def read(job, target):
+        if job == "2":
+            return {"logs": {target: log_of("sum")}}
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    told = []
+    console = console_of(("3", "train", "FINISHED:ABORTED"), ("2", "train", "FINISHED:ABORTED"))
+    console._session.get_job_logs = read
+    assert console.unfinished("train", tell=told.append) == "3"
+    assert "no log of job 3" in told[0]
+    with pytest.raises(JobFailed, match="no log of job 3"):
+        console.log("3")
 
 
 @pytest.mark.parametrize(

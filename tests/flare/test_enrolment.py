@@ -14,6 +14,7 @@ from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
+from silo_app.flare.presence import LONG, MISSES
 from tests.aggregation.conftest import make, root  # noqa: F401  (fixtures)
 from tests.flare.simulated_line import SimulatedLine
 
@@ -26,15 +27,24 @@ def begin(make, tmp_path):  # noqa: F811  (a fixture)
     """Begin a job of four silos with faults; returns the record and the first round that the silos then run."""
     federation = make((10, 20, 30, 40))
 
-    def go(**faults):
+    def go(plan=PLAN, **faults):
         line, ledger = SimulatedLine(federation), Ledger.begin(tmp_path / "rounds", federation.job, {})
+        go.line = line
         line.faults |= {(silo, task): fault for task, by_silo in faults.items() for silo, fault in by_silo.items()}
         record, catch_up = JobRecord(tmp_path / "rounds.json", federation.job, {}), CatchUp(line, ledger)
-        wrapped = Enrolment(line, ledger, PLAN, record, catch_up).run(sorted(federation.sessions))
-        return record.content, Exchanges(line, ledger, PLAN, catch_up, wrapped).run(STATISTICS, None)
+        wrapped = Enrolment(line, ledger, plan, record, catch_up).run(sorted(federation.sessions))
+        return record.content, Exchanges(line, ledger, plan, catch_up, wrapped).run(STATISTICS, None)
 
     go.federation = federation
     return go
+
+
+def test_who_joins_has_the_time_to_read_all_its_images_and_a_cut_of_the_network_is_waited_for(begin):
+    for given, joins_s, agrees_s in [(1800.0, 600.0, 60.0), (30.0, 30.0, 30.0), (0.0, 1.0, 1.0)]:
+        begin(plan=PLAN.model_copy(update={"straggler_wait_s": given}))
+        join, agree = (begin.line.patience[task] for task in (words.TASK_JOIN, words.TASK_AGREE))
+        assert (join.deadline_s, join.straggler_s, join.unreached, join.held) == (600.0, joins_s, LONG, True)
+        assert (agree.straggler_s, agree.unreached, agree.held) == (agrees_s, MISSES, False)
 
 
 def other_start(federation, silo):
@@ -110,6 +120,7 @@ def resume(make, tmp_path):  # noqa: F811  (a fixture)
     def go(positions, gives, asking=None):
         Ledger.begin(tmp_path / "rounds", "job-0", {})
         line, ledger = SimulatedLine(federation), Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
+        go.line = line
 
         def restore(silo, _data, reply):
             entry = (asking or {}).get(silo, requests[silo] if silo == D else None)
@@ -137,6 +148,7 @@ def test_who_opened_the_most_rounds_is_asked_for_keys_first(resume):
     record, entered, asked = resume({A: 1, B: 3, C: 2}, lambda _silo: {D: b"sealed"})
     assert (record["restore"]["accepted"], record["join"]["accepted"]) == ([A, B, C], [A, B, C, D])
     assert (entered, asked) == ((D,), [B])
+    assert resume.line.patience[words.TASK_RESTORE] == resume.line.patience[words.TASK_JOIN]
     assert record["enter"] == {"accepted": [D], "quarantined": {}}
 
 

@@ -36,6 +36,33 @@ def test_a_class_refuses_what_its_model_refuses(controller, plan):
         controller(**{name: "soon"})
 
 
+def job_of(folder, workflow):
+    file = folder / "app/config/config_fed_server.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"workflows": [workflow]}))
+    return folder
+
+
+@pytest.mark.parametrize("args", [{}, {"args": None}, {"args": {"plan": "fast"}}, {"args": {"plan": [1]}}, {"args": 5}])
+def test_what_a_job_of_others_is_told_is_theirs(tmp_path, args):
+    job = job_of(tmp_path, {"path": "theirs.Controller"} | args)
+    require_sound(job, {})
+    if args:
+        with pytest.raises(ConfigInvalid, match="has no settings"):
+            require_sound(job, {"rounds": 1})  # it has no place for ours
+
+
+@pytest.mark.parametrize("job", ["index", "survey"])
+def test_no_silo_at_all_may_be_asked_for(job):
+    require_sound(JOBS / job, {"min_silos": 0})
+    with pytest.raises(ConfigInvalid, match="min_silos"):
+        require_sound(JOBS / job, {"min_silos": -1})
+
+
+def test_a_survey_needs_one_silo_at_least():
+    assert SurveyEverywhere(min_silos=0).min_clients == 1
+
+
 def test_the_settings_of_all_jobs_are_documented():
     page = (JOBS / "README.md").read_text()
     for job in ("index", "search", "survey", "evaluate"):

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from silo_app.errors import UpdateRefused
-from silo_app.flare import words
+from silo_app.flare import round_trip, words
+from silo_app.flare.presence import LONG
 from silo_app.flare.round_trip import Patience, ask
 
 ALL = ("a", "b", "c")
@@ -154,6 +156,82 @@ def test_a_reply_that_trips_our_own_code_costs_its_sender_only():
     assert set(answers.accepted) == {"a", "c"}
     assert answers.refused["b"]["code"] == "update-refused"
     assert controller.logged == ["b: its reply cannot be used"]
+
+
+class Clock:
+    """Time that passes only where somebody waits, a second at once; what is due then happens."""
+
+    def __init__(self):
+        self.now, self._due = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, _seconds):
+        self.now += 1.0
+        for at, happen in [one for one in self._due if one[0] <= self.now]:
+            self._due.remove((at, happen))
+            happen()
+
+    def at(self, seconds, happen):
+        self._due.append((seconds, happen))
+
+
+@dataclass
+class Cut:
+    """A silo is not reached from the beginning until `until`; one question takes three seconds."""
+
+    clock: Clock
+    silo: str
+    until: float
+
+    def is_absent(self, silo):
+        return silo == self.silo and self.clock.now < self.until
+
+    def is_gone(self, silo, *, unreached):
+        return self.is_absent(silo) and self.clock.now / 3 >= unreached
+
+
+def waited(monkeypatch, replies, *, until=0.0, **patience):
+    """Wait for `ALL` of which c is cut off, and each replies after its seconds or never; return answers and seconds."""
+    clock = Clock()
+    monkeypatch.setattr(round_trip, "time", clock)
+
+    class Timed(SimulatedController):
+        def broadcast(self, task, fl_ctx, targets, min_responses):
+            for silo, after in replies.items():
+                clock.at(after, partial(self._deliver, task, silo, fl_ctx))
+
+    controller, cut = Timed({silo: ok() for silo in replies}), Cut(clock, "c", until)
+    given = Patience(**({"enough": 2, "deadline_s": 600.0, "straggler_s": 60.0} | patience))
+    found = ask(controller, "task", Shareable(), ALL, given, FLContext(), Signal(), cut)
+    return found, clock.now
+
+
+TO_BEGIN = {"unreached": LONG, "held": True}
+
+
+def test_a_silo_that_is_not_reached_has_two_minutes_though_enough_have_answered(monkeypatch):
+    found, seconds = waited(monkeypatch, {"a": 1, "b": 2}, until=9e9, **TO_BEGIN)
+    assert (found.missing, seconds) == ({"c": "gone"}, pytest.approx(120, abs=3))
+
+
+def test_a_silo_that_is_reached_again_has_as_long_as_the_others(monkeypatch):
+    found, _ = waited(monkeypatch, {"a": 1, "b": 2, "c": 145}, until=90, **TO_BEGIN)
+    assert set(found.accepted) == set(ALL)
+    found, seconds = waited(monkeypatch, {"a": 1, "b": 2}, until=90, **TO_BEGIN)
+    assert (found.missing, seconds) == ({"c": "late"}, pytest.approx(150, abs=3))
+
+
+def test_a_silo_that_comes_and_goes_has_the_deadline_at_most(monkeypatch):
+    monkeypatch.setattr(Cut, "is_gone", lambda *_args, **_kwargs: False)
+    found, seconds = waited(monkeypatch, {"a": 1, "b": 2}, until=9e9, **TO_BEGIN)
+    assert (found.missing, seconds) == ({"c": "gone"}, pytest.approx(600, abs=3))
+
+
+def test_in_a_round_the_time_of_stragglers_passes_for_one_that_is_not_reached_too(monkeypatch):
+    _, seconds = waited(monkeypatch, {"a": 1, "b": 2}, until=9e9, straggler_s=5.0)
+    assert seconds == pytest.approx(8, abs=2)
 
 
 @pytest.mark.parametrize("given", [None, {"code": 5, "public": "x"}, "text", {"code": "x" * 1000, "public": "y" * 1000}])

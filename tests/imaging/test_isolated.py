@@ -8,10 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from silo_app.errors import ImageUnsupported
+from silo_app.errors import ImageUnsupported, NotReady
+from silo_app.imaging import pool
 from silo_app.imaging.cache import as_cached
 from silo_app.imaging.isolated import IsolatedReader, read_isolated
 from silo_app.imaging.radiograph import read_radiograph
+from silo_app.imaging.worker import Request
 from tests.conftest import picture
 
 
@@ -65,9 +67,7 @@ def test_a_process_that_ended_meanwhile_costs_nothing_and_one_that_hangs_its_fil
     reader.warm()
     content = make_dicom()
     assert reader.read(content).shape == (64, 48)
-    (pid,) = pids(reader)
-    os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    ended(reader)
     assert reader.read(content).shape == (64, 48)
     (pid,) = pids(reader)
     os.kill(pid, signal.SIGSTOP)
@@ -75,6 +75,69 @@ def test_a_process_that_ended_meanwhile_costs_nothing_and_one_that_hangs_its_fil
     with pytest.raises(ImageUnsupported, match="crashed or took too long"):
         reader.read(content)
     assert reader.read(content).shape == (64, 48)
+
+
+def ended(reader):
+    """End the process that is kept, as the system does that needs its memory."""
+    (pid,) = pids(reader)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def refused(*_args, **_kwargs):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_a_process_that_cannot_be_replaced_costs_one_file_and_the_next_starts_one(reader, make_dicom, monkeypatch):
+    reader.warm()
+    ended(reader)
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "_start", refused)
+        for _ in range(2):
+            with pytest.raises(NotReady, match="a decoder cannot be started: Resource temporarily"):
+                reader.read(make_dicom())
+    assert reader.read(make_dicom()).shape == (64, 48)
+
+
+def test_a_file_that_ends_its_process_is_told_though_the_process_cannot_be_replaced(reader, make_dicom, monkeypatch):
+    reader.read(make_dicom())
+    (pid,) = pids(reader)
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "_start", refused)
+        with pytest.raises(ImageUnsupported, match="crashed or took too long"):
+            reader.read(make_dicom())
+    assert reader.read(make_dicom()).shape == (64, 48)
+
+
+def test_a_process_whose_use_was_broken_off_is_not_used_again(reader, make_dicom, monkeypatch):
+    reader.warm()
+    (pid,) = pids(reader)
+    with monkeypatch.context() as patched:
+        patched.setattr(pool._Pool, "collect", refused)
+        with pytest.raises(BlockingIOError):
+            reader.read(make_dicom(picture(seed=1)))
+    assert pids(reader) == []
+    content = make_dicom(picture(seed=2))
+    np.testing.assert_array_equal(reader.read(content), as_cached(read_radiograph(content)))
+    assert pids(reader) != [pid]
+
+
+def test_where_the_system_allows_fewer_processes_those_read_all_files(tmp_path, make_dicom, monkeypatch):
+    (tmp_path / "query.dcm").write_bytes(make_dicom())
+    request = Request(path=str(tmp_path / "query.dcm"), cache=str(tmp_path), content_key="0" * 64, seconds=30)
+    start, started = pool._start, []
+
+    def one_only():
+        if started:
+            refused()
+        started.append(start())
+        return started[0]
+
+    monkeypatch.setattr(pool, "_start", one_only)
+    replies = list(pool.decode_all([request] * 5, workers=3))
+    assert ["digest" in reply for reply in replies] == [True] * 5
 
 
 def test_what_a_killed_reader_left_is_removed(tmp_path):
