@@ -3,15 +3,16 @@
     <home>/index/000007/    gallery.faiss, cases.npy, digests.npy, manifest.json
     <home>/index/current    the name of the generation in use
 
-A generation is written into a hidden folder, synced, renamed, and then named in `current`. Whoever is killed in between
-leaves the old generation in use and a hidden folder that the next build removes. Readers hold their files open, so that
-an old generation may be removed while it is searched.
+A generation is written into a hidden folder, synced, opened as its readers will open it, renamed, and then named in
+`current`. Whoever is killed in between leaves the old generation in use and a hidden folder that the next build removes.
+Readers hold their files open, so that an old generation may be removed while it is searched.
 """
 
 import contextlib
 import datetime as dt
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.encoder.looks import Look
-from silo_app.errors import IndexDamaged, NotReady
+from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.hex_rows import hex_rows
 from silo_app.index.gallery import GalleryIndex
 from silo_app.index.looks import KeptLook, read_look
@@ -49,6 +50,7 @@ __all__ = [
     "Generation",
     "building",
     "encoder_in_use",
+    "in_use",
     "indexed",
     "is_building",
     "look_in_use",
@@ -57,10 +59,10 @@ __all__ = [
     "publish",
 ]
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"\d{6}")
 _CURRENT = "current"
 _LOCK = ".build.lock"
-_KEPT = 2
 _OFTEN_S = 0.1
 
 
@@ -89,40 +91,54 @@ def publish(
 ) -> GenerationInfo:
     """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
 
-    Call it within `building`. Raises `NotReady` if the vectors belong into Milvus and it does not answer.
+    Call it within `building`. Raises `NotReady` if the vectors belong into Milvus and it does not answer, or if the disk
+    does not take the files: the old generation then stays in use, and nothing is left of the new one.
     """
     storage = storage or Storage()
     name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
-    hidden = durable.private_folder(root / f".{name}.part")
-    written = storage.write(hidden, vectors)
-    _write_array(hidden / CASES_FILE, hex_rows(cases, 16))
-    _write_array(hidden / DIGESTS_FILE, hex_rows(digests, 32))
-    files = [*written.files, CASES_FILE, DIGESTS_FILE]
-    if look is not None:
-        (hidden / LOOK_FILE).write_bytes(look.look.content())
-        files.append(LOOK_FILE)
-    info = GenerationInfo(
-        generation=name,
-        encoder_version=encoder_version,
-        dimension=vectors.shape[1],
-        views=len(vectors),
-        cases=len(set(cases)),
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        kind=written.kind,
-        collection=written.collection,
-        likeness=likeness,
-        look_views=look.views if look is not None else None,
-        files={file: digest_of(hidden / file) for file in files},
-    )
-    (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
-    for file in sorted(hidden.iterdir()):
-        _seal(file)
-    durable.sync_folder(hidden)
-    hidden.rename(root / name)
-    durable.sync_folder(root)
-    durable.write_text(root / _CURRENT, name + "\n")
-    _remove_old(root)
-    storage.tidy(_collections(root))
+    hidden = root / f".{name}.part"
+    try:
+        durable.private_folder(hidden)
+        written = storage.write(hidden, vectors)
+        _write_array(hidden / CASES_FILE, hex_rows(cases, 16))
+        _write_array(hidden / DIGESTS_FILE, hex_rows(digests, 32))
+        files = [*written.files, CASES_FILE, DIGESTS_FILE]
+        if look is not None:
+            (hidden / LOOK_FILE).write_bytes(look.look.content())
+            files.append(LOOK_FILE)
+        info = GenerationInfo(
+            generation=name,
+            encoder_version=encoder_version,
+            dimension=vectors.shape[1],
+            views=len(vectors),
+            cases=len(set(cases)),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            kind=written.kind,
+            collection=written.collection,
+            likeness=likeness,
+            look_views=look.views if look is not None else None,
+            files={file: digest_of(hidden / file) for file in files},
+        )
+        (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
+        for file in sorted(hidden.iterdir()):
+            _seal(file)
+        durable.sync_folder(hidden)
+        _opened(hidden, info, storage)  # libraries may write less than they were given, and not say so
+        hidden.rename(root / name)
+        durable.sync_folder(root)
+        durable.write_text(root / _CURRENT, name + "\n")
+    except Exception as error:
+        _remove(hidden)
+        if _current_name(root) != name:
+            _remove(root / name)
+        if isinstance(error, OSError | IndexDamaged):
+            raise _not_written(root, error) from error
+        raise
+    _remove_old(root, name, storage)
+    try:
+        storage.tidy(_collections(root))
+    except SiloscopeError as error:  # the generation is in use all the same; the next build tidies up
+        _log.warning("what Milvus holds of older generations stays there for now: %s", error)
     return info
 
 
@@ -159,15 +175,32 @@ def is_building(root: Path) -> bool:
         os.close(descriptor)
 
 
-def indexed(root: Path) -> tuple[GenerationInfo, NDArray[np.uint8]] | None:
-    """Return the generation in use and the contents of its views, uint8 (n, 32), or None if there is none.
+def in_use(root: Path) -> str | None:
+    """Return the generation that `open_current` opens, or None if there is none; Milvus is not asked.
+
+    Every file is read. Raises `IndexDamaged` if no generation is sound.
+    """
+    names = _preferred(root)
+    for name in names:
+        with contextlib.suppress(IndexDamaged):
+            info = read_manifest(root / name)
+            if info.kind == "milvus":
+                require_sound(root / name, info)
+            else:
+                _opened(root / name, info, Storage())
+            return name
+    if names:
+        raise _none_is_sound(root, names)
+    return None
+
+
+def indexed(root: Path, name: str) -> tuple[GenerationInfo, NDArray[np.uint8]]:
+    """Return a generation and the contents of its views, uint8 (n, 32).
 
     As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
     """
-    for name in _preferred(root)[:1]:
-        info = read_manifest(root / name)
-        return info, _read_array(root / name / DIGESTS_FILE, (info.views, 32))
-    return None
+    info = read_manifest(root / name)
+    return info, _read_array(root / name / DIGESTS_FILE, (info.views, 32))
 
 
 def open_current(root: Path, storage: Storage | None = None) -> Generation:
@@ -185,11 +218,7 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
             return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
             skipped.append(name)
-    raise IndexDamaged(
-        f"none of the generations {', '.join(sorted(skipped))} is as it was written",
-        where=str(root),
-        remedy="Run `silo index build` to make a new generation.",
-    )
+    raise _none_is_sound(root, skipped)
 
 
 def encoder_in_use(root: Path) -> EncoderVersion | None:
@@ -230,14 +259,34 @@ def pointer(root: Path) -> tuple[int, int]:
     return (status.st_ino, status.st_mtime_ns)
 
 
-def _open(folder: Path, storage: Storage, skipped: tuple[str, ...]) -> Generation:
-    info = read_manifest(folder)
+def _open(folder: Path, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
+    return _opened(folder, read_manifest(folder), storage, skipped)
+
+
+def _opened(folder: Path, info: GenerationInfo, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
     require_sound(folder, info)
     cases = _read_array(folder / CASES_FILE, (info.views, 16))
     gallery = storage.open(folder, info, cases)
     if gallery.dimension != info.dimension:
         raise damaged(folder, "its vectors have another dimension than its manifest says")
     return Generation(info, gallery, _read_array(folder / DIGESTS_FILE, (info.views, 32)), skipped)
+
+
+def _none_is_sound(root: Path, names: Sequence[str]) -> IndexDamaged:
+    return IndexDamaged(
+        f"none of the generations {', '.join(sorted(names))} is as it was written",
+        where=str(root),
+        remedy="Run `silo index build` to make a new generation.",
+    )
+
+
+def _not_written(root: Path, error: OSError | IndexDamaged) -> NotReady:
+    why = error.strerror or str(error) if isinstance(error, OSError) else error.problem
+    return NotReady(
+        f"the new generation could not be written: {why}",
+        where=str(root),
+        remedy="Look whether the disk has room (`silo doctor`), and try again. What was in use before still is.",
+    )
 
 
 def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -292,9 +341,26 @@ def _current_name(root: Path) -> str:
         return ""
 
 
-def _remove_old(root: Path) -> None:
-    """Keep the newest two: the one in use, and the one before it to fall back on."""
-    for name in _names(root)[:-_KEPT]:
+def _remove_old(root: Path, published: str, storage: Storage) -> None:
+    """Keep the one just published, and the newest sound one before it to fall back on.
+
+    Those in Milvus stay too while nobody can tell whether they are sound, or drop what they hold there.
+    """
+    fallback = False
+    for name in reversed(_names(root)):
+        if name == published:
+            continue
+        try:
+            if not fallback:
+                _open(root / name, storage)
+                fallback = True
+                continue
+            if storage.settings.milvus is None and read_manifest(root / name).kind == "milvus":
+                continue
+        except NotReady:
+            continue
+        except IndexDamaged:
+            pass
         _remove(root / name)
 
 

@@ -21,7 +21,7 @@ from silo_app.command import command_line, data_of
 from silo_app.config import SiloHome
 from silo_app.encoder.current import current_version
 from silo_app.errors import NotReady, ProcessFailed, SiloscopeError
-from silo_app.index.generations import indexed, is_building, pointer
+from silo_app.index.generations import in_use, indexed, is_building, pointer
 from silo_app.index.known import missing_from
 
 __all__ = ["KeepingUp", "Pace"]
@@ -72,6 +72,7 @@ class KeepingUp:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._named = pointer(home.index)
+        self._sound: tuple[tuple[int, int], str | None] | None = None  # the pointer, and what is open since it is that
         self._settled: object = None  # the state in which there was nothing to do
         self._failures = 0
         self._again_at = -float("inf")
@@ -115,10 +116,15 @@ class KeepingUp:
 
     def _missing(self) -> int:
         """Return how many views of the catalogue the generation in use lacks, if it is one to add to."""
-        found = indexed(self._home.index)
-        if found is None or found[0].encoder_version != self._encoder():
+        named = pointer(self._home.index)
+        if self._sound is None or self._sound[0] != named:
+            self._sound = named, in_use(self._home.index)
+        if (name := self._sound[1]) is None:
             return 0
-        return missing_from(found[1], self._catalogue.now()[0].digests())
+        info, digests = indexed(self._home.index, name)
+        if info.encoder_version != self._encoder():
+            return 0
+        return missing_from(digests, self._catalogue.now()[0].digests())
 
     def _encoder(self) -> str:
         try:
