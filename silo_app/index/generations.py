@@ -41,7 +41,9 @@ from silo_app.index.manifest import (
     damaged,
     digest_of,
     read_manifest,
+    read_rows,
     require_sound,
+    write_rows,
 )
 from silo_app.index.storage import Storage
 from silo_app.policy.likeness import Likeness
@@ -50,9 +52,11 @@ __all__ = [
     "Generation",
     "building",
     "encoder_in_use",
+    "forget_in_milvus",
     "in_use",
     "indexed",
     "is_building",
+    "left_in_milvus",
     "look_in_use",
     "open_current",
     "pointer",
@@ -100,8 +104,8 @@ def publish(
     try:
         durable.private_folder(hidden)
         written = storage.write(hidden, vectors)
-        _write_array(hidden / CASES_FILE, hex_rows(cases, 16))
-        _write_array(hidden / DIGESTS_FILE, hex_rows(digests, 32))
+        write_rows(hidden / CASES_FILE, hex_rows(cases, 16))
+        write_rows(hidden / DIGESTS_FILE, hex_rows(digests, 32))
         files = [*written.files, CASES_FILE, DIGESTS_FILE]
         if look is not None:
             (hidden / LOOK_FILE).write_bytes(look.look.content())
@@ -200,7 +204,7 @@ def indexed(root: Path, name: str) -> tuple[GenerationInfo, NDArray[np.uint8]]:
     As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
     """
     info = read_manifest(root / name)
-    return info, _read_array(root / name / DIGESTS_FILE, (info.views, 32))
+    return info, read_rows(root / name / DIGESTS_FILE, (info.views, 32))
 
 
 def open_current(root: Path, storage: Storage | None = None) -> Generation:
@@ -250,6 +254,31 @@ def look_in_use(root: Path, version: EncoderVersion) -> Look:
     )
 
 
+def forget_in_milvus(root: Path, storage: Storage) -> None:
+    """Remove the older generations that are in Milvus with all that it holds of them, if the one in use is in files.
+
+    Call it within `building`. Raises `NotReady` if Milvus does not answer: what it still holds, the next build drops.
+    """
+    used = in_use(root)
+    if used is None or storage.settings.milvus is None or read_manifest(root / used).kind == "milvus":
+        return
+    for name in _names(root):
+        with contextlib.suppress(IndexDamaged):
+            if read_manifest(root / name).kind == "milvus":
+                _remove(root / name)
+    storage.tidy(_collections(root))
+
+
+def left_in_milvus(root: Path, storage: Storage, used: GenerationInfo) -> list[str]:
+    """Return the collections in Milvus that nothing needs: of no generation, or, where new ones go to files, not in use.
+
+    Where silo.yaml names no server, those that generations on disk name. Raises `NotReady` if Milvus does not answer.
+    """
+    named = _collections(root)
+    needed = {used.collection} | (named if storage.settings.held_in == "milvus" else set())
+    return sorted((storage.collections() | named) - needed)
+
+
 def pointer(root: Path) -> tuple[int, int]:
     """Return what changes when a generation is published (inode and time of `current`); zeros if there is none."""
     try:
@@ -265,11 +294,11 @@ def _open(folder: Path, storage: Storage, skipped: tuple[str, ...] = ()) -> Gene
 
 def _opened(folder: Path, info: GenerationInfo, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
     require_sound(folder, info)
-    cases = _read_array(folder / CASES_FILE, (info.views, 16))
+    cases = read_rows(folder / CASES_FILE, (info.views, 16))
     gallery = storage.open(folder, info, cases)
     if gallery.dimension != info.dimension:
         raise damaged(folder, "its vectors have another dimension than its manifest says")
-    return Generation(info, gallery, _read_array(folder / DIGESTS_FILE, (info.views, 32)), skipped)
+    return Generation(info, gallery, read_rows(folder / DIGESTS_FILE, (info.views, 32)), skipped)
 
 
 def _none_is_sound(root: Path, names: Sequence[str]) -> IndexDamaged:
@@ -287,21 +316,6 @@ def _not_written(root: Path, error: OSError | IndexDamaged) -> NotReady:
         where=str(root),
         remedy="Look whether the disk has room (`silo doctor`), and try again. What was in use before still is.",
     )
-
-
-def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise damaged(file.parent, f"{file.name} cannot be read") from None
-    if array.shape != shape or array.dtype != np.uint8:
-        raise damaged(file.parent, f"{file.name} has another shape than the manifest says")
-    return np.ascontiguousarray(array)
-
-
-def _write_array(file: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
-    with file.open("wb") as opened:
-        np.save(opened, array, allow_pickle=False)
 
 
 def _seal(file: Path) -> None:
@@ -370,7 +384,7 @@ def _collections(root: Path) -> set[str]:
     for name in _names(root):
         with contextlib.suppress(IndexDamaged):
             named.add(read_manifest(root / name).collection)
-    return named
+    return named - {""}
 
 
 def _remove(left: Path) -> None:
