@@ -272,7 +272,7 @@ def _print_left(collections: list[str] | None) -> None:
     elif collections:
         people.print(
             f"Left in Milvus: {', '.join(collections)}. Leave index.milvus in silo.yaml (or name the server again) and run "
-            "`silo index move` while `silo serve` runs: it drops them.",
+            "`silo index move`: it drops them.",
             highlight=False,
             soft_wrap=True,
         )
