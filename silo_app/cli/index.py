@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from silo_app.encoder.embed import LoadedEncoder
+    from silo_app.index.manifest import GenerationInfo
 
 _TAKEN_WITHIN_S = 10.0
 
@@ -106,6 +107,7 @@ def status(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
         "current_encoder": encoder,
         "fits_encoder": encoder == opened.info.encoder_version,
         "not_indexed": not_indexed(home, opened),
+        "left_in_milvus": _left_in_milvus(home, opened.info),
     }
     emit(data, output, _print_status)
 
@@ -115,7 +117,8 @@ def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     """Take the index in use over to where silo.yaml now says that vectors are held; nothing is embedded again.
 
     Change `index.held_in` (and `index.milvus`, or `index.exact_up_to`) in silo.yaml, then run this. Searches go on
-    with the old generation until the new one is whole.
+    with the old generation until the new one is whole. After a move out of Milvus, what it holds of this silo is dropped
+    as soon as the index process has opened the new generation; leave `index.milvus` in silo.yaml until then.
 
     Examples:
         silo index move --silo kits/st-anna
@@ -128,7 +131,46 @@ def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
         info = move_generation(home, wait_s=wait_s)
     data = {"generation": info.generation, "kind": info.kind, "cases": info.cases, "views": info.views}
     data["taken"] = _taken(home, info.generation)
+    if info.kind != "milvus":
+        if data["taken"] or not _runs(home):
+            _leave_milvus(home, wait_s)
+        data["left_in_milvus"] = _left_in_milvus(home, info)
     emit(data, output, _print_moved)
+
+
+def _leave_milvus(home: SiloHome, wait_s: float) -> None:
+    """Drop what Milvus still holds of this silo; say so where it does not answer."""
+    from silo_app.errors import NotReady
+    from silo_app.index.build import leave_milvus
+
+    try:
+        leave_milvus(home, wait_s=wait_s)
+    except NotReady as error:
+        people.print(f"What Milvus holds of this silo is still there: {error}", highlight=False, soft_wrap=True)
+
+
+def _left_in_milvus(home: SiloHome, info: "GenerationInfo") -> list[str] | None:
+    """Return the collections that nothing needs, or None if Milvus does not say."""
+    from silo_app.errors import NotReady
+    from silo_app.index.generations import left_in_milvus
+    from silo_app.index.storage import Storage
+
+    try:
+        return left_in_milvus(home.index, Storage.of(home), info)
+    except NotReady:
+        return None
+
+
+def _runs(home: SiloHome) -> bool:
+    """Whether an index process of this silo answers, which may search in the old generation."""
+    from silo_app.errors import ProcessFailed
+    from silo_app.search.standing import open_generation
+
+    try:
+        open_generation(home)
+    except ProcessFailed:
+        return False
+    return True
 
 
 def _told_to_wait(home: SiloHome) -> float:
@@ -196,6 +238,7 @@ def _print_moved(data: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    _print_left(data.get("left_in_milvus", []))
 
 
 def _print_status(data: dict[str, Any]) -> None:
@@ -216,4 +259,20 @@ def _print_status(data: dict[str, Any]) -> None:
     for name in data["damaged"]:
         people.print(
             f"Generation {name} is damaged and is not used: run `silo index build`.", highlight=False, soft_wrap=True
+        )
+    _print_left(data["left_in_milvus"])
+
+
+def _print_left(collections: list[str] | None) -> None:
+    """Say what of this silo is on a server that nothing needs there."""
+    if collections is None:
+        people.print(
+            "Milvus does not answer: what it still holds of this silo is not known.", highlight=False, soft_wrap=True
+        )
+    elif collections:
+        people.print(
+            f"Left in Milvus: {', '.join(collections)}. Leave index.milvus in silo.yaml (or name the server again) and run "
+            "`silo index move`: it drops them.",
+            highlight=False,
+            soft_wrap=True,
         )

@@ -12,14 +12,14 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, NotReady
-from silo_app.index.generations import Generation, building, open_current, publish
+from silo_app.index.generations import Generation, building, forget_in_milvus, open_current, publish
 from silo_app.index.known import generation_of, missing_from, vectors_of
 from silo_app.index.likeness import estimate
 from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
 from silo_app.index.storage import Storage
 
-__all__ = ["BuildReport", "Embed", "build_generation", "move_generation"]
+__all__ = ["BuildReport", "Embed", "build_generation", "leave_milvus", "move_generation"]
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """The embeddings, float32 (n, D), of cached radiographs that are named by their digests."""
@@ -58,8 +58,8 @@ def build_generation(
     encoder, and again when these have become twice as many; then every view is embedded anew.
 
     With `only_new`, nothing is published if the generation in use has every view. Raises `NotReady` if there is nothing to
-    index, if another build runs and does so for `wait_s`, or, with `only_new`, if no generation in use is of this encoder;
-    `EncoderMismatch` if `embed` gives what no index can hold.
+    index, if another build runs and does so for `wait_s`, if Milvus holds what was embedded before and does not answer, or,
+    with `only_new`, if no generation in use is of this encoder; `EncoderMismatch` if `embed` gives what no index can hold.
     """
     start = time.monotonic()
     with building(home.index, wait_s=wait_s):
@@ -69,7 +69,7 @@ def build_generation(
             raise NotReady(
                 "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
             )
-        old = generation_of(home, version)
+        old = generation_of(home, version, must_answer=True)
         if only_new and old is None:
             raise NotReady(
                 f"no index in use is of encoder {version[:12]}", where=str(home.index), remedy="Run `silo index build`."
@@ -117,6 +117,16 @@ def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
             likeness=old.info.likeness,
             look=read_look(home.index / old.info.generation, old.info),
         )
+
+
+def leave_milvus(home: SiloHome, *, wait_s: float = 0.0) -> None:
+    """Drop whatever Milvus holds of this silo, now that the index in use is held in files and everybody has opened it.
+
+    Nothing where silo.yaml names no server. Raises `NotReady` if another build runs and does so for `wait_s`, or if Milvus
+    does not answer.
+    """
+    with building(home.index, wait_s=wait_s):
+        forget_in_milvus(home.index, Storage.of(home))
 
 
 def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:

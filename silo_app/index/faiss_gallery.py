@@ -13,7 +13,7 @@ from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
 from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_all, rank_rows
 
-__all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss"]
+__all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss", "write_index"]
 
 CASE_BYTES = 16
 FEW = 2000
@@ -22,6 +22,7 @@ _TOGETHER = 12
 """From so many queries at once on, a product of matrices is quicker than a scan, where vectors lie ready for it."""
 _READY_BYTES = 128 * 1024 * 1024
 """What vectors of single precision may take in memory, beside the file: 131,072 of 256 numbers."""
+_WRITTEN_BYTES = 1 << 20
 
 
 class FaissGallery:
@@ -188,7 +189,16 @@ def write_faiss(file: Path, vectors: NDArray[np.float32]) -> None:
     if len(vectors):
         # FAISS 1.15.1 rounds a half up, numpy to even: rounded here, what is stored depends on neither
         index.add(np.ascontiguousarray(vectors, np.float32).astype(np.float16).astype(np.float32))
-    faiss.write_index(index, str(file))
+    write_index(index, file)
+
+
+def write_index(index: Any, file: Path) -> None:
+    """Write an index of FAISS. Raises `OSError`: FAISS itself says nothing of what the disk refused at the very end."""
+    import faiss
+
+    with file.open("wb") as opened:
+        writer: Any = faiss.PyCallbackIOWriter  # type: ignore[attr-defined]
+        faiss.write_index(index, writer(opened.write, _WRITTEN_BYTES))
 
 
 def damaged(file: Path, problem: str) -> IndexDamaged:

@@ -3,15 +3,16 @@
     <home>/index/000007/    gallery.faiss, cases.npy, digests.npy, manifest.json
     <home>/index/current    the name of the generation in use
 
-A generation is written into a hidden folder, synced, renamed, and then named in `current`. Whoever is killed in between
-leaves the old generation in use and a hidden folder that the next build removes. Readers hold their files open, so that
-an old generation may be removed while it is searched.
+A generation is written into a hidden folder, synced, opened as its readers will open it, renamed, and then named in
+`current`. Whoever is killed in between leaves the old generation in use and a hidden folder that the next build removes.
+Readers hold their files open, so that an old generation may be removed while it is searched.
 """
 
 import contextlib
 import datetime as dt
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.encoder.looks import Look
-from silo_app.errors import IndexDamaged, NotReady
+from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.hex_rows import hex_rows
 from silo_app.index.gallery import GalleryIndex
 from silo_app.index.looks import KeptLook, read_look
@@ -40,7 +41,9 @@ from silo_app.index.manifest import (
     damaged,
     digest_of,
     read_manifest,
+    read_rows,
     require_sound,
+    write_rows,
 )
 from silo_app.index.storage import Storage
 from silo_app.policy.likeness import Likeness
@@ -49,19 +52,22 @@ __all__ = [
     "Generation",
     "building",
     "encoder_in_use",
+    "forget_in_milvus",
     "has_generations",
+    "in_use",
     "indexed",
     "is_building",
+    "left_in_milvus",
     "look_in_use",
     "open_current",
     "pointer",
     "publish",
 ]
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"\d{6}")
 _CURRENT = "current"
 _LOCK = ".build.lock"
-_KEPT = 2
 _OFTEN_S = 0.1
 
 
@@ -90,40 +96,54 @@ def publish(
 ) -> GenerationInfo:
     """Write the next generation, unit vectors (n, D) with their cases and contents, and make it the one in use.
 
-    Call it within `building`. Raises `NotReady` if the vectors belong into Milvus and it does not answer.
+    Call it within `building`. Raises `NotReady` if the vectors belong into Milvus and it does not answer, or if the disk
+    does not take the files: the old generation then stays in use, and nothing is left of the new one.
     """
     storage = storage or Storage()
     name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
-    hidden = durable.private_folder(root / f".{name}.part")
-    written = storage.write(hidden, vectors)
-    _write_array(hidden / CASES_FILE, hex_rows(cases, 16))
-    _write_array(hidden / DIGESTS_FILE, hex_rows(digests, 32))
-    files = [*written.files, CASES_FILE, DIGESTS_FILE]
-    if look is not None:
-        (hidden / LOOK_FILE).write_bytes(look.look.content())
-        files.append(LOOK_FILE)
-    info = GenerationInfo(
-        generation=name,
-        encoder_version=encoder_version,
-        dimension=vectors.shape[1],
-        views=len(vectors),
-        cases=len(set(cases)),
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        kind=written.kind,
-        collection=written.collection,
-        likeness=likeness,
-        look_views=look.views if look is not None else None,
-        files={file: digest_of(hidden / file) for file in files},
-    )
-    (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
-    for file in sorted(hidden.iterdir()):
-        _seal(file)
-    durable.sync_folder(hidden)
-    hidden.rename(root / name)
-    durable.sync_folder(root)
-    durable.write_text(root / _CURRENT, name + "\n")
-    _remove_old(root)
-    storage.tidy(_collections(root))
+    hidden = root / f".{name}.part"
+    try:
+        durable.private_folder(hidden)
+        written = storage.write(hidden, vectors)
+        write_rows(hidden / CASES_FILE, hex_rows(cases, 16))
+        write_rows(hidden / DIGESTS_FILE, hex_rows(digests, 32))
+        files = [*written.files, CASES_FILE, DIGESTS_FILE]
+        if look is not None:
+            (hidden / LOOK_FILE).write_bytes(look.look.content())
+            files.append(LOOK_FILE)
+        info = GenerationInfo(
+            generation=name,
+            encoder_version=encoder_version,
+            dimension=vectors.shape[1],
+            views=len(vectors),
+            cases=len(set(cases)),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            kind=written.kind,
+            collection=written.collection,
+            likeness=likeness,
+            look_views=look.views if look is not None else None,
+            files={file: digest_of(hidden / file) for file in files},
+        )
+        (hidden / MANIFEST_FILE).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
+        for file in sorted(hidden.iterdir()):
+            _seal(file)
+        durable.sync_folder(hidden)
+        _opened(hidden, info, storage)  # libraries may write less than they were given, and not say so
+        hidden.rename(root / name)
+        durable.sync_folder(root)
+        durable.write_text(root / _CURRENT, name + "\n")
+    except Exception as error:
+        _remove(hidden)
+        if _current_name(root) != name:
+            _remove(root / name)
+        if isinstance(error, OSError | IndexDamaged):
+            raise _not_written(root, error) from error
+        raise
+    _remove_old(root, name, storage)
+    try:
+        storage.tidy(_collections(root))
+    except SiloscopeError as error:  # the generation is in use all the same; the next build tidies up
+        _log.warning("what Milvus holds of older generations stays there for now: %s", error)
     return info
 
 
@@ -160,16 +180,32 @@ def is_building(root: Path) -> bool:
         os.close(descriptor)
 
 
-def indexed(root: Path, version: EncoderVersion) -> NDArray[np.uint8] | None:
-    """Return the contents of the views in the generation in use, uint8 (n, 32), or None if this encoder did not make it.
+def in_use(root: Path) -> str | None:
+    """Return the generation that `open_current` opens, or None if there is none; Milvus is not asked.
+
+    Every file is read. Raises `IndexDamaged` if no generation is sound.
+    """
+    names = _preferred(root)
+    for name in names:
+        with contextlib.suppress(IndexDamaged):
+            info = read_manifest(root / name)
+            if info.kind == "milvus":
+                require_sound(root / name, info)
+            else:
+                _opened(root / name, info, Storage())
+            return name
+    if names:
+        raise _none_is_sound(root, names)
+    return None
+
+
+def indexed(root: Path, name: str, version: EncoderVersion) -> NDArray[np.uint8] | None:
+    """Return the contents of the views in a generation, uint8 (n, 32), or None if this encoder did not make it.
 
     As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
     """
-    for name in _preferred(root)[:1]:
-        info = read_manifest(root / name)
-        if info.encoder_version == version:
-            return _read_array(root / name / DIGESTS_FILE, (info.views, 32))
-    return None
+    info = read_manifest(root / name)
+    return read_rows(root / name / DIGESTS_FILE, (info.views, 32)) if info.encoder_version == version else None
 
 
 def open_current(root: Path, storage: Storage | None = None) -> Generation:
@@ -187,11 +223,7 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
             return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
             skipped.append(name)
-    raise IndexDamaged(
-        f"none of the generations {', '.join(sorted(skipped))} is as it was written",
-        where=str(root),
-        remedy="Run `silo index build` to make a new generation.",
-    )
+    raise _none_is_sound(root, skipped)
 
 
 def encoder_in_use(root: Path) -> EncoderVersion | None:
@@ -228,6 +260,31 @@ def look_in_use(root: Path, version: EncoderVersion) -> Look:
     )
 
 
+def forget_in_milvus(root: Path, storage: Storage) -> None:
+    """Remove the older generations that are in Milvus with all that it holds of them, if the one in use is in files.
+
+    Call it within `building`. Raises `NotReady` if Milvus does not answer: what it still holds, the next build drops.
+    """
+    used = in_use(root)
+    if used is None or storage.settings.milvus is None or read_manifest(root / used).kind == "milvus":
+        return
+    for name in _names(root):
+        with contextlib.suppress(IndexDamaged):
+            if read_manifest(root / name).kind == "milvus":
+                _remove(root / name)
+    storage.tidy(_collections(root))
+
+
+def left_in_milvus(root: Path, storage: Storage, used: GenerationInfo) -> list[str]:
+    """Return the collections in Milvus that nothing needs: of no generation, or, where new ones go to files, not in use.
+
+    Where silo.yaml names no server, those that generations on disk name. Raises `NotReady` if Milvus does not answer.
+    """
+    named = _collections(root)
+    needed = {used.collection} | (named if storage.settings.held_in == "milvus" else set())
+    return sorted((storage.collections() | named) - needed)
+
+
 def pointer(root: Path) -> tuple[int, int]:
     """Return what changes when a generation is published (inode and time of `current`); zeros if there is none."""
     try:
@@ -237,29 +294,34 @@ def pointer(root: Path) -> tuple[int, int]:
     return (status.st_ino, status.st_mtime_ns)
 
 
-def _open(folder: Path, storage: Storage, skipped: tuple[str, ...]) -> Generation:
-    info = read_manifest(folder)
+def _open(folder: Path, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
+    return _opened(folder, read_manifest(folder), storage, skipped)
+
+
+def _opened(folder: Path, info: GenerationInfo, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
     require_sound(folder, info)
-    cases = _read_array(folder / CASES_FILE, (info.views, 16))
+    cases = read_rows(folder / CASES_FILE, (info.views, 16))
     gallery = storage.open(folder, info, cases)
     if gallery.dimension != info.dimension:
         raise damaged(folder, "its vectors have another dimension than its manifest says")
-    return Generation(info, gallery, _read_array(folder / DIGESTS_FILE, (info.views, 32)), skipped)
+    return Generation(info, gallery, read_rows(folder / DIGESTS_FILE, (info.views, 32)), skipped)
 
 
-def _read_array(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise damaged(file.parent, f"{file.name} cannot be read") from None
-    if array.shape != shape or array.dtype != np.uint8:
-        raise damaged(file.parent, f"{file.name} has another shape than the manifest says")
-    return np.ascontiguousarray(array)
+def _none_is_sound(root: Path, names: Sequence[str]) -> IndexDamaged:
+    return IndexDamaged(
+        f"none of the generations {', '.join(sorted(names))} is as it was written",
+        where=str(root),
+        remedy="Run `silo index build` to make a new generation.",
+    )
 
 
-def _write_array(file: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
-    with file.open("wb") as opened:
-        np.save(opened, array, allow_pickle=False)
+def _not_written(root: Path, error: OSError | IndexDamaged) -> NotReady:
+    why = error.strerror or str(error) if isinstance(error, OSError) else error.problem
+    return NotReady(
+        f"the new generation could not be written: {why}",
+        where=str(root),
+        remedy="Look whether the disk has room (`silo doctor`), and try again. What was in use before still is.",
+    )
 
 
 def _seal(file: Path) -> None:
@@ -299,9 +361,26 @@ def _current_name(root: Path) -> str:
         return ""
 
 
-def _remove_old(root: Path) -> None:
-    """Keep the newest two: the one in use, and the one before it to fall back on."""
-    for name in _names(root)[:-_KEPT]:
+def _remove_old(root: Path, published: str, storage: Storage) -> None:
+    """Keep the one just published, and the newest sound one before it to fall back on.
+
+    Those in Milvus stay too while nobody can tell whether they are sound, or drop what they hold there.
+    """
+    fallback = False
+    for name in reversed(_names(root)):
+        if name == published:
+            continue
+        try:
+            if not fallback:
+                _open(root / name, storage)
+                fallback = True
+                continue
+            if storage.settings.milvus is None and read_manifest(root / name).kind == "milvus":
+                continue
+        except NotReady:
+            continue
+        except IndexDamaged:
+            pass
         _remove(root / name)
 
 
@@ -311,7 +390,7 @@ def _collections(root: Path) -> set[str]:
     for name in _names(root):
         with contextlib.suppress(IndexDamaged):
             named.add(read_manifest(root / name).collection)
-    return named
+    return named - {""}
 
 
 def _remove(left: Path) -> None:

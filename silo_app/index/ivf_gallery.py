@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch
-from silo_app.index.faiss_gallery import damaged, selected
+from silo_app.index.faiss_gallery import damaged, selected, write_index
 from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_rows
 
 __all__ = ["EXACT_AMONG", "MIN_VIEWS", "RECALL", "IvfGallery", "write_ivf"]
@@ -195,7 +195,7 @@ def write_ivf(file: Path, vectors_file: Path, vectors: NDArray[np.float32]) -> N
     for start in range(0, count, _BLOCK):
         index.add(np.ascontiguousarray(stored[start : start + _BLOCK], np.float32))
     index.nprobe = _calibrated(index, stored, random)
-    faiss.write_index(index, str(file))
+    write_index(index, file)
 
 
 def _calibrated(index: Any, stored: NDArray[np.float16], random: np.random.Generator) -> int:

@@ -22,7 +22,7 @@ from silo_app.command import command_line, data_of
 from silo_app.config import SiloHome
 from silo_app.encoder.current import current_version
 from silo_app.errors import NotReady, ProcessFailed, SiloscopeError
-from silo_app.index.generations import indexed, is_building, pointer
+from silo_app.index.generations import in_use, indexed, is_building, pointer
 from silo_app.index.known import missing_from
 
 __all__ = ["KeepingUp", "Pace"]
@@ -73,6 +73,7 @@ class KeepingUp:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._named = pointer(home.index)
+        self._sound: tuple[tuple[int, int], str | None] | None = None  # the pointer, and what is open since it is that
         self._settled: object = None  # the state in which there was nothing to do
         self._failures = 0
         self._again_at = -float("inf")
@@ -116,8 +117,11 @@ class KeepingUp:
 
     def _missing(self) -> int:
         """Return how many views of the catalogue the generation in use lacks, if it is one to add to."""
-        encoder = self._encoder()
-        held = indexed(self._home.index, EncoderVersion(encoder)) if encoder else None
+        named = pointer(self._home.index)
+        if self._sound is None or self._sound[0] != named:
+            self._sound = named, in_use(self._home.index)
+        name, encoder = self._sound[1], self._encoder()
+        held = indexed(self._home.index, name, EncoderVersion(encoder)) if name and encoder else None
         return 0 if held is None else missing_from(held, self._catalogue.now()[0].digests())
 
     def _encoder(self) -> str:

@@ -10,10 +10,13 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
 from silo_app.hex_rows import hex_rows
-from silo_app.index.generations import Generation, open_current
+from silo_app.index.generations import Generation, encoder_in_use, open_current
 from silo_app.index.storage import Storage
 
 __all__ = ["generation_of", "known_vectors", "missing_from", "not_indexed", "vectors_of"]
+
+
+_GONE = "If the server is gone for good, take index.milvus out of silo.yaml: then every image is embedded again."
 
 
 def known_vectors(
@@ -27,11 +30,18 @@ def known_vectors(
     return vectors_of(generation, digests) if generation else {}
 
 
-def generation_of(home: SiloHome, version: EncoderVersion) -> Generation | None:
-    """Return the generation in use, verified and open, if it can be read and this encoder made it."""
+def generation_of(home: SiloHome, version: EncoderVersion, *, must_answer: bool = False) -> Generation | None:
+    """Return the generation in use, verified and open, if it can be read and this encoder made it.
+
+    With `must_answer`, raises `NotReady` if its vectors are in Milvus, and the server that silo.yaml names does not answer.
+    """
     try:
         generation = open_current(home.index, Storage.of(home))
-    except (NotReady, IndexDamaged):
+    except IndexDamaged:
+        return None
+    except NotReady as error:
+        if must_answer and home.config.index.milvus is not None and encoder_in_use(home.index) == version:
+            raise NotReady(error.problem, where=error.where, remedy=f"{error.remedy} {_GONE}") from None
         return None
     return generation if generation.info.encoder_version == version else None
 

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from silo_app.errors import IndexDamaged
@@ -21,7 +23,9 @@ __all__ = [
     "damaged",
     "digest_of",
     "read_manifest",
+    "read_rows",
     "require_sound",
+    "write_rows",
 ]
 
 INDEX_FILE = "gallery.faiss"
@@ -92,6 +96,23 @@ def require_sound(folder: Path, info: GenerationInfo) -> None:
             raise damaged(folder, f"{name} is missing or cannot be read") from None
         if found != digest:
             raise damaged(folder, f"{name} is not as it was written")
+
+
+def read_rows(file: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read what `write_rows` wrote. Raises `IndexDamaged`."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise damaged(file.parent, f"{file.name} cannot be read") from None
+    if array.shape != shape or array.dtype != np.uint8:
+        raise damaged(file.parent, f"{file.name} has another shape than the manifest says")
+    return np.ascontiguousarray(array)
+
+
+def write_rows(file: Path, array: NDArray[np.uint8]) -> None:
+    """Write cases or digests, uint8 (n, bytes of one)."""
+    with file.open("wb") as opened:
+        np.save(opened, array, allow_pickle=False)
 
 
 def digest_of(file: Path) -> str:

@@ -19,7 +19,7 @@ from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
 from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases
 
-__all__ = ["MilvusGallery", "drop_others", "write_milvus"]
+__all__ = ["MilvusGallery", "collections_of", "drop_others", "write_milvus"]
 
 _PREFIX = "siloscope_"
 _MOST = 16_384
@@ -176,11 +176,22 @@ def write_milvus(settings: MilvusSettings, kit: Path, silo: str, vectors: NDArra
 def drop_others(settings: MilvusSettings, kit: Path, silo: str, kept: set[str]) -> None:
     """Remove the silo's collections that no generation names: what a killed build left."""
     client = _connect(settings, kit)
-    prefix = f"{_PREFIX}{silo.replace('-', '_')}_"
     with _understood(settings):
-        for name in client.list_collections():
-            if name.startswith(prefix) and len(name) == len(prefix) + 16 and name not in kept:
+        for name in _of_silo(client, silo):
+            if name not in kept:
                 client.drop_collection(name)
+
+
+def collections_of(settings: MilvusSettings, kit: Path, silo: str) -> list[str]:
+    """Return the names of the silo's collections. Raises `NotReady` if Milvus does not answer."""
+    client = _connect(settings, kit)
+    with _understood(settings):
+        return _of_silo(client, silo)
+
+
+def _of_silo(client: Any, silo: str) -> list[str]:
+    prefix = f"{_PREFIX}{silo.replace('-', '_')}_"
+    return [name for name in client.list_collections() if name.startswith(prefix) and len(name) == len(prefix) + 16]
 
 
 def _connect(settings: MilvusSettings, kit: Path) -> Any:

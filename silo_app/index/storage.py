@@ -74,6 +74,14 @@ class Storage:
 
             drop_others(self.settings.milvus, self.kit, self.silo, kept)
 
+    def collections(self) -> set[str]:
+        """Return this silo's collections in Milvus; none where no server is named. Raises `NotReady`."""
+        if self.settings.milvus is None:
+            return set()
+        from silo_app.index.milvus_gallery import collections_of
+
+        return set(collections_of(self.settings.milvus, self.kit, self.silo))
+
     def _milvus(self) -> MilvusSettings:
         if self.settings.milvus is None:
             raise NotReady(

@@ -15,6 +15,11 @@ __all__ = ["DailyBudget", "Share"]
 _SCHEMA = "CREATE TABLE IF NOT EXISTS asked (day TEXT, kind TEXT, asker TEXT, count INTEGER, PRIMARY KEY (day, kind, asker))"
 
 _COUNTS = "INSERT INTO asked VALUES (?, ?, ?, ?) ON CONFLICT (day, kind, asker) DO UPDATE SET count = excluded.count"
+# a clock that goes ahead and comes back finds what was counted on its day
+_FORGOTTEN = """DELETE FROM asked WHERE day < (
+    SELECT MIN(day) FROM (SELECT DISTINCT day FROM asked WHERE day < ? ORDER BY day DESC LIMIT ?)
+)"""
+_EARLIER_DAYS = 7
 _MOST_KNOWN = 100_000
 _Key = tuple[str, str]
 """Kind and asker."""
@@ -65,7 +70,7 @@ class DailyBudget:
         with self.together():
             if day != self._day:
                 self._write()  # what was counted yesterday in this very block
-                self._database.execute("DELETE FROM asked WHERE day < ?", (day,))
+                self._database.execute(_FORGOTTEN, (day, _EARLIER_DAYS))
                 self._day = day
                 self._known.clear()
             counts: dict[_Key, int] = {}

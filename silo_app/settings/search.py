@@ -54,7 +54,8 @@ class IndexSettings(Settings):
     held_in: Literal["files", "milvus"] = "files"
     """Where new generations go: files of the silo (FAISS), or the Milvus server below."""
     milvus: MilvusSettings | None = None
-    """The Milvus server; leave it here after a move back to files, until the move is done."""
+    """The Milvus server; leave it here after a move back to files, until `silo index status` says that nothing is
+    left there."""
 
     @model_validator(mode="after")
     def _names_its_server(self) -> Self:

@@ -275,3 +275,4 @@ def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
     assert run("index", "status", "--silo", stocked_kit.kit, "--format", "json") == 0
     status = json.loads(capsys.readouterr().out)["data"]
     assert (status["not_indexed"], status["fits_encoder"], status["damaged"]) == (0, False, [])
+    assert status["left_in_milvus"] == []

@@ -8,6 +8,7 @@ import pytest
 
 from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
+from silo_app.config import IndexSettings, MilvusSettings
 from silo_app.errors import EncoderMismatch, NotReady
 from silo_app.index.build import build_generation, move_generation
 from silo_app.index.generations import building, open_current
@@ -59,6 +60,10 @@ class Encoder:
         return np.stack([rng.standard_normal(self.dimension) for rng in rows]).astype(np.float32)
 
 
+def with_index(home, **index):
+    return home.model_copy(update={"config": home.config.model_copy(update={"index": IndexSettings(**index)})})
+
+
 def stored(home):
     opened = open_current(home.index)
     vectors = opened.gallery.vectors(np.arange(opened.info.views))
@@ -82,6 +87,17 @@ def test_a_hit_is_the_case_that_the_catalogue_names(home):
         for digest, vector in stored(home).items():
             hit = open_current(home.index).gallery.search(vector, 1)[0]
             assert hit.case == catalogue.case_of_digest(digest)
+
+
+def test_a_build_waits_for_milvus_rather_than_embed_everything_again(home):
+    put(home, name("a"))
+    in_milvus = with_index(home, held_in="milvus", milvus=MilvusSettings(uri="milvus.db"))
+    build_generation(in_milvus, FIRST, Encoder())
+    away, encoder = MilvusSettings(uri="http://127.0.0.1:9", timeout_s=1.0), Encoder()
+    with pytest.raises(NotReady, match="did not answer"):
+        build_generation(with_index(home, milvus=away), FIRST, encoder)
+    assert encoder.asked == []
+    assert build_generation(with_index(home), FIRST, encoder).embedded == 1
 
 
 def test_what_is_unchanged_is_not_embedded_again(home):

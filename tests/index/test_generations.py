@@ -1,18 +1,24 @@
 """Generations: old or new, never half; damage is seen before anything is searched; readers are not disturbed."""
 
+import contextlib
+import errno
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.errors import IndexDamaged, NotReady
-from silo_app.index.generations import building, open_current, pointer, publish
+from silo_app.index import faiss_gallery
+from silo_app.index.generations import building, in_use, indexed, open_current, pointer, publish
 
 ENCODER = EncoderVersion("ab" * 16)
 
@@ -74,6 +80,85 @@ def test_the_newest_two_are_kept_and_the_pointer_moves(root):
     assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["000003", "000004"]
     assert open_current(root).info.generation == "000004"
     assert len(seen) == 4
+
+
+def test_a_damaged_generation_is_not_the_one_to_fall_back_on(root):
+    put(root, 1)
+    put(root, 2)
+    damage(root / "000002" / "gallery.faiss", DAMAGE["truncated"])
+    put(root, 3)
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["000001", "000003"]
+    damage(root / "000003" / "gallery.faiss", DAMAGE["truncated"])
+    assert open_current(root).info.generation == "000001"
+
+
+def test_what_is_in_use_is_what_is_opened(root):
+    assert in_use(root) is None
+    put(root, 1)
+    put(root, 2)
+    assert in_use(root) == "000002"
+    damage(root / "000002" / "gallery.faiss", DAMAGE["truncated"])
+    assert in_use(root) == "000001"
+    encoder = open_current(root).info.encoder_version
+    assert len(indexed(root, "000001", encoder)) == open_current(root).info.views
+    assert indexed(root, "000001", "cd" * 16) is None
+    damage(root / "000001" / "cases.npy", DAMAGE["a flipped bit"])
+    with pytest.raises(IndexDamaged, match="000001, 000002"):
+        in_use(root)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """A disk that is full from so many bytes of a file on."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("name", ["gallery.faiss", "digests.npy"])
+@pytest.mark.parametrize("short", [1, 100, 4000, 9000])
+def test_a_full_disk_leaves_the_old_generation_and_nothing_else(root, name, short):
+    """Down to the last bytes, of which libraries do not tell."""
+    count = 300 if name == "digests.npy" else 3000
+    put(root, 1, count)
+    size = (root / "000001" / name).stat().st_size
+    with files_of_at_most(size - short), pytest.raises(NotReady, match="could not be written") as raised:
+        put(root, 2, count)
+    assert "has room" in raised.value.remedy
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["000001"]
+    opened = open_current(root)
+    assert (opened.info.generation, opened.skipped, in_use(root)) == ("000001", (), "000001")
+    assert put(root, 3, count).generation == "000002"
+
+
+def test_a_pointer_that_cannot_be_written_leaves_the_old_generation(root, monkeypatch):
+    put(root, 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(NotReady, match="No space left"):
+        patch.setattr(durable, "write_text", full)
+        put(root, 2)
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["000001"]
+
+
+def test_a_library_that_writes_less_than_it_says_publishes_nothing(root, monkeypatch):
+    put(root, 1)
+
+    def short(index, file):
+        faiss.write_index(index, str(file))
+        file.write_bytes(file.read_bytes()[:-1])
+
+    with monkeypatch.context() as patch, pytest.raises(NotReady, match="not an index of FAISS"):
+        patch.setattr(faiss_gallery, "write_index", short)
+        put(root, 2)
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["000001"]
 
 
 def test_nothing_indexed_is_not_ready(root):

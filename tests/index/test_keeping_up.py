@@ -111,6 +111,15 @@ def test_new_views_are_a_reason_to_build(home, keeping):
     assert keeps.looks(6) == [(6, 2)]
 
 
+def test_what_a_damaged_generation_had_is_missing(home, keeping):
+    put(home, 4)
+    build(home)
+    file = home.index / "000002" / "gallery.faiss"
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert keeping().looks(0) == [(0, 1)]
+
+
 def test_views_that_left_are_none(home, keeping):
     keeps = keeping()
     drop(home, 2)
@@ -263,7 +272,7 @@ def test_the_thread_outlives_whatever_a_look_meets(home, keeping, caplog):
     (home.index / "000001" / "manifest.json").chmod(0o600)
     (home.index / "000001" / "manifest.json").write_text("{")
     keeps.start()
-    until(lambda: "its manifest cannot be read" in caplog.text)
+    until(lambda: "is as it was written" in caplog.text)
     time.sleep(0.1)
     assert len(caplog.records) == 1
     assert keeps._thread.is_alive()

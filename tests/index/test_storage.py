@@ -8,8 +8,9 @@ from silo_app.cases import CaseId, EncoderVersion
 from silo_app.config import IndexSettings, MilvusSettings, SiloConfig, SiloHome
 from silo_app.errors import ConfigInvalid, IndexDamaged, NotReady
 from silo_app.index import ivf_gallery, storage
-from silo_app.index.build import move_generation
-from silo_app.index.generations import building, open_current, publish
+from silo_app.index.build import leave_milvus, move_generation
+from silo_app.index.generations import building, left_in_milvus, open_current, publish
+from silo_app.index.known import generation_of
 from silo_app.index.milvus_gallery import MilvusGallery, drop_others, write_milvus
 from silo_app.index.storage import Storage
 
@@ -129,6 +130,69 @@ def test_a_server_that_does_not_answer_leaves_the_old_generation(tmp_path):
     with pytest.raises(NotReady, match="Milvus refused, or did not answer"):
         move_generation(home_of(tmp_path, held_in="milvus", milvus=nowhere))
     assert open_current(home_of(tmp_path).index).info.generation == "000001"
+
+
+def collections(home):
+    return Storage.of(home).collections()
+
+
+def test_a_move_back_leaves_nothing_in_milvus_once_it_is_taken(tmp_path):
+    in_milvus, in_files = home_of(tmp_path, held_in="milvus", milvus=MILVUS), home_of(tmp_path, milvus=MILVUS)
+    held = put(in_milvus, unit(5))
+    leave_milvus(in_files)
+    assert collections(in_files) == {held.collection}, "it is in use"
+    assert left_in_milvus(in_files.index, Storage.of(in_files), held) == []
+    moved = move_generation(in_files)
+    assert collections(in_files) == {held.collection}, "an index process may still search there"
+    assert left_in_milvus(in_files.index, Storage.of(in_files), moved) == [held.collection]
+    leave_milvus(in_files)
+    assert collections(in_files) == set()
+    assert left_in_milvus(in_files.index, Storage.of(in_files), moved) == []
+    assert [path.name for path in in_files.index.iterdir() if path.is_dir()] == ["000002"]
+
+
+def test_what_is_left_in_milvus_is_not_lost_sight_of_without_its_server(tmp_path):
+    in_milvus, in_files = home_of(tmp_path, held_in="milvus", milvus=MILVUS), home_of(tmp_path)
+    held = put(in_milvus, unit(5))
+    for _ in range(3):
+        info = put(in_files, unit(5))
+    assert left_in_milvus(in_files.index, Storage.of(in_files), info) == [held.collection]
+    named_again = home_of(tmp_path, milvus=MILVUS)
+    put(named_again, unit(5))
+    assert collections(named_again) == set()
+    assert open_current(in_files.index).info.generation == "000005"
+
+
+def test_collections_in_use_or_to_fall_back_on_are_not_left_over(tmp_path):
+    home = home_of(tmp_path, held_in="milvus", milvus=MILVUS)
+    put(home, unit(5))
+    info = put(home, unit(6))
+    forgotten = write_milvus(MILVUS, tmp_path, "st-anna", unit(3))
+    assert len(collections(home)) == 3
+    assert left_in_milvus(home.index, Storage.of(home), info) == [forgotten]
+
+
+AWAY = MilvusSettings(uri="http://127.0.0.1:9", timeout_s=1.0)
+
+
+def test_a_generation_is_published_although_milvus_is_away_for_tidying(tmp_path, caplog):
+    assert put(home_of(tmp_path, milvus=AWAY), unit(5)).generation == "000001"
+    assert open_current(home_of(tmp_path).index).info.generation == "000001"
+    assert "Milvus refused, or did not answer" in caplog.text
+
+
+def test_nothing_is_embedded_again_while_milvus_is_away(make_silo):
+    named = make_silo()
+    home = home_of(named.kit, held_in="milvus", milvus=MILVUS)
+    home.root.mkdir(exist_ok=True)
+    put(home, unit(5))
+    away = home_of(home.kit, milvus=AWAY)
+    with pytest.raises(NotReady, match="did not answer") as raised:
+        generation_of(away, ENCODER, must_answer=True)
+    assert "take index.milvus out of silo.yaml" in raised.value.remedy
+    assert generation_of(away, ENCODER) is None
+    assert generation_of(away, EncoderVersion("cd" * 16), must_answer=True) is None
+    assert generation_of(home_of(home.kit), ENCODER, must_answer=True) is None, "the server is gone for good"
 
 
 def test_a_token_that_others_may_read_is_refused(tmp_path):

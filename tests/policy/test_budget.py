@@ -1,4 +1,5 @@
 import contextlib
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -25,6 +26,26 @@ def test_a_silo_may_ask_so_often_a_day(path):
     assert budget.spend("other", "north", 2, now=NOON)
     assert budget.spend("private", "north", 2, now=NOON + DAY)
     budget.close()
+
+
+@pytest.mark.parametrize("days", [(1,), (400,), (1, 2, 3), (-1,), (-400, 400)])
+def test_a_clock_that_jumps_and_comes_back_forgives_nothing(path, days):
+    budget = DailyBudget(path)
+    assert budget.spend("private", "north", 1, now=NOON)
+    for day in days:
+        assert budget.spend("private", "south", 1, now=NOON + day * DAY)
+    assert not budget.spend("private", "north", 1, now=NOON)
+    budget.close()
+
+
+def test_old_days_are_not_kept_for_good(path):
+    budget = DailyBudget(path)
+    for day in range(0, 60, 2):
+        assert budget.spend("private", "north", 1, now=NOON + day * DAY)
+    budget.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (kept,) = database.execute("SELECT COUNT(DISTINCT day) FROM asked").fetchone()
+    assert kept == 8
 
 
 def test_a_restart_forgives_nothing(path):
