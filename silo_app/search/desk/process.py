@@ -15,6 +15,7 @@ from silo_app.errors import Busy, NotReady, SiloscopeError
 from silo_app.imaging.isolated import IsolatedReader
 from silo_app.search.ask import Asker
 from silo_app.search.desk.encoder_in_use import EncoderInUse
+from silo_app.search.desk.holdings import Holdings
 from silo_app.search.desk.messages import MAX_SEARCH_BYTES, DeskAsked, DeskError, DeskFound, DeskSearch, DeskState
 from silo_app.search.examples import Means
 from silo_app.search.find import find
@@ -43,6 +44,7 @@ class DeskProcess:
         self._home = home
         self._asker = Asker.of(home)
         self._encoder = EncoderInUse(home)
+        self._holdings = Holdings()
         self._at_once = at_once
         self._lock = threading.Lock()
         self._at_work = 0
@@ -70,6 +72,7 @@ class DeskProcess:
         self._server.close()
         if self._reader is not None:
             self._reader.close()
+        self._holdings.close()
         self._asker.close()
         self._asker.audit.close()
 
@@ -97,7 +100,7 @@ class DeskProcess:
             self._started.wait(_GRACE_S)
             if self._reader is None:
                 raise _busy()
-            means = Means(self._encoder.get, self._reader.read)
+            means = Means(self._encoder.get, self._reader.read, self._holdings.catalogue, self._holdings.known)
             found = find(self._home, question.wanted(), asker=self._asker, means=means)
             self._see(found.result)
             return DeskFound.of(found)

@@ -19,12 +19,14 @@ import msgpack
 import numpy as np
 import pytest
 
+from silo_app.catalogue import Catalogue
 from silo_app.encoder.embed import load_encoder
 from silo_app.encoder.region import Region
 from silo_app.encoder.transforms import squared
 from silo_app.errors import Busy, CaseUnknown, ConfigInvalid, ImageUnsupported, MessageInvalid, NotReady, ProcessFailed
 from silo_app.imaging.cache import as_cached
 from silo_app.imaging.radiograph import read_radiograph
+from silo_app.index import generations
 from silo_app.policy.filters import Filters
 from silo_app.search import local
 from silo_app.search.desk import process as process_module
@@ -261,6 +263,16 @@ def test_a_search_whose_asker_left_leaves_nothing_behind(asking, monkeypatch):
     server = asking.desks[-1]._server
     assert server._room == server._limits.room
     assert desk.search(wanted(Example(file=asking.file))).result.answered == 2
+
+
+def test_searches_by_what_the_silo_holds_check_it_once(asking, desk, monkeypatch):
+    desk.search(wanted(Example(file=asking.file)))  # the index processes open theirs
+    opened, open_catalogue, require_sound = [], Catalogue.open, generations.require_sound
+    monkeypatch.setattr(Catalogue, "open", lambda *options: opened.append("catalogue") or open_catalogue(*options))
+    monkeypatch.setattr(generations, "require_sound", lambda *of: opened.append("index") or require_sound(*of))
+    for example in (Example(case=asking.case), Example(uid=UID), Example(file=asking.file)) * 2:
+        desk.search(wanted(example, without_patient=True))
+    assert sorted(opened) == ["catalogue", "index"]
 
 
 def test_another_encoder_in_use_is_taken_without_a_restart(asking, desk, new_encoder, same):
