@@ -79,9 +79,9 @@ class Asker:
     """The socket of the silo's own index process."""
 
     @classmethod
-    def of(cls, home: SiloHome) -> "Asker":
+    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
-        audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
+        audit = log(home.audit, sync_within_s=home.audit_within_s)
         return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket)
 
     def ask(self, request: SearchRequest) -> SearchResult:
