@@ -55,7 +55,8 @@ REMEDIES = {
     "port-taken": "End the process that the message names, or provision with another port (0 chooses a free one).",
     "privacy-refused": "`silo privacy` shows what is spent and what is left. Submit the job with a smaller `privacy.epsilon`, fewer rounds or "
     "more noise; the silo's owner decides about `training.privacy` in `silo.yaml`.",
-    "process-failed": "Read the end of the log that the message names; `consortium up` starts what is missing.",
+    "process-failed": "Read the end of the log that the message names; `consortium up` starts what is missing. If `silo desk` ended while it "
+    "searched, hospitals may have been asked: the audit log has `asking`.",
     "protocol": "Nothing of the message was used. If it repeats, tell the operator.",
     "release-refused": "The silo's owner decides: see `release` in its `silo.yaml`.",
     "round-refused": "Nothing was used. Look at the silos that the message names, then submit the job again.",

@@ -9,7 +9,7 @@ from silo_app.config import load
 
 
 def desk(silo: SiloOption) -> None:
-    """Ask all hospitals for this hospital's own programs, with connections and encoder kept ready, until it is ended.
+    """Ask all hospitals for this hospital's own programs, with connections, encoder and index kept ready, until it is ended.
 
     It listens on a private socket for programs of this account: `silo search` asks through it where it runs, and so do
     programs in Python (`silo_app.search.desk.client.Desk`). Another encoder in use is taken by itself; a changed silo.yaml

@@ -51,8 +51,21 @@ _ALL = Filters()
 DEFAULT_BUDGET_MS = 1000
 """Where the search job does not say."""
 _MEETING_MS = 300
+_HEARD_FOR_S = 60.0
+"""How long the budget that the search job told is believed: a job that is submitted again may give another."""
 _ANSWER_MARGIN_S = 0.2
 """How much longer than the silos' budget the asker waits; the gateway gives up a little sooner, and says why."""
+
+
+@dataclass(slots=True)
+class _Usual:
+    """The budget that the search job last told, and until when that is believed; at once asked for where nobody told any."""
+
+    budget_ms: int = DEFAULT_BUDGET_MS
+    until: float = 0.0
+
+    def heard(self, budget_ms: int) -> None:
+        self.budget_ms, self.until = budget_ms, time.monotonic() + _HEARD_FOR_S
 
 
 @dataclass(frozen=True)
@@ -66,9 +79,9 @@ class Asker:
     """The socket of the silo's own index process."""
 
     @classmethod
-    def of(cls, home: SiloHome) -> "Asker":
+    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
-        audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
+        audit = log(home.audit, sync_within_s=home.audit_within_s)
         return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket)
 
     def ask(self, request: SearchRequest) -> SearchResult:
@@ -89,11 +102,12 @@ class Asker:
         """Send a message that is for the broker itself and return its reply. Raises as `ask` does."""
         return self._reply(encode(message), expected, budget_ms)
 
-    @functools.cached_property
+    @property
     def usual_ms(self) -> int:
-        """How long a search may take for which nobody says a time: what the search job says, if it is heard."""
-        told = self._meet(_MEETING_MS)
-        return told.budget_ms if told else DEFAULT_BUDGET_MS
+        """How long a search may take for which nobody says a time: what the search job says, or last said."""
+        if time.monotonic() >= self._usual.until:
+            self._meet(_MEETING_MS)
+        return self._usual.budget_ms
 
     def _ask_all(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
         asking = [asks_with(request, mode="plain") for request in requests]
@@ -130,16 +144,16 @@ class Asker:
         heard = {silo: said.get(silo) or [Said(lost[silo])] * len(requests) for silo in silos}
         return int(took_ms * 1000), heard
 
-    def _meet(self, within_ms: int) -> Silos | None:
-        """Ask for the silos' keys, once a process; without any, their refusals bring them. Return what the broker told."""
+    def _meet(self, within_ms: int) -> None:
+        """Ask the broker for the silos' keys and the usual budget; without the keys, refusals bring them."""
         if self._own.is_there:
             meet(self.identity, {self.identity.name: self._own.voucher()})
         try:
             told = self.exchange(Who(), Silos, min(within_ms, _MEETING_MS))
         except (NotReady, BrokerUnreachable, MessageInvalid):  # the question itself will say why
-            return None
+            return
         meet(self.identity, told.vouchers)
-        return told
+        self._usual.heard(told.budget_ms)
 
     def _bundle(self, requests: Sequence[SearchRequest], within_ms: int) -> Bundle:
         return Bundle(
@@ -178,6 +192,10 @@ class Asker:
                 raise
             result = _of_nobody_else(question, f"{error.problem}. {error.remedy}".strip()[:1000])
         return with_own(result, begun.result())
+
+    @functools.cached_property
+    def _usual(self) -> "_Usual":
+        return _Usual()
 
     @functools.cached_property
     def _bundler(self) -> Bundler:

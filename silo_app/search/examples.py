@@ -5,6 +5,7 @@ again, so that most searches by case or UID never load the network.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,14 +71,22 @@ def _read(source: Path | bytes) -> Radiograph:
     return as_cached(read_radiograph(source))
 
 
+def _catalogue(home: SiloHome) -> Catalogue:
+    return Catalogue.open(home.catalogue)
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What images are read and embedded with: as usual here, or as a process keeps it ready."""
+    """What images are read, embedded and looked up with: as usual here, or as a process keeps it ready."""
 
     encoder: Callable[[SiloHome, EncoderVersion | None], "LoadedEncoder"] = own_encoder
     """Gives a version, or the one in use (`own_encoder`)."""
     read: Callable[[Path | bytes], Radiograph] = _read
     """Gives a file's radiograph as the encoder sees it, float32 (H, W) in [0, 1]. Raises `ImageUnsupported`."""
+    catalogue: Callable[[SiloHome], AbstractContextManager[Catalogue]] = _catalogue
+    """Gives the silo's catalogue for a look. Raises `NotReady`, `CatalogueDamaged`."""
+    known: Callable[[SiloHome, EncoderVersion, Sequence[str]], dict[str, Embedding]] = known_vectors
+    """Gives what the index holds of contents (`known_vectors`)."""
 
 
 OWN = Means()
@@ -93,7 +102,7 @@ class Examples:
         self._home = home
         self._means = means
         self._read: dict[Example, Radiograph] = {}
-        self._views = _found(home, [example for example in examples if example.source is None])
+        self._views = self._found([example for example in examples if example.source is None])
 
     @cached_property
     def version(self) -> EncoderVersion:
@@ -148,8 +157,33 @@ class Examples:
         if example.source is None:
             return self._views[example][0].case
         digest = SiloKey.load(self._home.key).contents.name(read_bytes(example.source))
-        with Catalogue.open(self._home.catalogue) as catalogue:
+        with self._means.catalogue(self._home) as catalogue:
             return catalogue.case_of_digest(digest)
+
+    def patients_cases(self, case: CaseId) -> list[CaseId]:
+        """Return all cases of a case's patient."""
+        with self._means.catalogue(self._home) as catalogue:
+            view = catalogue.card(case)
+            return catalogue.patient_cases(view.patient) if view else []
+
+    def _found(self, examples: Sequence[Example]) -> dict[Example, list[View]]:
+        """Return the views of cases and UIDs, at least one each. Raises `CaseUnknown`."""
+        if not examples:
+            return {}
+        with self._means.catalogue(self._home) as catalogue:
+            found = {}
+            for example in examples:
+                if example.uid:
+                    found[example] = views_of_uid(catalogue, SiloKey.load(self._home.key), example.uid)
+                    continue
+                found[example] = catalogue.views_of(case_named(catalogue, example.case))
+                if not found[example]:
+                    raise CaseUnknown(
+                        "no image of this case is held any more",
+                        where=example.case,
+                        remedy="Search with another case, or with a file.",
+                    )
+            return found
 
     def _radiograph(self, example: Example) -> Radiograph:
         """Read the image of a file or its content, once."""
@@ -166,30 +200,10 @@ class Examples:
         digests = sorted({view.digest for view in views})
         if not digests:
             return {}
-        known = known_vectors(self._home, self.version, digests)
+        known = self._means.known(self._home, self.version, digests)
         missing = [digest for digest in digests if digest not in known]
         if missing:
             cache = RadiographCache(self._home.cache)
             fresh = self.encoder.radiographs([cache.read(digest) for digest in missing])
             known |= dict(zip(missing, fresh, strict=True))
         return {digest: np.asarray(vector / np.linalg.norm(vector), np.float32) for digest, vector in known.items()}
-
-
-def _found(home: SiloHome, examples: Sequence[Example]) -> dict[Example, list[View]]:
-    """Return the views of cases and UIDs, at least one each. Raises `CaseUnknown`."""
-    if not examples:
-        return {}
-    with Catalogue.open(home.catalogue) as catalogue:
-        found = {}
-        for example in examples:
-            if example.uid:
-                found[example] = views_of_uid(catalogue, SiloKey.load(home.key), example.uid)
-                continue
-            found[example] = catalogue.views_of(case_named(catalogue, example.case))
-            if not found[example]:
-                raise CaseUnknown(
-                    "no image of this case is held any more",
-                    where=example.case,
-                    remedy="Search with another case, or with a file.",
-                )
-        return found

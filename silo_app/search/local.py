@@ -1,4 +1,4 @@
-"""Frames over a private unix socket inside one hospital: a length of 4 bytes, big endian, then the message.
+"""Frames (`search.frames`) over a private unix socket inside one hospital.
 
 The index process and the gateway listen; the socket is 0600 in a folder of mode 0700: the file system says who may ask.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import MessageInvalid, NotReady, ProcessFailed, SiloscopeError
+from silo_app.search.frames import announced, exactly, passed_over, receive, require_fits, send
 from silo_app.search.messages import ErrorMessage
 from silo_app.search.parcels import MAX_PARCEL_BYTES
 from silo_app.search.wire import encode
@@ -28,6 +29,7 @@ __all__ = [
     "Connections",
     "FrameServer",
     "Limits",
+    "NobodyListens",
     "error_frame",
     "exchange",
     "is_own_account",
@@ -38,7 +40,6 @@ _log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_REPLY_BYTES = MAX_PARCEL_BYTES + 4096
 """The answers to many queries may come in one frame."""
-_LENGTH = 4
 _SMALL = 64 * 1024
 """Bytes; a frame that is read however much others take."""
 _LONGEST_ADDRESS = 100
@@ -74,19 +75,32 @@ def error_frame(error: SiloscopeError) -> bytes:
 def exchange(socket_path: Path, payload: bytes, timeout_s: float) -> bytes:
     """Send one frame and return the reply, over a connection of its own.
 
-    Raises `ProcessFailed` if nobody listens, or there is no reply in time; `MessageInvalid` for a frame of more than
-    `MAX_FRAME_BYTES`.
+    Raises `NobodyListens` if nobody does, `ProcessFailed` if there is no reply in time; `MessageInvalid` for a frame of more
+    than `MAX_FRAME_BYTES`.
     """
     return Connections(socket_path, kept=0).exchange(payload, timeout_s)
 
 
-class Connections:
-    """Connections to one socket that are kept for the next frame: neither side then begins anew; for many threads."""
+class NobodyListens(ProcessFailed):
+    """Nobody has the whole frame: what it asks for was not begun."""
 
-    def __init__(self, path: Path, *, kept: int = 32, largest: int = MAX_FRAME_BYTES) -> None:
+
+class _Unsent(OSError):
+    """A frame that did not leave whole."""
+
+
+class Connections:
+    """Connections to one socket that are kept for the next frame: neither side then begins anew; for many threads.
+
+    A frame for which a kept connection has no reply is sent on a new one, `once` only if it did not leave whole before:
+    whoever listened may be at work on it.
+    """
+
+    def __init__(self, path: Path, *, kept: int = 32, largest: int = MAX_FRAME_BYTES, once: bool = False) -> None:
         self._path = path
         self._kept = kept
         self._largest = largest
+        self._once = once
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
 
@@ -94,25 +108,33 @@ class Connections:
         """End what is kept: an asker ends when nobody holds it."""
         self.close()
 
+    def require_fits(self, payload: bytes) -> None:
+        """Raise `MessageInvalid` for a frame that `exchange` would not send."""
+        require_fits(payload, self._largest)
+
     def exchange(self, payload: bytes, timeout_s: float) -> bytes:
         """Send one frame and return the reply. Raises as the function `exchange` does."""
-        end = time.monotonic() + timeout_s
         try:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is not None:
-                # one that its listener has ended since, or that an earlier listener left, is no failure
-                with contextlib.suppress(ConnectionError):
-                    if (reply := self._asked(connection, payload, end)) is not None:
-                        return reply
-            reply = self._asked(self._connected(end), payload, end)
-        except TimeoutError:
-            raise ProcessFailed(f"no reply within {timeout_s:g} s", where=str(self._path), remedy=_REMEDY) from None
+            reply = self._exchanged(payload, time.monotonic() + timeout_s)
         except OSError as error:
-            raise ProcessFailed(f"nobody listens ({error.strerror})", where=str(self._path), remedy=_REMEDY) from None
+            unsent = isinstance(error, _Unsent)
+            problem = f"{'nobody listens' if unsent else 'the connection ended'} ({error.strerror})"
+            if isinstance(error.__cause__ or error, TimeoutError):
+                problem = f"no reply within {timeout_s:g} s"
+            raise (NobodyListens if unsent else ProcessFailed)(problem, where=str(self._path), remedy=_REMEDY) from None
         if reply is None:
             raise ProcessFailed("the connection ended without a reply", where=str(self._path), remedy=_REMEDY)
         return reply
+
+    def _exchanged(self, payload: bytes, end: float) -> bytes | None:
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is not None:
+            # one that its listener has ended since, or that an earlier listener left, is no failure
+            with contextlib.suppress(_Unsent if self._once else ConnectionError, _Unsent):
+                if (reply := self._asked(kept, payload, end)) is not None or self._once:
+                    return reply
+        return self._asked(self._connected(end), payload, end)
 
     def reaches(self) -> bool:
         """Return whether somebody listens there; the connection is kept for the next frame."""
@@ -140,6 +162,9 @@ class Connections:
             connection.settimeout(_left(end))
             with _address(self._path) as address:
                 connection.connect(address)
+        except OSError as error:
+            connection.close()
+            raise _Unsent(error.errno, error.strerror) from error
         except BaseException:
             connection.close()
             raise
@@ -149,8 +174,11 @@ class Connections:
         reply = None
         try:
             connection.settimeout(_left(end))
-            _send(connection, payload, self._largest)
-            reply = _receive(connection, MAX_REPLY_BYTES)
+            try:
+                send(connection, payload, self._largest)
+            except OSError as error:
+                raise _Unsent(error.errno, error.strerror) from error
+            reply = receive(connection, MAX_REPLY_BYTES)
         finally:
             with self._lock:
                 keep = reply is not None and len(self._idle) < self._kept
@@ -243,18 +271,18 @@ class FrameServer:
 
     def _answers_next(self, connection: socket.socket) -> bool:
         """Answer one frame; False if the other side ended the connection."""
-        length = _announced(connection, self._limits.frame)
+        length = announced(connection, self._limits.frame)
         if length is None:
             return False
         with self._holding(length) as has_room:
             if has_room:
-                frame = _exactly(connection, length)
+                frame = exactly(connection, length)
                 reply = None if frame is None else self._answer(frame)
             else:
-                reply = self._limits.busy if _passed_over(connection, length) else None
+                reply = self._limits.busy if passed_over(connection, length) else None
             if reply is None:
                 return False
-            _send(connection, reply, MAX_REPLY_BYTES)
+            send(connection, reply, MAX_REPLY_BYTES)
         return True
 
     @contextmanager
@@ -335,59 +363,8 @@ def _left(end: float) -> float:
     return max(0.001, end - time.monotonic())
 
 
-def _send(connection: socket.socket, payload: bytes, largest: int) -> None:
-    if len(payload) > largest:
-        raise _too_large(len(payload), largest)
-    connection.sendall(len(payload).to_bytes(_LENGTH, "big") + payload)
-
-
-def _receive(connection: socket.socket, largest: int) -> bytes | None:
-    """Return the next frame, or None if the other side ended the connection."""
-    length = _announced(connection, largest)
-    return None if length is None else _exactly(connection, length)
-
-
-def _announced(connection: socket.socket, largest: int) -> int | None:
-    """Return how long the next frame is, or None if the other side ended the connection. Raises `MessageInvalid`."""
-    head = _exactly(connection, _LENGTH)
-    if head is None:
-        return None
-    length = int.from_bytes(head, "big")
-    if length > largest:
-        raise _too_large(length, largest)
-    return length
-
-
-def _passed_over(connection: socket.socket, length: int) -> bool:
-    """Read a frame and keep nothing of it; False if the other side ended the connection."""
-    while length:
-        chunk = connection.recv(min(length, 1 << 16))
-        if not chunk:
-            return False
-        length -= len(chunk)
-    return True
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes | None:
-    content = bytearray()
-    while len(content) < count:
-        chunk = connection.recv(min(count - len(content), 1 << 16))
-        if not chunk:
-            return None
-        content += chunk
-    return bytes(content)
-
-
 def _end(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):
         connection.close()
-
-
-def _too_large(size: int, largest: int) -> MessageInvalid:
-    return MessageInvalid(
-        f"a frame of {size} bytes; the largest allowed is {largest}",
-        where="frame",
-        remedy="Both sides must run the same version of Siloscope.",
-    )

@@ -6,17 +6,56 @@ the same id here as at whoever answers it.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import errno
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from silo_app.audit.log import AuditLog, Value
-from silo_app.errors import SiloscopeError
+from silo_app.errors import ProcessFailed, SiloscopeError
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import SearchRequest, SearchResult
 
-__all__ = ["Fields", "asked", "asks", "asks_with", "begun"]
+__all__ = ["AskingLog", "Fields", "asked", "asks", "asks_with", "begun"]
 
 Fields = dict[str, Value]
+_ENDS = {"asked", "asking-failed"}
+
+
+class AskingLog(AuditLog):
+    """The log of a process that may end while it asks: at its end it has of every question what came of it.
+
+    `close` writes that those without an end have failed, and that is the last: nothing is asked or written any more.
+    """
+
+    def __init__(self, path: Path, *, sync_within_s: float = 0.0) -> None:
+        super().__init__(path, sync_within_s=sync_within_s)
+        self._begun: dict[str, Fields] = {}
+        self._over = False
+        self._order = threading.Lock()  # held while it is written: nothing begins or ends beside `close`
+
+    def append_all(self, records: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
+        """Write records as any log does. Raises `OSError`, also after `close`."""
+        with self._order:
+            if self._over:
+                raise OSError(errno.ESHUTDOWN, "this process is ending")
+            super().append_all(records)
+            for event, fields in records:
+                if event == "asking":
+                    self._begun[str(fields["asked_query"])] = dict(fields)
+                elif event in _ENDS:
+                    self._begun.pop(str(fields["asked_query"]), None)
+
+    def close(self) -> None:
+        """Write down what is cut off, and close the file; a second time does nothing more."""
+        with self._order:
+            self._over = True
+            failed = [("asking-failed", {**fields, "code": ProcessFailed.code}) for fields in self._begun.values()]
+            self._begun.clear()
+            if failed:
+                super().append_all(failed)
+        super().close()
 
 
 def asks(query_id: str, *, mode: str, user: str, purpose: str, encoder: str) -> Fields:

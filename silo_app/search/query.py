@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from silo_app.cases import CaseId, Embedding, EncoderVersion
-from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.region import Region
 from silo_app.search.examples import Example, Examples
@@ -64,12 +63,5 @@ def prepared(
     start = whole if region is None else examples.region_vector(example, region)
     vector = refined(start, moving[: len(more)], moving[len(more) :], refinement.weights)
     own = examples.case(example) if without_patient or example.source is None else None
-    exclude = _patients_cases(home, own) if own and without_patient else [own] if own else []
+    exclude = examples.patients_cases(own) if own and without_patient else [own] if own else []
     return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(exclude))
-
-
-def _patients_cases(home: SiloHome, case: CaseId) -> list[CaseId]:
-    """Return all cases of a case's patient."""
-    with Catalogue.open(home.catalogue) as catalogue:
-        view = catalogue.card(case)
-        return catalogue.patient_cases(view.patient) if view else []

@@ -96,9 +96,8 @@ def test_the_desk_is_used_and_not_needed(home, image, desk, here, capsys):
     assert found(capsys) == there
     assert len(here) == 1
     records = [json.loads(line) for line in home.audit.read_text().splitlines()]
-    names = ("user", "purpose", "k", "received")
-    told = [{name: record[name] for name in names} for record in records if record["event"] == "asked"]
-    assert len(told) == 2
+    assert [record["event"] for record in records] == ["asking", "asked"] * 2
+    told = [{name: record[name] for name in ("user", "purpose", "k", "received")} for record in records[1::2]]
     assert told[0] == told[1]
 
 

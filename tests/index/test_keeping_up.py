@@ -145,11 +145,12 @@ def test_a_first_index_is_never_made(make_silo):
 
 def test_an_index_of_another_encoder_than_the_current_one_is_left_alone(home, keeping, monkeypatch):
     keeps = keeping()
+    assert keeps.looks(0) == []
     set_current(home.models, OTHER)
     put(home, 4)
     with monkeypatch.context() as patched:
-        patched.setattr("silo_app.index.generations._read_array", None)  # its manifest says enough
-        assert keeps.looks(0, 40) == []
+        patched.setattr("silo_app.index.generations.read_rows", None)  # its manifest says enough
+        assert keeps.looks(20, 40) == []
     set_current(home.models, ENCODER)
     assert keeps.looks(80) == [(80, 1)]
 

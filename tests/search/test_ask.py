@@ -13,12 +13,12 @@ import pytest
 from silo_app.catalogue import Catalogue
 from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady
 from silo_app.policy.filters import Filters
-from silo_app.search import local
+from silo_app.search import ask, local
 from silo_app.search.ask import Asker, search_embedding
 from silo_app.search.broker import Broker
 from silo_app.search.envelope import budget_of, peek_request
 from silo_app.search.meeting import VOUCHER_ASKED
-from silo_app.search.messages import ErrorMessage, SearchResult, unit_embedding
+from silo_app.search.messages import ErrorMessage, SearchResult, Silos, unit_embedding
 from silo_app.search.sealed import Broadcast
 from silo_app.search.server import IndexProcess
 from silo_app.search.wire import decode, encode
@@ -452,6 +452,28 @@ def test_without_a_time_a_search_has_what_the_search_job_gives(federation, gatew
     nobody = Asker.of(gateway(lambda _frame: b"noise").home)
     assert nobody.usual_ms == 1000
     nobody.close()
+
+
+def test_what_the_search_job_gives_is_heard_again_and_a_silence_is_not_kept(gateway, monkeypatch):
+    job = {"budget_ms": None}
+
+    def broker(_frame):
+        if job["budget_ms"] is None:
+            return NO_BROKER
+        return encode(Silos(silos=(), at_ms=0, budget_ms=job["budget_ms"]))
+
+    asker = Asker.of(gateway(broker).home)
+    assert asker.usual_ms == 1000
+    job["budget_ms"] = 5000  # a broker that comes back is heard by the next search
+    assert asker.usual_ms == 5000
+    job["budget_ms"] = 3000
+    assert asker.usual_ms == 5000  # for a minute
+    monkeypatch.setattr(ask, "_HEARD_FOR_S", 0.0)
+    asker._usual.heard(5000)
+    assert asker.usual_ms == 3000
+    job["budget_ms"] = None
+    assert asker.usual_ms == 3000  # the last word is better than none
+    asker.close()
 
 
 LOST = {

@@ -1,5 +1,6 @@
 """The way to a silo's asking process, for the hospital's own programs: its web pages, and `silo search`."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from silo_app.config import SiloHome
-from silo_app.errors import Busy, ConfigInvalid, ImageUnsupported, MessageInvalid, ProcessFailed
+from silo_app.errors import ConfigInvalid, ImageUnsupported, MessageInvalid, ProcessFailed, SiloscopeError
 from silo_app.imaging.content import read_bytes
 from silo_app.search.desk.messages import (
     MAX_SEARCH_BYTES,
@@ -19,7 +20,7 @@ from silo_app.search.desk.messages import (
 )
 from silo_app.search.examples import Example
 from silo_app.search.find import Found, Wanted, find
-from silo_app.search.local import Connections
+from silo_app.search.local import Connections, NobodyListens
 from silo_app.search.wire import decode, encode
 
 __all__ = ["Desk", "find_soonest"]
@@ -27,17 +28,22 @@ __all__ = ["Desk", "find_soonest"]
 _AT_ONCE_S = 1.0
 _STATE_S = 10.0
 """While it loads a network it may be slow to say anything."""
-_PREPARING_S = 60.0
-"""How long reading, loading and embedding may take beside the silos' time."""
-_USUAL_MS = 30_000
-"""At least what silos may take where that is left to the desk."""
+_MAY_BE_ASKED = "Hospitals may have been asked: see `asking` in the silo's audit log. To ask again is a search of its own."
+
+
+class _Declined(Exception):
+    """The desk did not take a search on; nobody was asked."""
+
+    def __init__(self, why: SiloscopeError) -> None:
+        super().__init__()
+        self.why = why
 
 
 class Desk:
     """A silo's asking process, as others see it; keeps its connections, for many threads."""
 
     def __init__(self, socket: Path) -> None:
-        self._connections = Connections(socket, largest=MAX_SEARCH_BYTES)
+        self._connections = Connections(socket, largest=MAX_SEARCH_BYTES, once=True)
 
     @classmethod
     def at(cls, home: SiloHome) -> Self:
@@ -66,15 +72,43 @@ class Desk:
         Raises what `search.find.find` raises, and `Busy`, `ProcessFailed` if it does not run or ends meanwhile,
         `MessageInvalid` for more than `MAX_SEARCH_BYTES`, `ConfigInvalid` for what cannot be asked.
         """
-        frame = encode(_question(_loaded(wanted)))
-        patience_s = 2 * (wanted.budget_ms or _USUAL_MS) / 1000 + _PREPARING_S  # a private search asks twice
-        reply = decode(self._connections.exchange(frame, patience_s), DeskFound, DeskError)
+        try:
+            return self._searched(wanted)
+        except _Declined as declined:
+            raise declined.why from None
+
+    def search_if_free(self, wanted: Wanted) -> Found | None:
+        """Have it find something; None if it does not take that on: it does not run, is busy, or it is too large for it.
+
+        Raises as `search` does for what it has taken on.
+        """
+        try:
+            return self._searched(wanted)
+        except _Declined:
+            return None
+
+    def _searched(self, wanted: Wanted) -> Found:
+        question = _question(_loaded(wanted))
+        reply = self._reply(encode(question), question.patience_s)
         if isinstance(reply, DeskError):
             error = reply.error()
             if isinstance(error, ImageUnsupported):
                 error.where = _files(wanted).get(error.where, error.where)
-            raise error
+            raise error if reply.taken else _Declined(error)
         return reply.found()
+
+    def _reply(self, frame: bytes, within_s: float) -> DeskFound | DeskError:
+        try:
+            self._connections.require_fits(frame)
+        except MessageInvalid as error:
+            raise _Declined(error) from None
+        try:
+            return decode(self._connections.exchange(frame, within_s), DeskFound, DeskError)
+        except NobodyListens as error:
+            raise _Declined(error) from None
+        except (ProcessFailed, MessageInvalid) as error:
+            problem = f"the desk has the search and gave no result: {error.problem}"
+            raise type(error)(problem, where=error.where, remedy=_MAY_BE_ASKED) from None
 
     def close(self) -> None:
         """End its connections; a later question makes one anew."""
@@ -82,16 +116,13 @@ class Desk:
 
 
 def find_soonest(home: SiloHome, wanted: Wanted) -> Found:
-    """Have the silo's asking process find it; find it here if that does not run, or is busy. Raises as `find` does."""
-    desk = Desk.at(home)
-    try:
-        if desk.runs:
-            return desk.search(wanted)
-    except (Busy, ProcessFailed, MessageInvalid):
-        pass  # it ended meanwhile, is of another version, or does not take on so much
-    finally:
-        desk.close()
-    return find(home, wanted)
+    """Have the silo's asking process find it; find it here if that does not take it on. Raises as `find` and it do.
+
+    What it has taken on is not asked again: that would cost the hospitals' budgets twice.
+    """
+    with contextlib.closing(Desk.at(home)) as desk:
+        found = desk.search_if_free(wanted) if desk.runs else None
+    return find(home, wanted) if found is None else found
 
 
 def _loaded(wanted: Wanted) -> Wanted:

@@ -39,6 +39,9 @@ MAX_SEARCH_BYTES = 128 * 1024 * 1024
 """All images of one search together: twice the largest radiographs. A single larger file is for `silo search` alone."""
 _MAX_PREVIEW = 4 * 1024 * 1024
 _MAX_EXAMPLES = 1000
+_PREPARING_S = 60.0
+_USUAL_MS = 30_000
+"""At least what silos may take where that is left to the desk."""
 _LONGEST = 4000
 _Text = Annotated[str, Field(max_length=_LONGEST)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -86,6 +89,11 @@ class DeskSearch(Message):
     private: bool = False
     filters: Filters = Filters()
     preview: bool = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may take: what silos have, twice for a private search, beside reading, loading and embedding."""
+        return (2 if self.private else 1) * (self.budget_ms or _USUAL_MS) / 1000 + _PREPARING_S
 
     @classmethod
     def of(cls, wanted: Wanted) -> Self:
@@ -193,13 +201,15 @@ class DeskError(Message):
     remedy: _Text = ""
     reason: Annotated[str, Field(max_length=100)] = ""
     """Of an image that cannot be used (`imaging.refusal.RefusalReason`)."""
+    taken: bool = True
+    """Whether the search was taken on: hospitals may have been asked. If not, it may be made elsewhere."""
 
     @classmethod
-    def of(cls, error: SiloscopeError) -> Self:
+    def of(cls, error: SiloscopeError, *, taken: bool = True) -> Self:
         """Return the reply that tells an error."""
         reason = error.reason if isinstance(error, ImageUnsupported) else ""
         problem, where, remedy = (text[:_LONGEST] for text in (error.problem, error.where, error.remedy))
-        return cls(code=error.code, problem=problem, where=where, remedy=remedy, reason=reason)
+        return cls(code=error.code, problem=problem, where=where, remedy=remedy, reason=reason, taken=taken)
 
     def error(self) -> SiloscopeError:
         """Return the error as it would be raised here."""

@@ -53,10 +53,55 @@ def test_without_a_desk_it_is_found_here(home):
     assert find_soonest(home, WANTED) is ALONE
 
 
-@pytest.mark.parametrize("error", [Busy, ProcessFailed, MessageInvalid])
-def test_a_desk_that_cannot_do_it_is_no_obstacle(desk_that, error):
-    home = desk_that(encode(DeskError.of(error("something", remedy="Do this."))))
+ERRORS = pytest.mark.parametrize("error", [Busy, ProcessFailed, MessageInvalid])
+
+
+@ERRORS
+def test_a_desk_that_does_not_take_it_on_is_no_obstacle(desk_that, error):
+    home = desk_that(encode(DeskError.of(error("something", remedy="Do this."), taken=False)))
     with pytest.raises(error):
+        Desk.at(home).search(WANTED)
+    assert find_soonest(home, WANTED) is ALONE
+
+
+@ERRORS
+def test_what_fails_in_a_search_that_the_desk_has_taken_on_is_not_asked_again(desk_that, error):
+    home = desk_that(encode(DeskError.of(error("something", remedy="Do this."))))
+    with pytest.raises(error, match="something"):
+        find_soonest(home, WANTED)
+
+
+@pytest.mark.parametrize(("reply", "kind"), [(b"noise", MessageInvalid), (encode(DeskAsked()), MessageInvalid)])
+def test_a_desk_that_has_the_search_and_talks_nonsense_has_it_still(desk_that, reply, kind):
+    with pytest.raises(kind, match="the desk has the search and gave no result") as raised:
+        find_soonest(desk_that(reply), WANTED)
+    assert "`asking` in the silo's audit log" in raised.value.remedy
+
+
+def test_a_desk_that_ends_at_work_is_not_asked_again_nor_is_the_next_one(home):
+    """The connection that told its state is kept: a search on it that has no reply is not sent on another one."""
+    searches, ready = [], encode(DeskState(encoder="ready", at_work=0, at_once=1))
+
+    def answer(frame):
+        if isinstance(decode(frame, DeskAsked, DeskSearch), DeskAsked):
+            return ready
+        searches.append(frame)
+        first.close()
+        second.start()
+        return b""
+
+    first, second = (local.FrameServer(home.desk_socket, answer) for _ in range(2))
+    first.start()
+    with pytest.raises(ProcessFailed, match="the desk has the search and gave no result"):
+        find_soonest(home, WANTED)
+    second.close()
+    assert len(searches) == 1
+
+
+def test_what_is_too_large_for_the_desk_is_found_here(desk_that, monkeypatch):
+    monkeypatch.setattr(client, "MAX_SEARCH_BYTES", 100)
+    home = desk_that(encode(DeskError.of(Busy("not reached", remedy=""))))
+    with pytest.raises(MessageInvalid, match="the largest allowed is 100"):
         Desk.at(home).search(WANTED)
     assert find_soonest(home, WANTED) is ALONE
 

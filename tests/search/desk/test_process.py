@@ -19,16 +19,18 @@ import msgpack
 import numpy as np
 import pytest
 
+from silo_app.catalogue import Catalogue
 from silo_app.encoder.embed import load_encoder
 from silo_app.encoder.region import Region
 from silo_app.encoder.transforms import squared
 from silo_app.errors import Busy, CaseUnknown, ConfigInvalid, ImageUnsupported, MessageInvalid, NotReady, ProcessFailed
 from silo_app.imaging.cache import as_cached
 from silo_app.imaging.radiograph import read_radiograph
+from silo_app.index import generations
 from silo_app.policy.filters import Filters
 from silo_app.search import local
 from silo_app.search.desk import process as process_module
-from silo_app.search.desk.client import Desk
+from silo_app.search.desk.client import Desk, find_soonest
 from silo_app.search.desk.messages import DeskError, DeskSearch, Sought
 from silo_app.search.desk.process import DeskProcess
 from silo_app.search.examples import Example
@@ -261,6 +263,68 @@ def test_a_search_whose_asker_left_leaves_nothing_behind(asking, monkeypatch):
     server = asking.desks[-1]._server
     assert server._room == server._limits.room
     assert desk.search(wanted(Example(file=asking.file))).result.answered == 2
+
+
+def test_searches_by_what_the_silo_holds_check_it_once(asking, desk, monkeypatch):
+    desk.search(wanted(Example(file=asking.file)))  # the index processes open theirs
+    opened, open_catalogue, require_sound = [], Catalogue.open, generations.require_sound
+    monkeypatch.setattr(Catalogue, "open", lambda *options: opened.append("catalogue") or open_catalogue(*options))
+    monkeypatch.setattr(generations, "require_sound", lambda *of: opened.append("index") or require_sound(*of))
+    for example in (Example(case=asking.case), Example(uid=UID), Example(file=asking.file)) * 2:
+        desk.search(wanted(example, without_patient=True))
+    assert sorted(opened) == ["catalogue", "index"]
+
+
+def asked_of_hospitals(asking):
+    lines = [json.loads(line) for line in asking.home.audit.read_text().splitlines()]
+    return [line for line in lines if line["event"] in {"asking", "asked", "asking-failed"}]
+
+
+def test_its_end_waits_for_what_has_begun_and_takes_on_no_more(asking, monkeypatch):
+    desk, held = asking.open_desk(), Held(monkeypatch)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(desk.search, wanted(Example(file=asking.file), private=True))
+        assert held.begun.acquire(timeout=20)
+        ending = pool.submit(asking.desks[-1].close)
+        end = time.monotonic() + 20
+        while not asking.desks[-1]._ended.is_set():
+            assert time.monotonic() < end
+        with pytest.raises(Busy, match="the desk is ending"):
+            desk.search(wanted(Example(file=asking.file)))
+        assert desk.search_if_free(wanted(Example(file=asking.file))) is None
+        with pytest.raises(TimeoutError):
+            ending.result(3.5)  # a private search takes longer than a few seconds
+        held.go_on.set()
+        assert running.result().result.answered == 2
+        ending.result()
+    assert [line["event"] for line in asked_of_hospitals(asking)] == ["asking", "asked"]
+
+
+def test_what_its_end_cuts_off_is_recorded_and_asked_once(asking, monkeypatch):
+    monkeypatch.setattr(process_module, "_LONGEST_END_S", 0.2)
+    desk, go_on, relayed = asking.open_desk(), threading.Event(), asking.gateway._handler
+    asked = threading.Event()
+
+    def hang(frame):
+        asked.set()
+        go_on.wait(20)
+        return relayed(frame)
+
+    monkeypatch.setattr(asking.gateway, "_handler", hang)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(find_soonest, asking.home, wanted(Example(file=asking.file)))
+        assert asked.wait(20)
+        end = time.monotonic() + 20
+        while not (asking.home.audit.exists() and asked_of_hospitals(asking)):
+            assert time.monotonic() < end
+        asking.desks[-1].close()
+        with pytest.raises(ProcessFailed, match="the desk has the search and gave no result"):
+            running.result()
+    go_on.set()
+    begun, failed = asked_of_hospitals(asking)
+    assert (begun["event"], failed["event"], failed["code"]) == ("asking", "asking-failed", "process-failed")
+    assert begun["asked_query"] == failed["asked_query"]
+    assert not desk.runs
 
 
 def test_another_encoder_in_use_is_taken_without_a_restart(asking, desk, new_encoder, same):
