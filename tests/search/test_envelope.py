@@ -34,7 +34,7 @@ QUESTIONS = {
         session="0" * 32,
         keys=b"k" * 10**6,
     ),
-    "cards": lambda one: CardsRequest(**_shared(one), scored="0" * 32, silo="south", slots=(0,), scores=(0.5,)),
+    "cards": lambda one: CardsRequest(**_shared(one), scored="0" * 32, silo="south", slots=(0,), alike=(False,)),
 }
 
 

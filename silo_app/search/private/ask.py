@@ -1,6 +1,8 @@
 """Ask every silo in private: encrypt the embedding here, open the scores here, and ask for the cards of the best only.
 
-What a silo learns: that somebody asks, and which of its cases the asker wants to see. What it does not learn: the query.
+What a silo learns: that somebody asks, which of its cases the asker wants to see, and of each whether it is as similar as
+the silo's own limit. What it does not learn: the query. Nothing else that was decrypted may leave: a silo that sends
+something else than scores would read it there.
 """
 
 import time
@@ -63,6 +65,8 @@ class _Part:
     slots: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
     levels: tuple[Level, ...] = ()
+    limit: float | None = None
+    most: int = 0
 
 
 class PrivateSession:
@@ -74,6 +78,8 @@ class PrivateSession:
         self._asking = Asking.begin(dimension)
         self._name = uuid4().hex
         self._known: set[str] = set()
+        self._indexed: dict[str, tuple[str, int, int]] = {}
+        """What each silo said of its index last: generation, cases, views."""
 
     def search(
         self,
@@ -147,11 +153,18 @@ class PrivateSession:
 
     def _opened(self, report: SiloReport, request: PrivateRequest, answer: PrivateAnswer, k: int) -> _Part:
         """Open a silo's scores. Raises `MessageInvalid` for nonsense."""
+        said = (answer.generation, answer.indexed, answer.indexed_views)
+        if (before := self._indexed.setdefault(answer.silo, said)) != said and before[0] == answer.generation:
+            raise MessageInvalid(
+                "its index has another size than before", where=answer.silo, remedy="Nothing of it was used."
+            )
+        self._indexed[answer.silo] = said
         similarity = self._asking.open(list(answer.blocks), answer.views)
         best = _best(similarity, min(MAX_HITS, k + _SPARE_SLOTS))
         told = {"indexed": answer.indexed, "generation": answer.generation, "encoder_version": answer.encoder_version}
         slots, scores = tuple(best.tolist()), tuple(similarity[best].tolist())
-        return _Part(report.model_copy(update=told), request.query_id, slots, scores, answer.levels)
+        report = report.model_copy(update=told)
+        return _Part(report, request.query_id, slots, scores, answer.levels, answer.limit, answer.most)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
@@ -160,13 +173,13 @@ class PrivateSession:
         wanted = sum(score >= chosen for score in part.scores)
         if not wanted:
             return part.report, ()
-        slots = part.slots[: max(wanted, _SPARE_SLOTS)]  # in company: a silo shows no case alone (`min_cases`)
+        alike = _asked_for(part, wanted)
         request = CardsRequest(
             issued_at_ms=int(time.time() * 1000),
             scored=part.query_id,
             silo=silo,
-            slots=slots,
-            scores=tuple(scores[slot] for slot in slots),
+            slots=tuple(alike),
+            alike=tuple(alike.values()),
             **common,  # type: ignore[arg-type]  # the fields of every question
         )
         report, answer = ask_silo(self._asker, silo, request, CardsAnswer, partial(_require_chosen, silo, request))
@@ -190,6 +203,19 @@ def _chosen(parts: Iterable[_Part], k: int) -> float:
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
 
 
+def _asked_for(part: _Part, wanted: int) -> dict[int, bool]:
+    """Return the slots to ask one silo for, ascending, and of each whether it is as similar as the silo's limit.
+
+    Those below the limit are as many as the silo shows: it would not know which to leave out, since it is not told which
+    are the nearest. But never so few that they have no company: a silo shows no case alone (`min_cases`).
+    """
+    limit = 2.0 if part.limit is None else part.limit
+    nearest = list(zip(part.slots, part.scores, strict=True))[: max(wanted, _SPARE_SLOTS)]
+    alike = {slot: True for slot, score in nearest if score >= limit}
+    below = [slot for slot, score in nearest if score < limit][: max(part.most, _SPARE_SLOTS)]
+    return dict(sorted((alike | dict.fromkeys(below, False)).items()))
+
+
 def _require_scores(silo: str, request: PrivateRequest, answer: PrivateAnswer) -> None:
     if (answer.silo, answer.query_id, answer.encoder_version) != (silo, request.query_id, request.encoder_version):
         raise MessageInvalid("it answers another query", where=silo, remedy="Nothing of it was used.")
@@ -197,21 +223,22 @@ def _require_scores(silo: str, request: PrivateRequest, answer: PrivateAnswer) -
 
 def _require_chosen(silo: str, request: CardsRequest, answer: CardsAnswer) -> None:
     """Raise `MessageInvalid` for cards of what was not asked for."""
-    asked = set(request.slots)
-    fits = (answer.silo, answer.query_id) == (silo, request.query_id) and all(hit.slot in asked for hit in answer.hits)
-    if not fits or len({hit.case for hit in answer.hits}) != len(answer.hits):
+    shown = [slot for hit in answer.hits for slot in hit.slots]
+    fits = (answer.silo, answer.query_id) == (silo, request.query_id) and set(shown) <= set(request.slots)
+    if not fits or len(set(shown)) != len(shown) or len({hit.case for hit in answer.hits}) != len(answer.hits):
         raise MessageInvalid("it shows other cases than were asked for", where=silo, remedy="Nothing of it was used.")
 
 
 def _hits(part: _Part, answer: CardsAnswer, scores: dict[int, float]) -> Sequence[ResultHit]:
     """Return a silo's cards with our own scores."""
+    nearest = [max(scores[slot] for slot in hit.slots) for hit in answer.hits]
     return [
         ResultHit(
             silo=part.report.silo,
             case=hit.case,
-            score=round(scores[hit.slot], 6),
+            score=round(score, 6),
             card=hit.card,
-            beyond=share_beyond(part.levels, scores[hit.slot]),
+            beyond=share_beyond(part.levels, score),
         )
-        for hit in answer.hits
+        for hit, score in zip(answer.hits, nearest, strict=True)
     ]

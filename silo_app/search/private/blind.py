@@ -1,7 +1,6 @@
 """The silo's side of a private query: vectors prepared once a generation, then scored against what it cannot read."""
 
 import math
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from silo_app.errors import MessageInvalid
+from silo_app.privacy.uniform import UniformNumbers
 from silo_app.search.private.order import order_of
 from silo_app.search.private.scheme import (
     ROW,
@@ -34,6 +34,7 @@ class PreparedBlock:
     """Up to `SLOTS` vectors as plaintexts in NTT form: giant steps, each of baby steps, each for one diagonal."""
 
     diagonals: tuple[tuple[Any, ...], ...]
+    count: int
     halves: bool
     """Whether each vector's halves lie in both rows, so that its score is the sum of two slots."""
 
@@ -85,9 +86,10 @@ def score(query: bytes, rotations: Rotations, gallery: PreparedGallery, *, noise
     `noise` is the largest change of each similarity at random, against askers who solve for the vectors. Raises
     `MessageInvalid` for a query that cannot be computed with.
     """
+    random = UniformNumbers.secret()
     totals = zip(_totals(query, rotations, gallery), gallery.blocks, strict=True)
     try:
-        return [_finished(total, round(noise * SCALE**2), halves=block.halves) for total, block in totals]
+        return [_finished(total, _added(block, round(noise * SCALE**2), random)) for total, block in totals]
     except (ValueError, RuntimeError):  # SEAL's, of a query in another form, or without the keys that it needs
         raise MessageInvalid(
             "a private query cannot be computed with", remedy="Compare the versions of siloscope at the silos."
@@ -136,38 +138,43 @@ def _inner(evaluator: Any, babies: list[Any], diagonals: tuple[Any, ...]) -> Any
     return total
 
 
-def _finished(total: Any, noise: int, *, halves: bool) -> bytes:
-    """Add noise, hide the halves from each other, and shrink a block of scores to one prime: half the bytes."""
-    evaluator = seal.Evaluator(context())
-    if noise or halves:
-        added = _noise(noise, halves=halves) % modulus()
-        plain = seal.Plaintext()
-        seal.BatchEncoder(context()).encode(added.reshape(-1).astype(np.uint64).tolist(), plain)
-        evaluator.add_plain_inplace(total, plain)
+def _finished(total: Any, added: NDArray[np.int64]) -> bytes:
+    """Add to each slot, int64 (2, ROW), and shrink a block of scores to one prime: half the bytes."""
+    evaluator, plain = seal.Evaluator(context()), seal.Plaintext()
+    seal.BatchEncoder(context()).encode((added.reshape(-1) % modulus()).astype(np.uint64), plain)
+    evaluator.add_plain_inplace(total, plain)
     evaluator.mod_switch_to_next_inplace(total)
     return saved(total)
 
 
-def _noise(limit: int, *, halves: bool) -> NDArray[np.int64]:
-    """Return what is added to the scores, int64 (2, ROW): up to `limit`, and for halves a mask that their sum cancels."""
-    random = np.random.Generator(np.random.SFC64(secrets.randbits(256)))
-    added = random.integers(-limit, limit, (2, ROW), endpoint=True)
-    if halves:
-        mask = random.integers(0, modulus(), ROW)
-        added = np.stack([added[0] + mask, -mask])
-    return added
+def _added(block: PreparedBlock, limit: int, random: UniformNumbers) -> NDArray[np.int64]:
+    """Return what is added, int64 (2, ROW): noise up to `limit`, and for halves a mask that their sum cancels.
+
+    Empty slots become numbers drawn for each alone: what they hold is sums of the query, which its asker knows, and so it
+    would see what was added.
+    """
+    added = random.below(2 * limit + 1, ROW if block.halves else SLOTS) - limit
+    if block.halves:
+        mask = random.below(modulus(), ROW)
+        added = np.stack([added + mask, -mask])
+        empty = added[:, block.count :]
+    else:
+        empty = added[block.count :]
+    empty[:] = random.below(modulus(), empty.size).reshape(empty.shape)
+    return added.reshape(2, ROW)
 
 
 def _prepared(integers: NDArray[np.int64], babies: int) -> PreparedBlock:
     """Return the diagonals of up to `SLOTS` vectors (n, period)."""
     count, period = integers.shape
     halves = count <= ROW
-    placed = np.ones((2, ROW, period), np.int64)  # SEAL refuses a product with nothing; empty slots are never read
+    placed = np.ones((2, ROW, period), np.int64)  # SEAL refuses a product with nothing; `_added` hides empty slots
     placed[0, : min(count, ROW)] = integers[:ROW]
     placed[1, : count if halves else count - ROW] = integers if halves else integers[ROW:]
     giants = math.ceil((period // 2 if halves else period) / babies)
     return PreparedBlock(
         tuple(tuple(_plaintext(placed, giant * babies, baby) for baby in range(babies)) for giant in range(giants)),
+        count,
         halves,
     )
 

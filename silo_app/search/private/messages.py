@@ -41,11 +41,24 @@ class PrivateAnswer(Message):
     generation: Annotated[str, Field(max_length=64)]
     indexed: Count
     """Cases in the index that was scored."""
+    indexed_views: Count
+    """Their views: like `indexed`, the same in all answers of a generation."""
     views: Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
+    """Those that are scored: without cases that have left the catalogue."""
     blocks: Annotated[tuple[bytes, ...], Field(max_length=64)]
     levels: Levels = ()
     """As in `SiloAnswer`."""
+    limit: Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)] | None = None
+    """The similarity from which on a case may be of the query's own patient; None where the silo shows those too."""
+    most: Count
+    """Cases that the silo shows for one query at most."""
     took_us: Count = 0
+
+    @model_validator(mode="after")
+    def _views_are_of_the_index(self) -> Self:
+        if not max(self.views, self.indexed) <= self.indexed_views:
+            raise ValueError("more views or cases than the index has views")
+        return self
 
 
 class CardsRequest(Question):
@@ -58,25 +71,26 @@ class CardsRequest(Question):
     """The private query whose scores the asker chose by; good for one question."""
     silo: SiloName
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS)]
-    """Best first; a silo shows as many cases as its policy allows."""
-    scores: Annotated[tuple[Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)], ...], Field(max_length=MAX_HITS)]
-    """Their similarities as the asker opened them, signed like everything here: what the silo's policy goes by."""
+    """Ascending, which says nothing of how similar they are."""
+    alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS)]
+    """Whether each is as similar as the silo's `limit`. All that a silo is told of scores: it may have computed anything in
+    place of them, the query itself too, and whatever is told of the numbers is told of that."""
 
     @model_validator(mode="after")
-    def _scores_every_slot(self) -> Self:
-        if len(self.scores) != len(self.slots):
-            raise ValueError("another number of scores than of slots")
-        if any(later > earlier for earlier, later in pairwise(self.scores)):
-            raise ValueError("not best first")
+    def _ascends(self) -> Self:
+        if len(self.alike) != len(self.slots):
+            raise ValueError("another number of bits than of slots")
+        if any(later <= earlier for earlier, later in pairwise(self.slots)):
+            raise ValueError("slots do not ascend")
         return self
 
 
 class SlotHit(BaseModel):
-    """One case that a silo shows, and the slot by which it was asked for."""
+    """One case that a silo shows, and all slots by which it was asked for."""
 
     model_config = Message.model_config
 
-    slot: Slot
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS)]
     case: Case
     card: Card
 

@@ -6,14 +6,15 @@ The policy cannot look at the scores. What it decides by instead: whether to ans
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId
+from silo_app.cases import CaseId, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.errors import ProcessFailed
 from silo_app.index.likeness import sense_of
@@ -35,6 +36,7 @@ _FRESH_S = 300.0
 _HELD = 3
 """Generations and orders that scores are kept for: an open gallery each, and during an ingest there is a new one every half
 minute."""
+_NO_LENGTH = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,16 @@ class _Scored:
     asker: str
     held: _Held
     until: float
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A case that an asker wants to see."""
+
+    view: View
+    slots: list[int] = field(default_factory=list)
+    alike: bool = False
+    """Whether one of them stands out, by the asker's word."""
 
 
 class PrivateAnswers:
@@ -108,8 +120,9 @@ class PrivateAnswers:
     def cards(self, request: CardsRequest, now: float, look: Look) -> CardsAnswer | Refusal:
         """Return what may be shown of the cases that an asker chose by its scores; once for each scored query.
 
-        The rules are those of a plain answer, and go by the scores that the asker says it opened: it signed them, and the
-        silo cannot check them.
+        The rules are those of a plain answer, as far as they can be kept without the scores. Which cases may be of the
+        query's own patient the asker says, signed, and the silo cannot check it. How near they are it does not say: first
+        are those in the middle of all that it wants.
         """
         if request.silo != self._silo:
             return self._refused(request.query_id, RefusalCode.MESSAGE_INVALID)
@@ -191,42 +204,60 @@ class PrivateAnswers:
             encoder_version=held.cases.encoder_version,
             generation=held.cases.generation,
             indexed=held.cases.index.cases,
+            indexed_views=held.cases.index.views,
             views=len(held.rows),
             blocks=tuple(blocks),
             levels=levels_of(sense.likeness, views=held.cases.index.views, least=self._settings.min_gallery),
+            limit=None if self._shows_all(request) else sense.likeness.similarity_limit,
+            most=self._settings.max_hits,
         )
 
     def _shown(self, request: CardsRequest, held: _Held, look: Look) -> CardsAnswer | Refusal:
         """Return the released cases of the slots, each case once, as many as the policy allows."""
-        chosen = list(self._candidates(request, held))
-        ranked = [candidate for _, candidate in chosen]
-        sense = held.cases.sense or sense_of(held.cases.index, None)
-        shown = request.asker == self._silo or shows_same_patient(self._settings, request.purpose)
-        limit = None if shown else sense.likeness.similarity_limit
-        released = release(self._settings, len(request.slots), ranked, limit=limit)
+        wanted = self._wanted(request, held)
+        shown = self._shows_all(request)
+        named = {case.view.patient for case in wanted.values() if case.alike and not shown}
+        ranked = _ranked(wanted, named, held)
+        released = release(self._settings, len(request.slots), ranked, limit=None, also=named)
         if code := look(Found([candidate.case for candidate in ranked], released.nearest, len(released.withheld))):
             return self._refused(request.query_id, code)
         if not released.enough:
             return self._refused(request.query_id, RefusalCode.TOO_FEW_SIMILAR)
-        slots = {candidate.case: slot for slot, candidate in chosen}
-        return CardsAnswer(
-            query_id=request.query_id,
-            silo=self._silo,
-            hits=tuple(SlotHit(slot=slots[hit.case], case=hit.case, card=hit.card) for hit in released.hits),
-            withheld=0 if shown else told(self._settings, released),
-        )
+        hits = [SlotHit(slots=tuple(wanted[hit.case].slots), case=hit.case, card=hit.card) for hit in released.hits]
+        withheld = 0 if shown else told(self._settings, released)
+        return CardsAnswer(query_id=request.query_id, silo=self._silo, hits=tuple(hits), withheld=withheld)
 
-    def _candidates(self, request: CardsRequest, held: _Held) -> Iterator[tuple[int, Candidate]]:
-        """Yield slots with their cases, each case once, best first by the asker's word."""
-        seen: set[CaseId] = set()
-        for slot, score in zip(request.slots, request.scores, strict=True):
+    def _shows_all(self, request: PrivateRequest | CardsRequest) -> bool:
+        """Return whether cases of the query's own patient are shown, too."""
+        return request.asker == self._silo or shows_same_patient(self._settings, request.purpose)
+
+    def _wanted(self, request: CardsRequest, held: _Held) -> dict[CaseId, _Wanted]:
+        """Return the cases in the slots that were asked for, as far as the catalogue still holds them."""
+        wanted: dict[CaseId, _Wanted] = {}
+        for slot, alike in zip(request.slots, request.alike, strict=True):
             if slot >= len(held.order):
                 continue
             case = held.cases.index.case_of(int(held.order[slot]))
             view = self._catalogue.view_of(case)
-            if case not in seen and view is not None:
-                seen.add(case)
-                yield slot, Candidate(case=case, score=score, view=view)
+            if view is not None:
+                known = wanted.setdefault(case, _Wanted(view))
+                known.slots.append(slot)
+                known.alike |= alike
+        return wanted
 
     def _refused(self, query_id: str, code: RefusalCode, encoder_version: str = "") -> Refusal:
         return Refusal.of(self._silo, code, query_id=query_id, encoder_version=encoder_version)
+
+
+def _ranked(wanted: Mapping[CaseId, _Wanted], named: AbstractSet[PatientKey], held: _Held) -> list[Candidate]:
+    """Return cases, those first that are most similar to the mean of all whose patients are not `named`.
+
+    It lies near the query, which the silo does not know, and is the same whoever of the named is among the wanted.
+    """
+    slots = [slot for case in wanted.values() for slot in case.slots]
+    vectors = held.cases.index.vectors(held.order[slots])  # (slots, D)
+    others = [case.view.patient not in named for case in wanted.values() for _ in case.slots]
+    mean = vectors[others].sum(axis=0)
+    likeness = dict(zip(slots, np.clip(vectors @ (mean / max(float(np.linalg.norm(mean)), _NO_LENGTH)), -1, 1), strict=True))
+    found = [Candidate(name, max(float(likeness[slot]) for slot in case.slots), case.view) for name, case in wanted.items()]
+    return sorted(found, key=lambda candidate: (-candidate.score, candidate.case))

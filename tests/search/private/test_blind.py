@@ -1,16 +1,21 @@
 """What is scored blindly is the exact integer product, for any dimension and any number of vectors."""
 
+import secrets
+
 import msgpack
 import numpy as np
 import pytest
 import tenseal.sealapi as seal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from silo_app.errors import EncoderMismatch, MessageInvalid
+from silo_app.privacy.gaussian import KEY_BYTES
+from silo_app.privacy.uniform import UniformNumbers
 from silo_app.search.private import scheme
 from silo_app.search.private.asker import Asking
-from silo_app.search.private.blind import Rotations, prepare, score
+from silo_app.search.private.blind import PreparedGallery, Rotations, _prepared, prepare, score
 from silo_app.search.private.order import order_of
 
 SEED = 3
@@ -98,15 +103,67 @@ def test_noise_moves_scores_by_no_more_than_it_says():
     assert 0.005 < moved.max() < 0.01 + 1e-6
 
 
-def test_the_halves_of_a_score_are_hidden_from_the_asker():
-    asking = Asking.begin(16)
-    vectors = unit(np.random.default_rng(1), 100, 16)
-    block = score(asking.ask(vectors[0]).ciphertext, Rotations.of(asking.keys), prepare(vectors, SEED))[0]
+def opened(asking, block):
+    """Return what an asker can see of a block: every slot's number, int64 (2, ROW)."""
     plain = seal.Plaintext()
     seal.Decryptor(scheme.context(), asking._key).decrypt(scheme.loaded(seal.Ciphertext(), block, "answer"), plain)
-    half = np.array(seal.BatchEncoder(scheme.context()).decode_uint64(plain))[: scheme.ROW] / scheme.modulus()
-    assert abs(half.mean() - 0.5) < 0.05  # evenly spread over all values, whatever the vectors are
-    assert abs(half.std() - 12**-0.5) < 0.03
+    return np.array(seal.BatchEncoder(scheme.context()).decode_uint64(plain), np.int64).reshape(2, scheme.ROW)
+
+
+def is_uniform(numbers):
+    return stats.kstest(numbers.reshape(-1) / scheme.modulus(), "uniform").pvalue > 1e-4
+
+
+class TestWhatIsAdded:
+    """Noise and masks: a cipher's, and in no slot can an asker see what they are."""
+
+    def test_the_halves_are_masked_by_the_secret_stream_and_nothing_else(self, monkeypatch):
+        """Given the key of the stream, every number of an answer is known; it comes from the system, once an answer."""
+        key = b"k" * KEY_BYTES
+        drawn = []
+        monkeypatch.setattr(secrets, "token_bytes", lambda count: drawn.append(count) or key)
+        monkeypatch.setattr(np.random, "Generator", None)
+        asking, vectors = Asking.begin(16), unit(np.random.RandomState(1), 100, 16)
+        gallery = PreparedGallery((_prepared(scheme.quantised(vectors), 8),), 16, 8)
+        (block,) = score(asking.ask(vectors[0]).ciphertext, Rotations.of(asking.keys), gallery, noise=0.0002)
+        assert drawn == [KEY_BYTES]
+        stream = UniformNumbers(key)
+        noise, mask = stream.below(2 * 20_000 + 1, scheme.ROW) - 20_000, stream.below(scheme.modulus(), scheme.ROW)
+        empty = stream.below(scheme.modulus(), 2 * (scheme.ROW - 100))
+        query, integers = scheme.quantised(vectors[:1])[0], scheme.quantised(vectors)
+        own = (np.arange(100)[:, None] + np.arange(8)) % 16  # the coordinates of each slot's first half
+        first = (np.take_along_axis(integers, own, axis=1) * query[own]).sum(axis=1)
+        seen = opened(asking, block)
+        assert np.array_equal(seen[0, :100], (first + noise[:100] + mask[:100]) % scheme.modulus())
+        second = integers @ query - first
+        assert np.array_equal(seen[1, :100], (second - mask[:100]) % scheme.modulus())
+        left = np.stack([query[(np.arange(8) + start) % 16].sum() for start in range(16)])  # of the query, in empty slots
+        hidden = (seen[:, 100:].reshape(-1) - empty) % scheme.modulus()
+        assert np.isin(hidden, left % scheme.modulus()).all()
+
+    def test_no_two_answers_share_a_mask(self):
+        asking, vectors = Asking.begin(16), unit(np.random.default_rng(1), 4096, 16)
+        rotations, gallery = Rotations.of(asking.keys), prepare(vectors, SEED)
+        query = asking.ask(vectors[0]).ciphertext
+        one, other = (opened(asking, score(query, rotations, gallery)[0]) for _ in range(2))
+        assert is_uniform(one[0])
+        assert is_uniform((one[0] - other[0]) % scheme.modulus())
+        assert np.array_equal(one.sum(axis=0) % scheme.modulus(), other.sum(axis=0) % scheme.modulus())
+
+    @pytest.mark.parametrize("count", [100, 4096 + 100], ids=["in halves", "whole"])
+    def test_empty_slots_say_nothing(self, count):
+        """Without their own numbers they hold sums of the query: whoever knows it would see noise and masks."""
+        asking, vectors = Asking.begin(16), unit(np.random.default_rng(1), count, 16)
+        rotations, gallery = Rotations.of(asking.keys), prepare(vectors, SEED)
+        query = asking.ask(vectors[0]).ciphertext
+        one, other = (opened(asking, score(query, rotations, gallery, noise=0.0002)[0]) for _ in range(2))
+        if count < scheme.ROW:
+            assert is_uniform(one[:, count:])
+            assert is_uniform(one[:, count:].sum(axis=0) % scheme.modulus())  # no mask that the rows share
+            assert is_uniform((one - other)[:, count:] % scheme.modulus())
+        else:
+            assert is_uniform(one.reshape(-1)[count:])
+            assert is_uniform((one - other).reshape(-1)[count:] % scheme.modulus())
 
 
 def test_processes_share_the_blocks():
@@ -136,13 +193,36 @@ def test_another_sessions_key_opens_nothing():
         other.open(blocks, 50)
 
 
+def decrypted(asking, content):
+    """Return the first period of what a query decrypts to, int64 (16,): the query itself, under its own key."""
+    plain = seal.Plaintext()
+    seal.Decryptor(scheme.context(), asking._key).decrypt(scheme.loaded(seal.Ciphertext(), content, "query"), plain)
+    values = np.array(seal.BatchEncoder(scheme.context()).decode_uint64(plain), np.int64)[:16]
+    return np.where(values > scheme.modulus() // 2, values - scheme.modulus(), values)
+
+
+def test_a_query_is_encrypted_under_the_sessions_own_key():
+    asking, other = Asking.begin(16), Asking.begin(16)
+    query = unit(np.random.default_rng(5), 1, 16)[0]
+    sent = asking.ask(query).ciphertext
+    integers = scheme.quantised(query[None])[0]
+    assert np.array_equal(decrypted(asking, sent), integers)
+    assert np.sum(np.abs(decrypted(other, sent) - integers) < scheme.SCALE) <= 1  # of 16 random ones 0.001 are that near
+    with pytest.raises(MessageInvalid):
+        scheme.loaded(seal.Plaintext(), sent, "query")
+    ciphertext = scheme.loaded(seal.Ciphertext(), sent, "query")
+    assert ciphertext.size() == 2
+    assert not ciphertext.is_transparent()  # whose second polynomial is zero, anyone reads
+
+
 def test_neither_the_secret_key_nor_the_query_is_in_what_is_sent():
     asking = Asking.begin(16)
     query = unit(np.random.default_rng(5), 1, 16)[0]
-    asked = asking.ask(query)
-    sent = msgpack.packb([asked.ciphertext, asking.keys])
-    assert query.tobytes() not in sent
-    assert scheme.saved(asking._key)[100:400] not in sent
+    sent = msgpack.packb([asking.ask(query).ciphertext, asking.keys])
+    for kind in ("<f2", "<f4", "<f8"):
+        assert query.astype(kind).tobytes() not in sent
+    with pytest.raises(MessageInvalid):
+        scheme.loaded(seal.SecretKey(), asking.keys, "keys")
     assert "_key" not in repr(asking)
 
 

@@ -100,7 +100,7 @@ def test_nobody_on_the_way_sees_the_query(federation, session):
     session(silos).search(vector, k=5, user="dr.secret", purpose="research")
     passed = b"".join(transport.seen)
     assert len(passed) > 300_000
-    for word in (b"dr.secret", b"research", b"slots", b"scores", b"ciphertext"):
+    for word in (b"dr.secret", b"research", b"slots", b"alike", b"ciphertext"):
         assert word not in passed
     for secret in (vector.astype("<f4").tobytes(), vector.astype("<f8").tobytes(), vector.astype("<f2").tobytes()):
         assert secret not in passed
@@ -218,7 +218,9 @@ def test_a_killed_scoring_process_costs_one_answer(federation, session):
                 encoder_version=ENCODER,
                 generation="1",
                 indexed=1,
+                indexed_views=1,
                 views=1,
+                most=20,
                 blocks=(b"x",),
             )
         ),
@@ -250,7 +252,7 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
             "scored": scored,
             "silo": "south",
             "slots": (0,),
-            "scores": (0.5,),
+            "alike": (False,),
         }
         frame = seal(stocked.federation.identity(asker), CardsRequest(**(known | fields)))
         reply = local.exchange(socket, frame, 10)
@@ -265,7 +267,7 @@ def test_cards_are_given_once_and_to_whom_the_scores_were_given(federation, stoc
 def test_a_private_request_that_somebody_else_signed_is_refused(federation, stocked, session):
     silos, _, _ = federation()
     request = CardsRequest(
-        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,), scores=(0.5,)
+        issued_at_ms=1, budget_ms=1, purpose="care", asker="north", scored="0" * 32, silo="south", slots=(0,), alike=(False,)
     )
     frame = seal(stocked.federation.identity("westward"), request)
     reply = local.exchange(silos["south"].home.index_socket, frame, 10)

@@ -94,8 +94,9 @@ class South:
 
     def cards(self, scores, slots, **fields):
         """Return what is shown of the cases in these slots, or the refusal."""
-        ranked = sorted(slots, key=lambda slot: -scores.similarity[slot] if slot < len(scores.similarity) else 2.0)
-        told = [float(scores.similarity[slot]) if slot < len(scores.similarity) else -1.0 for slot in ranked]
+        limit = 2.0 if scores.answer.limit is None else scores.answer.limit
+        wanted = sorted(slots)
+        alike = [slot < len(scores.similarity) and bool(scores.similarity[slot] >= limit) for slot in wanted]
         known = {
             "issued_at_ms": int(self.now() * 1000),
             "budget_ms": 5_000,
@@ -103,8 +104,8 @@ class South:
             "asker": "north",
             "scored": scores.query,
             "silo": "south",
-            "slots": tuple(ranked),
-            "scores": tuple(told),
+            "slots": tuple(wanted),
+            "alike": tuple(alike),
         }
         return self.said(CardsRequest(**(known | fields)), CardsAnswer)
 
@@ -215,7 +216,7 @@ class TestWhoIsScored:
         south.ask(vector)  # the order is another from here on
         shown = south.cards(before, before.best(10))
         assert case not in {hit.case for hit in shown.hits}
-        assert [hit.case for hit in shown.hits] == [held[hit.slot] for hit in shown.hits]
+        assert [hit.case for hit in shown.hits] == [held[hit.slots[0]] for hit in shown.hits]
         assert len(shown.hits) >= 8
 
     def test_whoever_is_taken_out_while_it_is_scored_is_in_no_answer(self, south, monkeypatch):
@@ -379,11 +380,49 @@ class TestWhoIsShown:
         assert len(shown.hits) >= 5
         assert south.events()[-1]["kept_back"] >= 1
 
+    def test_the_silo_tells_from_when_on_a_case_may_be_of_the_querys_patient(self, south):
+        south = south("max_hits: 7, " + DEFAULT)
+        vector, _, _ = south.any()
+        answer = south.ask(vector).answer
+        assert answer.limit == south.process._private._held.cases.sense.likeness.similarity_limit
+        assert answer.most == 7
+        south.process._private._settings = south.process._private._settings.model_copy(update={"same_patient": "show"})
+        assert south.ask(vector).answer.limit is None
+
+    def test_whoever_has_one_case_that_stands_out_is_withheld_with_all(self, south):
+        """One bit is enough: it need not be of each case."""
+        south = south()
+        vector, _, patient = south.any()
+        of, scores = south.patients(), south.ask(vector)
+        own = [slot for slot, name in enumerate(south.cases()) if of[name] == patient]
+        slots = sorted({*own, *others(south, scores, 8, not_of=patient)})
+        shown = south.cards(scores, slots, alike=tuple(slot == own[0] for slot in slots))
+        assert len(own) == 2
+        assert len(shown.hits) == 8
+        assert {of[hit.case] for hit in shown.hits}.isdisjoint({patient})
+
+    def test_of_too_many_those_in_their_middle_are_shown(self, south):
+        """The silo is not told which are near the query; what it can see is where those lie that the asker wants."""
+        south = south("max_hits: 6, same_patient: show, " + DEFAULT)
+        vector, _, _ = south.any()
+        scores = south.ask(vector)
+        slots = scores.best(20)
+        held = south.process._private._held
+        vectors = held.cases.index.vectors(held.order[slots])
+        middle = np.argsort(-(vectors @ vectors.sum(axis=0)))[:6]
+        shown = south.cards(scores, slots)
+        assert [hit.slots for hit in shown.hits] == [(slots[one],) for one in middle]
+
+    def test_slots_that_hold_nothing_show_nothing(self, south):
+        south = south()
+        scores = south.ask(south.any()[0])
+        assert south.cards(scores, [200_000, 200_001]).code is RefusalCode.TOO_FEW_SIMILAR
+
     def test_it_is_shown_where_policy_and_purpose_allow_it(self, south):
         south = south("same_patient: show, " + DEFAULT)
         vector, case, _ = south.any()
         scores = south.ask(vector)
-        assert south.cards(scores, scores.best(10)).hits[0].case == case
+        assert case in {hit.case for hit in south.cards(scores, scores.best(10)).hits}
 
     def test_fewer_patients_than_the_policy_wants_are_not_shown(self, south):
         south = south()
@@ -461,8 +500,8 @@ class TestWhoIsShown:
         vector, _, _ = south.any()
         scores = south.ask(vector)
         shown = south.cards(scores, [*scores.best(60)[-8:], 200_000])
-        assert {hit.slot for hit in shown.hits} <= set(scores.best(60)[-8:])
-        assert [hit.case for hit in shown.hits] == [south.cases()[hit.slot] for hit in shown.hits]
+        assert {slot for hit in shown.hits for slot in hit.slots} <= set(scores.best(60)[-8:])
+        assert [hit.case for hit in shown.hits] == [south.cases()[hit.slots[0]] for hit in shown.hits]
         assert len({hit.case for hit in shown.hits}) == len(shown.hits) == 8
 
     def test_scores_are_good_for_cards_once_for_their_asker_and_for_a_while(self, south):
