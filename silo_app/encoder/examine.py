@@ -1,6 +1,6 @@
 """What a silo finds out about an encoder on its own held-out patients, as far as it may leave (`jobs/evaluate`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -16,14 +16,12 @@ from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluation_answer import (
     NEIGHBOURS,
-    ClassFigures,
     FindingFiguresTold,
     FindingTold,
     GapTold,
     GroupTold,
     LocalTold,
     ReliabilityBinTold,
-    RetrievalTold,
     SegmentTold,
     SiloAnswer,
     Way,
@@ -33,11 +31,12 @@ from silo_app.encoder.held_out import DRAWS, HeldOut
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import auc, interval, patient_weights, probabilities
 from silo_app.encoder.model import build, encoder_of
+from silo_app.encoder.near_told import near_told, patients_of_class, tellable_classes
 from silo_app.encoder.reliability import reliability
 from silo_app.encoder.retrieval import Ranked, classes_of, rank
 from silo_app.encoder.score_histogram import bins_of, segments
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.small_groups import tellable
+from silo_app.encoder.small_groups import one_group_each, tellable
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import NotReady, ReleaseRefused
 
@@ -64,11 +63,11 @@ def examine(
         raise NotReady(f"this silo does not hold encoder {version}", remedy="`silo model list` says what a silo holds.")
     kept = checkpoint.load(home.models, version or checkpoint.current_version(home.models))
     images = load(home, kept.spec, progress, leave_out=True)
-    held_out = images.held_out
+    held_out = images.held_out & images.known.any(axis=1)  # of whom nothing is known, nothing is told
     patients = len(np.unique(images.patients[held_out]))
     if patients < policy.min_patients:
         raise ReleaseRefused(
-            f"{patients} patients are held out, and figures over fewer than {policy.min_patients} are not told",
+            f"{patients} patients with labels are held out, and figures over fewer than {policy.min_patients} are not told",
             remedy="Ingest more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
         )
     device = device_for(home.config.training.device)
@@ -91,7 +90,7 @@ def examine(
         held_out_patients=patients,
         held_out_views=len(rows),
         findings={held.names[column]: _finding(held, column) for column in columns},
-        retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
+        retrieval={way: near_told(one, tellable_classes(one, policy.min_patients)) for way, (one, _) in ranked.items()},
         statistics_auc=_statistics(images, held, columns) if with_floors else {},
         local={} if local is None else _gaps(held, columns, local[0].spec, local[2][held_out]),
         local_training=None if local is None else _trained(local[0], kept),
@@ -138,34 +137,21 @@ def _ranked(vectors: NDArray[np.float32], images: Images, spec: EncoderSpec) -> 
     return rank(names, vectors, classes, images.patients, here, queries, k=NEIGHBOURS), queries
 
 
-def _told(ranked: Ranked, least: int, only: Mapping[str, bool] | None = None) -> RetrievalTold:
-    classes = {}
-    for column, name in enumerate(ranked.names):
-        rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
-        patients = len(np.unique(ranked.patients[rows]))
-        if patients < least or (only is not None and not only.get(name)):
-            continue
-        means = (round(float(one[rows, column].mean()), _DECIMALS) for one in (ranked.share, ranked.average, ranked.gain))
-        precision, average, gain = means
-        classes[Finding(name)] = ClassFigures(
-            queries=int(rows.sum()), patients=patients, precision=precision, average_precision=average, ndcg=gain
-        )
-    return RetrievalTold(classes=classes)
-
-
 def _groups(
     by: By, held: HeldOut, columns: Sequence[int], ranked: Ranked, queries: NDArray[np.int64], images: Images
 ) -> list[GroupTold]:
-    here = np.array([_group(by, view) for view in held.images.views])
-    asked = np.array([_group(by, images.views[row]) for row in queries])
+    views = held.images.views
+    values = [_group(by, view) for view in views]
+    here = np.array(one_group_each(values, [view.patient for view in views], [view.digest for view in views]), np.str_)
+    group_of = dict(zip(held.patients, here, strict=True))
+    asked = np.array([group_of[images.views[row].patient] for row in queries], np.str_)
     names = sorted(set(here) - {""})
     findings = {column: _tellable_findings(held, column, here, names) for column in columns}
-    classes = {column: _tellable_classes(ranked, column, asked, names, held.least) for column in range(len(ranked.names))}
+    classes = _tellable_classes(ranked, asked, names, held.least)
     groups = []
     for name in names:
         figures = {held.names[c]: held.figures(c, here == name) for c, told in findings.items() if name in told}
-        only = {ranked.names[column]: name in told for column, told in classes.items()}
-        near = _told(ranked.where(asked == name), held.least, only)
+        near = near_told(ranked.where(asked == name), [each for each, told in classes.items() if name in told])
         if figures or near.classes:
             groups.append(GroupTold(by=by, value=name, findings=figures, retrieval=near))
     return groups
@@ -178,14 +164,24 @@ def _group(by: By, view: View) -> str:
 
 
 def _tellable_findings(held: HeldOut, column: int, here: NDArray[np.str_], names: Sequence[str]) -> set[str]:
-    groups = {name: held.patients_of(column, here == name) for name in names}
-    return tellable(groups, held.patients_of(column, here == ""), held.least)
+    groups = {
+        name: (*held.patients_of(column, here == name), held.patients_without(column, here == name)) for name in [*names, ""]
+    }
+    may = [name for name in names if all(len(side) >= held.least for side in groups[name])]
+    return tellable(groups, may, held.least)
 
 
-def _tellable_classes(ranked: Ranked, column: int, asked: NDArray[np.str_], names: Sequence[str], least: int) -> set[str]:
-    rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
-    groups = {name: (set(ranked.patients[rows & (asked == name)]),) for name in names}
-    return tellable(groups, (set(ranked.patients[rows & (asked == "")]),), least)
+def _tellable_classes(ranked: Ranked, asked: NDArray[np.str_], names: Sequence[str], least: int) -> dict[str, set[str]]:
+    """Return in which groups each class is told, of those in which it is told of all."""
+    inside = {name: ranked.where(asked == name) for name in [*names, ""]}
+    alone = {name: tellable_classes(inside[name], least) for name in names}
+    whole = tellable_classes(ranked, least)
+    found = {}
+    for column, each in enumerate(ranked.names):
+        groups = {name: patients_of_class(one, column) for name, one in inside.items()}
+        may = [name for name in names if each in alone[name]]
+        found[each] = tellable(groups, may, least) if each in whole else set[str]()
+    return found
 
 
 def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[Finding, float]:

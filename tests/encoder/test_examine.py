@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from silo_app.cases import Finding, Split
+from silo_app.catalogue import Catalogue, Label
 from silo_app.config import EvaluationSettings
 from silo_app.encoder import checkpoint
 from silo_app.encoder.dataset import load
@@ -123,7 +125,9 @@ def test_a_head_of_its_own_is_no_network(home, spec):
 
 
 def test_too_few_held_out_patients_tell_nothing(home):
-    with pytest.raises(ReleaseRefused, match="16 patients are held out, and figures over fewer than 17 are not told"):
+    with pytest.raises(
+        ReleaseRefused, match="16 patients with labels are held out, and figures over fewer than 17 are not told"
+    ):
         examine(with_policy(home, min_patients=17), None)
 
 
@@ -137,3 +141,48 @@ def test_a_finding_with_few_patients_on_a_side_is_left_out(home):
 def test_a_version_that_the_silo_does_not_hold_is_said(home):
     with pytest.raises(NotReady, match="this silo does not hold encoder 0000"):
         examine(home, "0" * 32)
+
+
+def relabel(home, present):
+    """Give every held-out view pneumonia, or none, or no label, as `present` says of its patient's place among all."""
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        held_out = catalogue.views(Split.HELD_OUT)
+        places = {patient: place for place, patient in enumerate(sorted({view.patient for view in held_out}))}
+        for view in held_out:
+            said = present(places[view.patient])
+            labels = [] if said is None else [Label(finding=Finding.PNEUMONIA, present=said, source="test")]
+            writer.relabel({view.digest: [*labels, Label(finding=Finding.NODULE, present=False, source="test")]})
+
+
+@pytest.mark.parametrize("sick", [True, False])
+def test_a_single_patient_on_one_side_is_not_told_by_the_other(home, sick):
+    relabel(home, lambda place: (place == 0) == sick)
+    answer = examine(home, None, with_floors=False)
+    assert answer.findings == {}
+    assert all(not one.classes for one in answer.retrieval.values())
+    assert answer.groups == ()
+
+
+@pytest.mark.parametrize(("unknown", "told"), [(0, True), (3, False), (4, True)])
+def test_a_finding_that_is_unknown_of_few_patients_is_left_out(home, unknown, told):
+    relabel(home, lambda place: None if place < unknown else place % 2 == 0)
+    assert (Finding.PNEUMONIA in examine(home, None, with_floors=False).findings) is told
+
+
+def test_patients_of_whom_nothing_is_known_are_in_no_figure(home):
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        one = catalogue.views(Split.HELD_OUT)[0].patient
+        for view in catalogue.views(Split.HELD_OUT):
+            if view.patient == one:
+                writer.relabel({view.digest: []})
+    answer = examine(home, None, with_floors=False)
+    assert (answer.held_out_patients, answer.held_out_views) == (15, 30)
+    assert Finding.PNEUMONIA in answer.findings
+
+
+def test_a_patient_with_views_of_both_kinds_counts_as_one_with_the_finding(home):
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        view = next(each for each in catalogue.views(Split.HELD_OUT) if not each.findings[Finding.PNEUMONIA])
+        writer.relabel({view.digest: [Label(finding=Finding.PNEUMONIA, present=True, source="test")]})
+    told = examine(home, None, with_floors=False).findings[Finding.PNEUMONIA]
+    assert (told.present, told.absent, told.present_patients, told.absent_patients) == (17, 15, 9, 7)
