@@ -29,12 +29,12 @@ from silo_app.encoder.evaluation_answer import (
 )
 from silo_app.encoder.held_out import DRAWS, HeldOut
 from silo_app.encoder.looks import without_look
-from silo_app.encoder.metrics import auc, interval, patient_weights, probabilities
+from silo_app.encoder.metrics import CALIBRATION_BINS, auc, interval, patient_weights, probabilities
 from silo_app.encoder.model import build, encoder_of
 from silo_app.encoder.near_told import near_told, patients_of_class, tellable_classes
 from silo_app.encoder.reliability import reliability
 from silo_app.encoder.retrieval import Ranked, classes_of, rank
-from silo_app.encoder.score_histogram import bins_of, segments
+from silo_app.encoder.score_histogram import BINS, bins_of, segments
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.small_groups import one_group_each, tellable
 from silo_app.encoder.spec import EncoderSpec
@@ -112,11 +112,15 @@ def _embedded(
 
 def _finding(held: HeldOut, column: int) -> FindingTold:
     known, present = held.images.known[:, column], held.images.targets[:, column] > 0.5
-    probability = probabilities(held.logits[:, column])
+    probability, counted = probabilities(held.logits[:, column]), held.counted(column)
+    bins = reliability(probability[known], present[known], counted[known], held.least)
+    edges = [0, *(one.stop * BINS // CALIBRATION_BINS for one in bins)]
     sides = [known & present, known & ~present]
-    scores = [segments(bins_of(probability[side]), held.patients[side], held.least) for side in sides]
-    told = [tuple(SegmentTold(start=start, stop=stop, views=views) for start, stop, views in side) for side in scores]
-    bins = reliability(probability[known], present[known], held.patients[known], held.least)
+    scores = [segments(bins_of(probability[side]), counted[side], held.least, edges) for side in sides]
+    told = [
+        tuple(SegmentTold(start=start, stop=stop, views=views, patients=patients) for start, stop, views, patients in side)
+        for side in scores
+    ]
     return FindingTold(
         **dict(held.figures(column, held.everything)),
         present_scores=told[0],

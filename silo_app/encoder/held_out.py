@@ -42,6 +42,15 @@ class HeldOut:
         with_it = set(self.patients[rows & self._present(column)])
         return with_it, self.patients_without(column, rows) - with_it
 
+    def counted(self, column: int) -> _Rows:
+        """Return by which one view each patient counts, bool (N,): the first with the finding, or else without."""
+        present, known = self._present(column), self.images.known[:, column]
+        order = np.concatenate([np.flatnonzero(present), np.flatnonzero(known & ~present)])
+        _, first = np.unique(self.patients[order], return_index=True)
+        chosen = np.zeros(len(known), np.bool_)
+        chosen[order[first]] = True
+        return chosen
+
     def patients_without(self, column: int, rows: _Rows) -> set[str]:
         """Return the patients who have a view without the finding, whatever their other views have."""
         return set(self.patients[rows & self.images.known[:, column] & ~self._present(column)])

@@ -50,7 +50,9 @@ def test_figures_are_those_of_silo_evaluate(home):
     for way, one in answer.retrieval.items():
         assert one.balanced("precision") == pytest.approx(known.retrieval[way].precision, abs=1e-3)
         assert one.balanced("ndcg") == pytest.approx(known.retrieval[way].ndcg, abs=1e-3)
-    assert sum(one.views for one in told.present_scores) == 16
+    for side in (told.present_scores, told.absent_scores):
+        assert (sum(one.views for one in side), sum(one.patients for one in side)) == (16, 8)
+        assert {one.stop * 10 for one in told.reliability} <= {one.stop for one in side}
     assert answer.local == {}
 
 
