@@ -1,6 +1,7 @@
 """What a silo finds out about an encoder on its own held-out patients, as far as it may leave (`jobs/evaluate`)."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from silo_app.encoder.evaluation_answer import (
     is_printable,
 )
 from silo_app.encoder.held_out import DRAWS, HeldOut
+from silo_app.encoder.labels import labels_of
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.metrics import CALIBRATION_BINS, auc, interval, patient_weights, probabilities
 from silo_app.encoder.model import build, encoder_of
@@ -38,9 +40,11 @@ from silo_app.encoder.score_histogram import BINS, bins_of, segments
 from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.small_groups import one_group_each, tellable
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.errors import NotReady, ReleaseRefused
+from silo_app.errors import CheckpointInvalid, NotReady, ReleaseRefused
 
 __all__ = ["examine"]
+
+_log = logging.getLogger(__name__)
 
 By = Literal["sex", "age_band", "device"]
 _MOST_QUERIES = 2000
@@ -198,19 +202,35 @@ def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[F
 def _local_only(
     home: SiloHome, kept: checkpoint.Checkpoint, images: Images, device: torch.device
 ) -> tuple[checkpoint.Checkpoint, NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return the silo's newest local-only encoder, other than the one that is evaluated, its embeddings and logits."""
+    """Return the silo's newest local-only encoder, other than the one that is evaluated, its embeddings and logits.
+
+    One that cannot be read, or tells none of the findings, is passed over: it must not cost a good encoder its evaluation.
+    """
     for version in reversed(checkpoint.versions(home.models)):
-        card = checkpoint.read_card(home.models, version)
-        if (
-            version != kept.version
-            and card.get("kind") == "local only"
-            and list(card.get("silos", {})) == [home.config.name]
-        ):
+        if version == kept.version:
+            continue
+        try:
+            if not _is_own_local_only(checkpoint.read_card(home.models, version), home.config.name):
+                continue
             local = checkpoint.load(home.models, version)
-            same = local.spec.input_size == kept.spec.input_size
-            vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True), device)
-            return local, vectors, logits
+        except CheckpointInvalid as error:
+            _log.warning("no comparison with encoder %s: %s", version[:8], error.problem)
+            continue
+        if not set(local.spec.findings) & set(kept.spec.findings):
+            _log.warning("no comparison with encoder %s: it tells other findings", version[:8])
+            continue
+        pixels = images.pixels
+        if local.spec.input_size != kept.spec.input_size:
+            pixels = load(home, local.spec, leave_out=True).pixels
+        targets, known = labels_of(images.views, local.spec)  # of its own findings, in its own order
+        vectors, logits = _embedded(local, Images(images.views, pixels, targets, known), device)
+        return local, vectors, logits
     return None
+
+
+def _is_own_local_only(card: Mapping[str, Any], name: str) -> bool:
+    silos = card.get("silos")
+    return card.get("kind") == "local only" and isinstance(silos, dict) and list(silos) == [name]
 
 
 def _trained(local: checkpoint.Checkpoint, kept: checkpoint.Checkpoint) -> LocalTold | None:
@@ -221,7 +241,7 @@ def _trained(local: checkpoint.Checkpoint, kept: checkpoint.Checkpoint) -> Local
         return LocalTold(
             rounds=local.card["rounds"], training=TrainSettings(**local.card["training"]), differs=tuple(differs)
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -94,6 +94,51 @@ def test_the_gap_to_the_silos_own_local_only_encoder(home, spec):
     assert answer.local_training is None, "its card does not say how it was trained"
 
 
+def with_nodules(home):
+    """Give every view a second finding, which follows nothing that the first does."""
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        for place, view in enumerate(catalogue.views()):
+            pneumonia, nodule = view.findings[Finding.PNEUMONIA], place // 4 % 2 == 0
+            said = {Finding.PNEUMONIA: pneumonia, Finding.NODULE: nodule}
+            writer.relabel({view.digest: [Label(finding=f, present=p, source="test") for f, p in said.items()]})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ((Finding.PNEUMONIA, Finding.NODULE), (Finding.NODULE,)),
+        ((Finding.NODULE,), (Finding.PNEUMONIA, Finding.NODULE)),
+        ((Finding.PNEUMONIA, Finding.NODULE), (Finding.NODULE, Finding.PNEUMONIA)),
+    ],
+)
+def test_a_local_only_encoder_of_other_findings_is_compared_by_those_in_common(fill_silo, spec, ours, theirs):
+    home = with_policy(fill_silo("alpha", views=192, seed=1), min_patients=4)
+    with_nodules(home)
+    removed = spec.model_copy(update={"looks": "removed"})
+    keep(home, removed.model_copy(update={"findings": ours}))
+    local = keep(home, removed.model_copy(update={"findings": theirs}), 3, kind="local only", current=False)
+    answer, other = (examine(home, version, with_floors=False) for version in (None, local))
+    assert set(answer.local) == set(ours) & set(theirs)
+    assert all(gap.local_auc == other.findings[finding].auc.value for finding, gap in answer.local.items())
+    near, alone = answer.retrieval["local-only encoder"].classes, other.retrieval["encoder"].classes
+    assert near[Finding.NODULE] == alone[Finding.NODULE], "the look is that of its own findings"
+
+
+@pytest.mark.parametrize("damage", ["preprocessing", "json", "weights", "silos", "findings"])
+def test_a_local_only_encoder_that_does_not_fit_is_passed_over_for_the_next(home, spec, damage, caplog):
+    sound = keep(home, spec, seed=3, kind="local only", current=False)
+    other = spec.model_copy(update={"findings": (Finding.MASS,)}) if damage == "findings" else spec
+    folder = home.models / keep(home, other, seed=4, kind="local only", current=False)
+    card = json.loads((folder / "card.json").read_text())
+    changed = {"preprocessing": {"preprocessing": "an older one"}, "silos": {"silos": 3}}.get(damage, {})
+    (folder / "card.json").write_text("{" if damage == "json" else json.dumps(card | changed))
+    if damage == "weights":
+        (folder / "encoder.safetensors").write_bytes(b"")
+    answer = examine(home, None, with_floors=False)
+    assert answer.local["Pneumonia"].local_auc == examine(home, sound, with_floors=False).findings["Pneumonia"].auc.value
+    assert damage == "silos" or f"no comparison with encoder {folder.name[:8]}" in caplog.text
+
+
 @pytest.mark.parametrize(("rounds", "rate", "differs"), [(2, 0.001, ()), (3, 0.002, ("rounds", "training.learning_rate"))])
 def test_how_the_local_only_encoder_was_trained_is_told_beside_the_gap(home, spec, rounds, rate, differs):
     def trained(seed, kind, rounds, rate):
