@@ -86,10 +86,12 @@ def as_data(result: "SurveyResult") -> dict[str, Any]:
     from silo_app.privacy.unlike import compare
 
     epsilons = {name: answer.epsilon for name, answer in result.silos.items()}
+    patients = {name: answer.counts["patients"][0] for name, answer in result.silos.items() if "patients" in answer.counts}
     tables = []
     for table in TABLES:
         told = result.told(table)
-        pairs = compare(told, table.parts, epsilons) if len(table.labels) > 1 else []
+        everybody = patients if table.parts == 1 else {}  # who is in no cell of the others was not measured
+        pairs = compare(told, table.parts, epsilons, everybody) if len(table.labels) > 1 else []
         tables.append(
             {
                 "name": table.name,

@@ -100,6 +100,8 @@ class SegmentTold(_Told):
     start: Annotated[int, Field(ge=0, lt=BINS)]
     stop: Annotated[int, Field(ge=1, le=BINS)]
     views: _Count
+    patients: _Count
+    """Who count here: each in one segment of one side, whatever their other views score."""
 
 
 class ReliabilityBinTold(_Told):
@@ -124,12 +126,31 @@ class FindingTold(FindingFiguresTold):
 
     @model_validator(mode="after")
     def _segments_hold(self) -> Self:
-        for segments, views in ((self.present_scores, self.present), (self.absent_scores, self.absent)):
+        sides = (
+            (self.present_scores, self.present, self.present_patients),
+            (self.absent_scores, self.absent, self.absent_patients),
+        )
+        for segments, views, patients in sides:
             edges = [0, *(one.stop for one in segments)]
             if [one.start for one in segments] != edges[:-1] or edges[-1] != BINS or sorted(set(edges)) != edges:
                 raise ValueError("segments of scores do not cover the grid one after the other")
-            if sum(one.views for one in segments) != views:
-                raise ValueError("segments of scores do not add up to the views")
+            if (sum(one.views for one in segments), sum(one.patients for one in segments)) != (views, patients):
+                raise ValueError("segments of scores do not add up to the views and patients")
+            if any(one.views < one.patients for one in segments):
+                raise ValueError("a segment of scores has more patients than views")
+        return self
+
+    @model_validator(mode="after")
+    def _reliability_says_no_more(self) -> Self:
+        """Every bin is of whole segments: else the one less the other is of a few views."""
+        width = BINS // CALIBRATION_BINS
+        for place in self.reliability:
+            sides = ((self.present_scores, place.present), (self.absent_scores, place.views - place.present))
+            for segments, views in sides:
+                inside = [one for one in segments if place.start * width <= one.start and one.stop <= place.stop * width]
+                covered = sum(one.stop - one.start for one in inside) == (place.stop - place.start) * width
+                if not covered or sum(one.views for one in inside) != views:
+                    raise ValueError("a bin of the reliability diagram is not of whole segments of scores")
         return self
 
 
@@ -218,9 +239,9 @@ class SiloAnswer(_Told):
                 yield f"{where}: neighbours, {finding}", near.patients
         for finding, told in self.findings.items():
             for side in (told.present_scores, told.absent_scores):
-                yield f"scores: {finding}", min(one.views for one in side)
-            for place in told.reliability:
-                yield f"reliability: {finding}", min(place.present, place.views - place.present)
+                yield f"scores: {finding}", min(one.patients for one in side)
+            if left_over := self.held_out_patients - told.present_patients - told.absent_patients:
+                yield f"unknown: {finding}", left_over
 
     @classmethod
     def checked(cls, content: Any) -> "SiloAnswer":

@@ -1,5 +1,6 @@
 """What a silo finds out about an encoder on its own held-out patients, as far as it may leave (`jobs/evaluate`)."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
@@ -16,32 +17,34 @@ from silo_app.encoder.devices import device_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluation_answer import (
     NEIGHBOURS,
-    ClassFigures,
     FindingFiguresTold,
     FindingTold,
     GapTold,
     GroupTold,
     LocalTold,
     ReliabilityBinTold,
-    RetrievalTold,
     SegmentTold,
     SiloAnswer,
     Way,
     is_printable,
 )
 from silo_app.encoder.held_out import DRAWS, HeldOut
+from silo_app.encoder.labels import labels_of
 from silo_app.encoder.looks import without_look
-from silo_app.encoder.metrics import auc, interval, patient_weights, probabilities
+from silo_app.encoder.metrics import CALIBRATION_BINS, auc, interval, patient_weights, probabilities
 from silo_app.encoder.model import build, encoder_of
+from silo_app.encoder.near_told import near_told, patients_of_class, tellable_classes
 from silo_app.encoder.reliability import reliability
 from silo_app.encoder.retrieval import Ranked, classes_of, rank
-from silo_app.encoder.score_histogram import bins_of, segments
+from silo_app.encoder.score_histogram import BINS, bins_of, segments
 from silo_app.encoder.settings import TrainSettings
-from silo_app.encoder.small_groups import tellable
+from silo_app.encoder.small_groups import one_group_each, tellable
 from silo_app.encoder.spec import EncoderSpec
-from silo_app.errors import NotReady, ReleaseRefused
+from silo_app.errors import CheckpointInvalid, NotReady, ReleaseRefused
 
 __all__ = ["examine"]
+
+_log = logging.getLogger(__name__)
 
 By = Literal["sex", "age_band", "device"]
 _MOST_QUERIES = 2000
@@ -64,11 +67,11 @@ def examine(
         raise NotReady(f"this silo does not hold encoder {version}", remedy="`silo model list` says what a silo holds.")
     kept = checkpoint.load(home.models, version or checkpoint.current_version(home.models))
     images = load(home, kept.spec, progress, leave_out=True)
-    held_out = images.held_out
+    held_out = images.held_out & images.known.any(axis=1)  # of whom nothing is known, nothing is told
     patients = len(np.unique(images.patients[held_out]))
     if patients < policy.min_patients:
         raise ReleaseRefused(
-            f"{patients} patients are held out, and figures over fewer than {policy.min_patients} are not told",
+            f"{patients} patients with labels are held out, and figures over fewer than {policy.min_patients} are not told",
             remedy="Ingest more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
         )
     device = device_for(home.config.training.device)
@@ -91,7 +94,7 @@ def examine(
         held_out_patients=patients,
         held_out_views=len(rows),
         findings={held.names[column]: _finding(held, column) for column in columns},
-        retrieval={way: _told(one, policy.min_patients) for way, (one, _) in ranked.items()},
+        retrieval={way: near_told(one, tellable_classes(one, policy.min_patients)) for way, (one, _) in ranked.items()},
         statistics_auc=_statistics(images, held, columns) if with_floors else {},
         local={} if local is None else _gaps(held, columns, local[0].spec, local[2][held_out]),
         local_training=None if local is None else _trained(local[0], kept),
@@ -113,11 +116,15 @@ def _embedded(
 
 def _finding(held: HeldOut, column: int) -> FindingTold:
     known, present = held.images.known[:, column], held.images.targets[:, column] > 0.5
-    probability = probabilities(held.logits[:, column])
+    probability, counted = probabilities(held.logits[:, column]), held.counted(column)
+    bins = reliability(probability[known], present[known], counted[known], held.least)
+    edges = [0, *(one.stop * BINS // CALIBRATION_BINS for one in bins)]
     sides = [known & present, known & ~present]
-    scores = [segments(bins_of(probability[side]), held.patients[side], held.least) for side in sides]
-    told = [tuple(SegmentTold(start=start, stop=stop, views=views) for start, stop, views in side) for side in scores]
-    bins = reliability(probability[known], present[known], held.patients[known], held.least)
+    scores = [segments(bins_of(probability[side]), counted[side], held.least, edges) for side in sides]
+    told = [
+        tuple(SegmentTold(start=start, stop=stop, views=views, patients=patients) for start, stop, views, patients in side)
+        for side in scores
+    ]
     return FindingTold(
         **dict(held.figures(column, held.everything)),
         present_scores=told[0],
@@ -138,34 +145,21 @@ def _ranked(vectors: NDArray[np.float32], images: Images, spec: EncoderSpec) -> 
     return rank(names, vectors, classes, images.patients, here, queries, k=NEIGHBOURS), queries
 
 
-def _told(ranked: Ranked, least: int, only: Mapping[str, bool] | None = None) -> RetrievalTold:
-    classes = {}
-    for column, name in enumerate(ranked.names):
-        rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
-        patients = len(np.unique(ranked.patients[rows]))
-        if patients < least or (only is not None and not only.get(name)):
-            continue
-        means = (round(float(one[rows, column].mean()), _DECIMALS) for one in (ranked.share, ranked.average, ranked.gain))
-        precision, average, gain = means
-        classes[Finding(name)] = ClassFigures(
-            queries=int(rows.sum()), patients=patients, precision=precision, average_precision=average, ndcg=gain
-        )
-    return RetrievalTold(classes=classes)
-
-
 def _groups(
     by: By, held: HeldOut, columns: Sequence[int], ranked: Ranked, queries: NDArray[np.int64], images: Images
 ) -> list[GroupTold]:
-    here = np.array([_group(by, view) for view in held.images.views])
-    asked = np.array([_group(by, images.views[row]) for row in queries])
+    views = held.images.views
+    values = [_group(by, view) for view in views]
+    here = np.array(one_group_each(values, [view.patient for view in views], [view.digest for view in views]), np.str_)
+    group_of = dict(zip(held.patients, here, strict=True))
+    asked = np.array([group_of[images.views[row].patient] for row in queries], np.str_)
     names = sorted(set(here) - {""})
     findings = {column: _tellable_findings(held, column, here, names) for column in columns}
-    classes = {column: _tellable_classes(ranked, column, asked, names, held.least) for column in range(len(ranked.names))}
+    classes = _tellable_classes(ranked, asked, names, held.least)
     groups = []
     for name in names:
         figures = {held.names[c]: held.figures(c, here == name) for c, told in findings.items() if name in told}
-        only = {ranked.names[column]: name in told for column, told in classes.items()}
-        near = _told(ranked.where(asked == name), held.least, only)
+        near = near_told(ranked.where(asked == name), [each for each, told in classes.items() if name in told])
         if figures or near.classes:
             groups.append(GroupTold(by=by, value=name, findings=figures, retrieval=near))
     return groups
@@ -178,14 +172,24 @@ def _group(by: By, view: View) -> str:
 
 
 def _tellable_findings(held: HeldOut, column: int, here: NDArray[np.str_], names: Sequence[str]) -> set[str]:
-    groups = {name: held.patients_of(column, here == name) for name in names}
-    return tellable(groups, held.patients_of(column, here == ""), held.least)
+    groups = {
+        name: (*held.patients_of(column, here == name), held.patients_without(column, here == name)) for name in [*names, ""]
+    }
+    may = [name for name in names if all(len(side) >= held.least for side in groups[name])]
+    return tellable(groups, may, held.least)
 
 
-def _tellable_classes(ranked: Ranked, column: int, asked: NDArray[np.str_], names: Sequence[str], least: int) -> set[str]:
-    rows = ranked.classes[:, column] & ~np.isnan(ranked.average[:, column])
-    groups = {name: (set(ranked.patients[rows & (asked == name)]),) for name in names}
-    return tellable(groups, (set(ranked.patients[rows & (asked == "")]),), least)
+def _tellable_classes(ranked: Ranked, asked: NDArray[np.str_], names: Sequence[str], least: int) -> dict[str, set[str]]:
+    """Return in which groups each class is told, of those in which it is told of all."""
+    inside = {name: ranked.where(asked == name) for name in [*names, ""]}
+    alone = {name: tellable_classes(inside[name], least) for name in names}
+    whole = tellable_classes(ranked, least)
+    found = {}
+    for column, each in enumerate(ranked.names):
+        groups = {name: patients_of_class(one, column) for name, one in inside.items()}
+        may = [name for name in names if each in alone[name]]
+        found[each] = tellable(groups, may, least) if each in whole else set[str]()
+    return found
 
 
 def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[Finding, float]:
@@ -198,19 +202,35 @@ def _statistics(images: Images, held: HeldOut, columns: Sequence[int]) -> dict[F
 def _local_only(
     home: SiloHome, kept: checkpoint.Checkpoint, images: Images, device: torch.device
 ) -> tuple[checkpoint.Checkpoint, NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return the silo's newest local-only encoder, other than the one that is evaluated, its embeddings and logits."""
+    """Return the silo's newest local-only encoder, other than the one that is evaluated, its embeddings and logits.
+
+    One that cannot be read, or tells none of the findings, is passed over: it must not cost a good encoder its evaluation.
+    """
     for version in reversed(checkpoint.versions(home.models)):
-        card = checkpoint.read_card(home.models, version)
-        if (
-            version != kept.version
-            and card.get("kind") == "local only"
-            and list(card.get("silos", {})) == [home.config.name]
-        ):
+        if version == kept.version:
+            continue
+        try:
+            if not _is_own_local_only(checkpoint.read_card(home.models, version), home.config.name):
+                continue
             local = checkpoint.load(home.models, version)
-            same = local.spec.input_size == kept.spec.input_size
-            vectors, logits = _embedded(local, images if same else load(home, local.spec, leave_out=True), device)
-            return local, vectors, logits
+        except CheckpointInvalid as error:
+            _log.warning("no comparison with encoder %s: %s", version[:8], error.problem)
+            continue
+        if not set(local.spec.findings) & set(kept.spec.findings):
+            _log.warning("no comparison with encoder %s: it tells other findings", version[:8])
+            continue
+        pixels = images.pixels
+        if local.spec.input_size != kept.spec.input_size:
+            pixels = load(home, local.spec, leave_out=True).pixels
+        targets, known = labels_of(images.views, local.spec)  # of its own findings, in its own order
+        vectors, logits = _embedded(local, Images(images.views, pixels, targets, known), device)
+        return local, vectors, logits
     return None
+
+
+def _is_own_local_only(card: Mapping[str, Any], name: str) -> bool:
+    silos = card.get("silos")
+    return card.get("kind") == "local only" and isinstance(silos, dict) and list(silos) == [name]
 
 
 def _trained(local: checkpoint.Checkpoint, kept: checkpoint.Checkpoint) -> LocalTold | None:
@@ -221,7 +241,7 @@ def _trained(local: checkpoint.Checkpoint, kept: checkpoint.Checkpoint) -> Local
         return LocalTold(
             rounds=local.card["rounds"], training=TrainSettings(**local.card["training"]), differs=tuple(differs)
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

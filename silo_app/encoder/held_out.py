@@ -10,6 +10,7 @@ from silo_app.cases import Finding
 from silo_app.encoder.dataset import Images
 from silo_app.encoder.evaluation_answer import FindingFiguresTold, figure_of
 from silo_app.encoder.metrics import findings_figures
+from silo_app.encoder.small_groups import is_small
 
 __all__ = ["DRAWS", "HeldOut"]
 
@@ -34,9 +35,28 @@ class HeldOut:
         return np.ones(len(self.images), np.bool_)
 
     def patients_of(self, column: int, rows: _Rows) -> tuple[set[str], set[str]]:
-        """Return the patients with the finding, and without, in some rows, bool (N,)."""
-        known, present = self.images.known[:, column] & rows, self.images.targets[:, column] > 0.5
-        return set(self.patients[known & present]), set(self.patients[known & ~present])
+        """Return the patients with the finding on some view, and those without on all, in some rows, bool (N,).
+
+        Each counts on one side: who has views of both kinds could be counted by whoever adds the sides.
+        """
+        with_it = set(self.patients[rows & self._present(column)])
+        return with_it, self.patients_without(column, rows) - with_it
+
+    def counted(self, column: int) -> _Rows:
+        """Return by which one view each patient counts, bool (N,): the first with the finding, or else without."""
+        present, known = self._present(column), self.images.known[:, column]
+        order = np.concatenate([np.flatnonzero(present), np.flatnonzero(known & ~present)])
+        _, first = np.unique(self.patients[order], return_index=True)
+        chosen = np.zeros(len(known), np.bool_)
+        chosen[order[first]] = True
+        return chosen
+
+    def patients_without(self, column: int, rows: _Rows) -> set[str]:
+        """Return the patients who have a view without the finding, whatever their other views have."""
+        return set(self.patients[rows & self.images.known[:, column] & ~self._present(column)])
+
+    def _present(self, column: int) -> _Rows:
+        return np.asarray(self.images.known[:, column] & (self.images.targets[:, column] > 0.5), np.bool_)
 
     def figures(self, column: int, rows: _Rows) -> FindingFiguresTold:
         """Return a finding's figures over some rows, bool (N,), among which both classes are."""
@@ -57,5 +77,14 @@ class HeldOut:
         )
 
     def tellable_columns(self) -> list[int]:
-        """Return the findings with enough patients on either side."""
-        return [c for c in range(len(self.names)) if min(map(len, self.patients_of(c, self.everything))) >= self.least]
+        """Return the findings with enough patients on either side, and with none or enough of whom it is unknown.
+
+        How many views and patients there are in all is told: those of whom a finding is unknown are what its sides leave.
+        """
+        return [column for column in range(len(self.names)) if self._is_tellable(column)]
+
+    def _is_tellable(self, column: int) -> bool:
+        sides = self.patients_of(column, self.everything)
+        unknown = set(self.patients[~self.images.known[:, column]])
+        left_over = set(self.patients).difference(*sides)
+        return min(map(len, sides)) >= self.least and not any(is_small(each, self.least) for each in (unknown, left_over))

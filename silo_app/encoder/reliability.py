@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.encoder.metrics import CALIBRATION_BINS
+from silo_app.encoder.score_histogram import BINS, bins_of
 
 __all__ = ["ReliabilityBin", "reliability"]
 
@@ -25,17 +26,18 @@ class ReliabilityBin:
 
 
 def reliability(
-    probabilities: NDArray[np.float64], truth: NDArray[np.bool_], patients: NDArray[np.str_], least: int
+    probabilities: NDArray[np.float64], truth: NDArray[np.bool_], counted: NDArray[np.bool_], least: int
 ) -> list[ReliabilityBin]:
     """Return bins from low to high, each of at least `least` patients with the finding and as many without.
 
-    All arrays are (N,). Neighbouring tenths are joined until they hold enough; what is left over joins the last. Nothing is
-    returned if there are fewer patients on a side at all.
+    All arrays are (N,); `counted` says by which view a patient counts. Neighbouring tenths are joined until they hold
+    enough; what is left over joins the last. Nothing is returned if there are fewer patients on a side at all.
     """
-    tenth = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    tenth = bins_of(probabilities) * CALIBRATION_BINS // BINS  # of the same grid as the counts of scores beside it
     edges = [0]
     for stop in range(1, CALIBRATION_BINS + 1):
-        if _enough(truth, patients, (tenth >= edges[-1]) & (tenth < stop), least):
+        rows = counted & (tenth >= edges[-1]) & (tenth < stop)
+        if min((rows & truth).sum(), (rows & ~truth).sum()) >= least:
             edges.append(stop)
     if len(edges) == 1:
         return []
@@ -46,7 +48,3 @@ def reliability(
         present = int(truth[rows].sum())
         result.append(ReliabilityBin(start, stop, int(rows.sum()), present, float(probabilities[rows].mean())))
     return result
-
-
-def _enough(truth: NDArray[np.bool_], patients: NDArray[np.str_], rows: NDArray[np.bool_], least: int) -> bool:
-    return all(len(np.unique(patients[rows & side])) >= least for side in (truth, ~truth))

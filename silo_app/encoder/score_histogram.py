@@ -1,10 +1,12 @@
 """Scores as counts that may leave a silo, and what several silos' counts together say; no torch.
 
 The grid is a hundred equal bins of predicted probability, part of the program. A silo joins neighbouring bins until each
-segment holds enough different patients, so no count is of few. Whoever adds several silos' segments does not know where in
+segment holds enough patients, so no count is of few; a reliability diagram of the same views has edges only where the
+segments have some, else one less the other would be of few. Whoever adds several silos' segments does not know where in
 its segment a view scored: figures come with the least and the most that they can be.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +15,15 @@ from numpy.typing import NDArray
 
 from silo_app.encoder.metrics import SPECIFICITY
 
-__all__ = ["BINS", "Bounded", "Segment", "Side", "bins_of", "pooled_auc", "pooled_sensitivity", "segments"]
+__all__ = ["BINS", "Bounded", "Counted", "Segment", "Side", "bins_of", "pooled_auc", "pooled_sensitivity", "segments"]
 
 BINS = 100
 _ROUNDING = 1e-9
 
 Segment = tuple[int, int, int]
 """From this bin, up to but without this bin, so many views."""
+Counted = tuple[int, int, int, int]
+"""A segment, and how many patients count in it."""
 Side = Sequence[Segment]
 """The segments of the views on which a finding is present, or absent; they cover the grid."""
 
@@ -38,25 +42,27 @@ def bins_of(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.minimum((probabilities * BINS).astype(np.int64), BINS - 1))
 
 
-def segments(bins: NDArray[np.int64], patients: NDArray[np.str_], least: int) -> list[Segment]:
-    """Return counts of views by segment, each of at least `least` different patients; nothing if there are fewer at all.
+def segments(
+    bins: NDArray[np.int64], counted: NDArray[np.bool_], least: int, edges: Sequence[int] = (0, BINS)
+) -> list[Counted]:
+    """Return counts by segment, each of at least `least` patients; nothing if there are fewer between two `edges`.
 
-    The segments cover the whole grid, so that not even the lowest and highest score are told.
+    `bins` (N,) are the views' and `counted` (N,) says by which a patient counts: by one each, so that sums over segments
+    tell nobody who is in two. The segments cover the whole grid, so that not even the lowest and highest score are told,
+    and none lies across one of the edges.
     """
-    if len(set(patients)) < least:
-        return []
-    members: list[list[str]] = [[] for _ in range(BINS)]
-    for place, patient in zip(bins, patients, strict=True):
-        members[place].append(patient)
-    result: list[Segment] = []
-    start, open_members = 0, list[str]()
-    for place in range(BINS):
-        open_members += members[place]
-        if len(set(open_members)) >= least:
-            result.append((start, place + 1, len(open_members)))
-            start, open_members = place + 1, []
-    first, _, count = result.pop()  # what is left over joins the last
-    result.append((first, BINS, count + len(open_members)))
+    views, patients = (np.bincount(each, minlength=BINS) for each in (bins, bins[counted]))
+    result: list[Counted] = []
+    for first, last in itertools.pairwise(edges):
+        stops = [first]
+        for stop in range(first + 1, last + 1):
+            if patients[stops[-1] : stop].sum() >= least:
+                stops.append(stop)
+        if len(stops) == 1:
+            return []
+        stops[-1] = last  # what is left over joins the last
+        for start, stop in itertools.pairwise(stops):
+            result.append((start, stop, int(views[start:stop].sum()), int(patients[start:stop].sum())))
     return result
 
 

@@ -150,10 +150,11 @@ def noisy(exact: Mapping[str, Sequence[int]], epsilon: float) -> dict[str, list[
 def _without_small(drawn: Drawn, settings: SurveySettings) -> Released:
     least = settings.min_count
     enough = drawn.counts["patients"][0] >= least
+    exact = drawn.epsilon is None
     counts = {
-        table.name: _cells(drawn.counts[table.name], least, exact=drawn.epsilon is None)
-        if table.parts == 1  # an average over all patients has no cell of few patients
-        else list(drawn.counts[table.name])
+        table.name: _cells(drawn.counts[table.name], least, exact=exact)
+        if table.parts == 1
+        else _divided(drawn.counts[table.name], drawn.counts["patients"][0], table.parts, least, exact=exact)
         for table in TABLES
     }
     if not enough:
@@ -176,6 +177,16 @@ def _cells(counts: Sequence[int], least: int, *, exact: bool) -> list[int]:
                 break
             left_out.add(place)
     return [0 if place in left_out else count for place, count in enumerate(counts)]
+
+
+def _divided(counts: Sequence[int], patients: int, parts: int, least: int, *, exact: bool) -> list[int]:
+    """Return a table in which every patient is divided over the cells; nothing where few patients are in it, or few not.
+
+    No cell is of few patients, but exact counts add up to the parts of those in it, and so tell how many are not.
+    """
+    measured = sum(counts) // parts
+    few = exact and (measured < least or 0 < patients - measured < least)
+    return [0] * len(counts) if few else list(counts)
 
 
 def _is_old(drawn: Drawn, settings: SurveySettings) -> bool:

@@ -49,43 +49,71 @@ def distance(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 def compare(
-    counts: Mapping[str, Sequence[int]], parts: int = 1, epsilons: Mapping[str, float | None] | None = None
+    counts: Mapping[str, Sequence[float]],
+    parts: int = 1,
+    epsilons: Mapping[str, float | None] | None = None,
+    patients: Mapping[str, int] | None = None,
 ) -> list[Pair]:
     """Return the distances of every two silos in one table; of silos that tell nothing there is none.
 
-    Nor is there one where both have everybody in one and the same cell: there is nothing to compare.
+    Nor is there one where both have everybody in one and the same cell: there is nothing to compare. With `patients`, how
+    many each silo has in all, those of cells that are not told lie where they make the two most alike (`_filled`).
     """
-    noise = epsilons or {}
+    noise, everybody = epsilons or {}, patients or {}
     pairs = []
-    for one, other in combinations(sorted(counts), 2):
-        found = distance(counts[one], counts[other])
-        if found is not None and _cells(counts[one], counts[other]) > 1:
+    for name, other_name in combinations(sorted(counts), 2):
+        if not sum(counts[name]) or not sum(counts[other_name]):
+            continue
+        one, other = _filled(counts[name], counts[other_name], everybody.get(name, 0), everybody.get(other_name, 0))
+        found = distance(one, other)
+        if found is not None and _cells(one, other) > 1:
             chance = math.sqrt(
                 min(
                     1.0,
-                    _sampling(counts[one], counts[other], parts)
-                    + _noise(one, counts, parts, noise)
-                    + _noise(other, counts, parts, noise),
+                    _sampling(one, other, parts)
+                    + _noise(one, parts, noise.get(name))
+                    + _noise(other, parts, noise.get(other_name)),
                 )
             )
-            pairs.append(Pair(one=one, other=other, distance=found, by_chance=chance))
+            pairs.append(Pair(one=name, other=other_name, distance=found, by_chance=chance))
     return pairs
 
 
-def _cells(one: Sequence[int], other: Sequence[int]) -> int:
+def _filled(
+    one: Sequence[float], other: Sequence[float], patients: int, other_patients: int
+) -> tuple[list[float], list[float]]:
+    """Return two tables with those patients who are in no told cell, and a last cell for the rest of them.
+
+    A cell that is not told is small, not empty: taken for empty, it makes a small silo unlike a large one of the same
+    patients. So a silo's missing patients are put into the cells that only the other tells, by the other's shares.
+    """
+    missing, other_missing = max(0.0, patients - sum(one)), max(0.0, other_patients - sum(other))
+    ratio = (sum(one) + missing) / (sum(other) + other_missing)
+    added, left = _added(one, other, missing, ratio)
+    other_added, other_left = _added(other, one, other_missing, 1 / ratio)
+    return [*added, left], [*other_added, other_left]
+
+
+def _added(told: Sequence[float], others: Sequence[float], missing: float, ratio: float) -> tuple[list[float], float]:
+    """Return a table with missing patients where only the other tells some, `ratio` for each of those, and who is left."""
+    wanted = [count * ratio if not own else 0.0 for own, count in zip(told, others, strict=True)]
+    share = min(1.0, missing / sum(wanted)) if any(wanted) else 0.0
+    return [own + share * more for own, more in zip(told, wanted, strict=True)], missing - share * sum(wanted)
+
+
+def _cells(one: Sequence[float], other: Sequence[float]) -> int:
     """Return in how many cells either silo has somebody."""
     return sum(a > 0 or b > 0 for a, b in zip(one, other, strict=True))
 
 
-def _sampling(one: Sequence[int], other: Sequence[int], parts: int) -> float:
+def _sampling(one: Sequence[float], other: Sequence[float], parts: int) -> float:
     """Return the divergence that sampling alone explains."""
     return (_cells(one, other) - 1) * (parts / sum(one) + parts / sum(other)) / (8 * math.log(2))
 
 
-def _noise(silo: str, counts: Mapping[str, Sequence[int]], parts: int, epsilons: Mapping[str, float | None]) -> float:
+def _noise(counts: Sequence[float], parts: int, epsilon: float | None) -> float:
     """Return the divergence that one silo's noise explains."""
-    epsilon = epsilons.get(silo)
     if epsilon is None:
         return 0.0
-    cells, patients = sum(count > 0 for count in counts[silo]), sum(counts[silo]) / parts
+    cells, patients = sum(count > 0 for count in counts), sum(counts) / parts
     return 2 * (len(TABLES) / epsilon) ** 2 * cells**2 / patients**2 / (8 * math.log(2))

@@ -22,13 +22,13 @@ def figures(present=20, absent=30, value=0.9, width=0.1):
 
 
 def finding(present=20, absent=30, value=0.9):
-    half = present // 2
+    half, patients = present // 2, min(present, 12)
     return figures(present, absent, value) | {
         "present_scores": [
-            {"start": 0, "stop": 60, "views": half},
-            {"start": 60, "stop": 100, "views": present - half},
+            {"start": 0, "stop": 60, "views": half, "patients": patients // 2},
+            {"start": 60, "stop": 100, "views": present - half, "patients": patients - patients // 2},
         ],
-        "absent_scores": [{"start": 0, "stop": 100, "views": absent}],
+        "absent_scores": [{"start": 0, "stop": 100, "views": absent, "patients": min(absent, 15)}],
         "reliability": [{"start": 0, "stop": 10, "views": present + absent, "present": present, "predicted": 0.4}],
     }
 

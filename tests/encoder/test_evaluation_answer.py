@@ -14,6 +14,7 @@ def test_an_answer_travels_as_json_and_comes_out_the_same():
     assert SiloAnswer.checked(json.loads(told.model_dump_json())) == told
 
 
+ABSENT = finding()["absent_scores"][0]
 FEW = {"queries": 9, "patients": 4, "precision": 0.5, "average_precision": 0.5, "ndcg": 0.5}
 
 
@@ -21,8 +22,10 @@ FEW = {"queries": 9, "patients": 4, "precision": 0.5, "average_precision": 0.5, 
     ("changes", "problem"),
     [
         ({"held_out_patients": 4}, "figures over fewer than 5 patients: all"),
-        ({"findings": {"Pneumonia": finding() | {"present_patients": 4}}}, "fewer than 5 patients: all: Pneumonia"),
-        ({"findings": {"Pneumonia": finding() | {"absent_patients": 4}}}, "fewer than 5 patients: all: Pneumonia"),
+        ({"findings": {"Pneumonia": finding(4, 30)}}, "fewer than 5 patients: all: Pneumonia"),
+        ({"findings": {"Pneumonia": finding(20, 4)}}, "fewer than 5 patients: all: Pneumonia"),
+        ({"held_out_patients": 28}, "fewer than 5 patients: unknown: Pneumonia"),
+        ({"held_out_patients": 26}, "fewer than 5 patients: unknown: Pneumonia"),
         ({"retrieval": {"encoder": {"classes": {"Pneumonia": FEW}}}}, "all: neighbours, Pneumonia"),
         (
             {"groups": [{"by": "sex", "value": "F", "findings": {"Mass": figures(4, 9)}, "retrieval": near()}]},
@@ -34,17 +37,32 @@ FEW = {"queries": 9, "patients": 4, "precision": 0.5, "average_precision": 0.5, 
         ),
         ({"findings": {"Pneumonia": finding(8, 30)}}, "fewer than 5 patients: scores: Pneumonia"),
         (
-            {"findings": {"Pneumonia": finding() | {"reliability": [finding()["reliability"][0] | {"present": 4}]}}},
-            "reliability: Pneumonia",
+            {"findings": {"Pneumonia": finding() | {"reliability": [finding()["reliability"][0] | {"present": 19}]}}},
+            "a bin of the reliability diagram is not of whole segments of scores",
+        ),
+        (
+            {"findings": {"Pneumonia": finding() | {"reliability": [finding()["reliability"][0] | {"stop": 6}]}}},
+            "a bin of the reliability diagram is not of whole segments of scores",
+        ),
+        (
+            {"findings": {"Pneumonia": finding() | {"absent_scores": [ABSENT | {"patients": 14}]}}},
+            "segments of scores do not add up to the views and patients",
+        ),
+        (
+            {"findings": {"Pneumonia": finding(20, 9) | {"absent_scores": [ABSENT | {"views": 9}], "absent_patients": 15}}},
+            "a segment of scores has more patients than views",
         ),
         ({"min_patients": 1}, "min_patients: Input should be greater than or equal to 2"),
         ({"findings": {"Pneumonia": finding() | {"scores": [0.1, 0.2]}}}, "Extra inputs are not permitted"),
         ({"findings": {"P0017": finding()}}, "Input should be 'Atelectasis'"),
         ({"findings": {"Pneumonia": finding(value=1.5)}}, "less than or equal to 1"),
         ({"findings": {"Pneumonia": finding(value=float("nan"))}}, "findings"),
-        ({"findings": {"Pneumonia": finding() | {"present": 21}}}, "segments of scores do not add up to the views"),
         (
-            {"findings": {"Pneumonia": finding() | {"absent_scores": [{"start": 1, "stop": 100, "views": 30}]}}},
+            {"findings": {"Pneumonia": finding() | {"present": 21}}},
+            "segments of scores do not add up to the views and patients",
+        ),
+        (
+            {"findings": {"Pneumonia": finding() | {"absent_scores": [ABSENT | {"start": 1}]}}},
             "segments of scores do not cover the grid",
         ),
         ({"groups": [{"by": "age_band", "value": "P0017", "findings": {}, "retrieval": near()}]}, "there is no age_band"),

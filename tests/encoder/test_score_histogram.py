@@ -1,5 +1,7 @@
 """What a silo tells of its scores, and that figures from it hold the true figure between their bounds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -13,24 +15,34 @@ views = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12)), max_size=60)
 silos = st.lists(st.tuples(views, views), min_size=1, max_size=3)
 
 
+def counted(patients):
+    """Each patient counts by the first view."""
+    return np.array([patient not in patients[:place] for place, patient in enumerate(patients)], np.bool_)
+
+
 def told(rows, least):
     scores = np.array([score for score, _ in rows], np.float64)
-    return segments(bins_of(scores), np.array([f"p{patient}" for _, patient in rows]), least)
+    found = segments(bins_of(scores), counted([patient for _, patient in rows]), least)
+    return [(start, stop, views) for start, stop, views, _ in found]
 
 
 @settings(max_examples=100, deadline=None)
-@given(views, st.integers(2, 6))
-def test_segments_cover_the_grid_and_each_holds_enough_patients(rows, least):
-    result = told(rows, least)
-    if len({patient for _, patient in rows}) < least:
+@given(views, st.integers(2, 6), st.sampled_from([(0, BINS), (0, 30, BINS)]))
+def test_segments_cover_the_grid_and_each_holds_enough_patients(rows, least, edges):
+    scores = np.array([score for score, _ in rows], np.float64)
+    places, by = bins_of(scores), counted([patient for _, patient in rows])
+    result = segments(places, by, least, edges)
+    if any((by & (places >= start) & (places < stop)).sum() < least for start, stop in itertools.pairwise(edges)):
         assert result == []
         return
-    assert [result[0][0], *(stop for _, stop, _ in result)] == [*(start for start, _, _ in result), BINS]
-    assert sum(count for _, _, count in result) == len(rows)
-    for start, stop, count in result:
-        inside = [patient for score, patient in rows if start <= min(int(score * BINS), BINS - 1) < stop]
+    assert [result[0][0], *(stop for _, stop, _, _ in result)] == [*(start for start, _, _, _ in result), BINS]
+    assert set(edges) <= {0, *(stop for _, stop, _, _ in result)}
+    assert sum(count for _, _, count, _ in result) == len(rows)
+    assert sum(patients for *_, patients in result) == len({patient for _, patient in rows})
+    for start, stop, count, patients in result:
+        inside = [patient for (_, patient), place in zip(rows, places, strict=True) if start <= place < stop]
         assert len(inside) == count
-        assert len(set(inside)) >= least
+        assert len(set(inside)) >= patients >= least
 
 
 @settings(max_examples=100, deadline=None)
@@ -56,8 +68,7 @@ def test_many_patients_leave_little_room():
     rng = np.random.default_rng(0)
     truth = np.arange(4000) % 2 == 0
     scores = 1 / (1 + np.exp(-rng.normal(truth * 1.5 - 0.75, 1)))
-    patients = np.arange(4000).astype(str)
-    sides = [[segments(bins_of(scores[side]), patients[side], 11)] for side in (truth, ~truth)]
+    sides = [[told([(score, place) for place, score in enumerate(scores[side])], 11)] for side in (truth, ~truth)]
     area = pooled_auc(*sides)
     assert area.value == pytest.approx(roc_auc_score(truth, scores), abs=0.002)
     assert area.most - area.least < 0.05

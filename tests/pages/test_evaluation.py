@@ -18,10 +18,14 @@ def page(**silos):
 
 def two_bins():
     bins = [
-        {"start": 0, "stop": 5, "views": 25, "present": 6, "predicted": 0.2},
-        {"start": 5, "stop": 10, "views": 25, "present": 14, "predicted": 0.7},
+        {"start": 0, "stop": 6, "views": 25, "present": 10, "predicted": 0.2},
+        {"start": 6, "stop": 10, "views": 25, "present": 10, "predicted": 0.7},
     ]
-    return {"Pneumonia": finding() | {"reliability": bins}}
+    halves = [
+        {"start": 0, "stop": 60, "views": 15, "patients": 8},
+        {"start": 60, "stop": 100, "views": 15, "patients": 7},
+    ]
+    return {"Pneumonia": finding() | {"absent_scores": halves, "reliability": bins}}
 
 
 def test_the_page_shows_figures_beside_floors_and_who_is_missing():

@@ -19,7 +19,7 @@ from silo_app.privacy.survey import Drawn, drawn_before, noisy, release, renew
 BRIGHT = bytes(4 * 24) + (100).to_bytes(4, "little") * 8
 
 
-def fill(home, patients, *, images=2):
+def fill(home, patients, *, images=2, brightness=BRIGHT):
     with Catalogue.open(home.catalogue, create=True) as catalogue, catalogue.writing() as writer:
         for patient in patients:
             for image in range(images):
@@ -33,7 +33,7 @@ def fill(home, patients, *, images=2):
                     patient_id="i",
                 )
                 sex = Sex.FEMALE if patient % 4 else Sex.MALE
-                facts = {"sex": sex, "age": 50 + patient % 3 * 10, "study_year": 2024, "brightness": BRIGHT}
+                facts = {"sex": sex, "age": 50 + patient % 3 * 10, "study_year": 2024, "brightness": brightness}
                 writer.add_view(
                     ViewRecord(digest=digest, keys=keys, split=Split.TRAIN, source_rows=2000, source_columns=900, **facts)
                 )
@@ -89,6 +89,19 @@ def test_exact_counts_hide_small_ones(silo):
     assert counts == {"absent": 0, "present": 0, "unknown": 0}  # 10 are few, and 90 of 100 would tell them
     assert released.counts["sex"] == [75, 25, 0, 0]
     assert released.epsilon is None
+
+
+@pytest.mark.parametrize(
+    ("dark", "told"), [(0, True), (1, False), (10, False), (11, True), (89, True), (90, False), (100, False)]
+)
+def test_brightness_does_not_tell_of_how_few_it_is_unknown_or_known(make_silo, dark, told):
+    home = make_silo(survey={"epsilon": None})
+    fill(home, range(100 - dark))
+    fill(home, range(100 - dark, 100), brightness=bytes(len(BRIGHT)))
+    released = release(home, job="j")
+    assert sum(released.counts["brightness"]) == (100 * (100 - dark) if told else 0)
+    hidden = 100 - sum(released.counts["mean-brightness"])
+    assert hidden == 0 or hidden >= 11
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(2, 20))

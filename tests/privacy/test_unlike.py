@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silo_app.privacy.unlike import compare, distance
+from silo_app.privacy.survey import _cells
+from silo_app.privacy.unlike import _filled, compare, distance
 
 COUNTS = st.lists(st.integers(0, 500), min_size=3, max_size=8)
 
@@ -58,3 +59,51 @@ def test_noise_raises_what_chance_explains():
     (without,), (noisy,) = compare(counts), compare(counts, epsilons={"a": 1.0, "b": None})
     assert noisy.by_chance > without.by_chance
     assert noisy.distance == without.distance
+
+
+def hidden(counts, least=11):
+    """What a silo without noise tells of a table."""
+    return _cells(counts, least, exact=True)
+
+
+AGES = [1, 2, 4, 9, 14, 19, 22, 17, 9, 3]
+
+
+@pytest.mark.parametrize("sizes", [(60, 400), (80, 80), (150, 5000)])
+def test_silos_of_one_population_are_not_clear_because_small_cells_are_hidden(sizes):
+    rng = random.Random(3)
+    clear = apart = 0
+    for _ in range(200):
+        samples = [rng.choices(range(len(AGES)), AGES, k=size) for size in sizes]
+        counts = {str(n): hidden([sample.count(cell) for cell in range(len(AGES))]) for n, sample in enumerate(samples)}
+        patients = {str(n): size for n, size in enumerate(sizes)}
+        clear += any(pair.clear for pair in compare(counts, patients=patients))
+        apart += any(pair.clear for pair in compare(counts))
+    assert clear <= 10
+    assert apart > 100, "else the case would show nothing"
+
+
+def test_what_is_wholly_told_stays_as_unlike_as_it_is():
+    counts = {"never labelled": hidden([0, 0, 400]), "labelled": hidden([380, 20, 0])}
+    (pair,) = compare(counts, patients={"never labelled": 400, "labelled": 400})
+    assert pair.distance == pytest.approx(1)
+    assert pair.clear
+
+
+def test_missing_patients_are_put_where_the_other_silo_has_some_and_no_further():
+    (pair,) = compare({"a": [90, 0, 0], "b": [45, 45, 0]}, patients={"a": 100, "b": 100})
+    (by_hand,) = compare({"a": [90, 10, 0], "b": [45, 45, 10]})
+    assert pair.distance == pytest.approx(by_hand.distance)
+    (alike,) = compare({"a": [50, 0, 0], "b": [500, 300, 200]}, patients={"a": 100, "b": 1000})
+    assert alike.distance == pytest.approx(0, abs=1e-6)
+
+
+@given(COUNTS, COUNTS, st.integers(2, 20))
+def test_missing_patients_are_neither_lost_nor_made_up(one, other, least):
+    other = (other * 8)[: len(one)]
+    told, others = hidden(one, least), hidden(other, least)
+    if any(told) and any(others):
+        added, other_added = _filled(told, others, sum(one), sum(other))
+        assert sum(added) == pytest.approx(sum(one))
+        assert sum(other_added) == pytest.approx(sum(other))
+        assert all(count == own for own, count in zip(told, added, strict=False) if own)
