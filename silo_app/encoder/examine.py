@@ -72,7 +72,7 @@ def examine(
     if patients < policy.min_patients:
         raise ReleaseRefused(
             f"{patients} patients with labels are held out, and figures over fewer than {policy.min_patients} are not told",
-            remedy="Ingest more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
+            remedy="Ingest or label more, or decide on another `evaluation.min_patients` in local/silo.yaml.",
         )
     device = device_for(home.config.training.device)
     vectors, logits = _embedded(kept, images, device)
