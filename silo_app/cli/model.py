@@ -205,6 +205,12 @@ def train_local(
     home = config.load(silo)
     others = [config.load(other) for other in also_evaluate or []]
     plan = plan_of(settings or [])
+    if unused := [name for name in ("start", "privacy") if getattr(plan, name) is not None]:
+        raise ConfigInvalid(
+            f"an encoder that a silo trains alone begins anew and without differential privacy: {' and '.join(unused)}",
+            where="--set",
+            remedy="Leave that out, or train it in a job.",
+        )
     from silo_app.encoder import local
 
     with work("training") as progress:

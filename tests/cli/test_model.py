@@ -107,6 +107,21 @@ def test_training_without_images_is_refused_with_a_remedy(run, make_silo):
     assert "silo ingest" in envelope["error"]["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["start=" + "ab" * 16], "start"),
+        (["privacy.epsilon=3", "training.contrast=0", "personal=none", "fairness=0"], "privacy"),
+    ],
+)
+def test_what_training_alone_does_not_use_is_refused(run, make_silo, settings, named):
+    """A promise of privacy above all."""
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    status, envelope, _ = run("train-local", "--silo", make_silo().kit, *chosen)
+    assert (status, envelope["error"]["where"]) == (2, "--set")
+    assert envelope["error"]["problem"].endswith(f": {named}")
+
+
 def test_settings_are_those_of_a_job():
     plan = plan_of(["rounds=3", "training.batch_size=16", "encoder.backbone=densenet-small"])
     assert (plan.rounds, plan.training.batch_size, plan.encoder.backbone) == (3, 16, "densenet-small")
