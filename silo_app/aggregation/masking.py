@@ -7,16 +7,15 @@ A mask is the keystream of AES-256 in counter mode (NIST SP 800-38A), 64 bits a 
 from collections.abc import Iterable
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 from silo_app.aggregation.ring import DEGREE, SLOT_MODULUS
+from silo_app.keystream import KEY_BYTES, keystream
 
 __all__ = ["Masks", "derive"]
 
-KEY_BYTES = 32
 KEPT = np.uint64(SLOT_MODULUS - 1)
 ZEROS = bytes(8 * DEGREE)
 
@@ -34,8 +33,8 @@ class Masks:
 
     def __init__(self, plus: Iterable[bytes], minus: Iterable[bytes]) -> None:
         """Take the masks' keys."""
-        self._plus = [_keystream(key) for key in plus]
-        self._minus = [_keystream(key) for key in minus]
+        self._plus = [keystream(key) for key in plus]
+        self._minus = [keystream(key) for key in minus]
         self._drawn = np.empty(DEGREE, dtype=np.uint64)
 
     def apply(self, row: NDArray[np.uint64]) -> None:
@@ -48,7 +47,3 @@ class Masks:
             stream.update_into(ZEROS, octets)
             row -= self._drawn
         row &= KEPT
-
-
-def _keystream(key: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()

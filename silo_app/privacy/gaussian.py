@@ -8,12 +8,12 @@ counter mode (NIST SP 800-38A) under a key from the system's entropy.
 import secrets
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-__all__ = ["KEY_BYTES", "GaussianNoise"]
+from silo_app.keystream import KEY_BYTES, keystream
 
-KEY_BYTES = 32
+__all__ = ["GaussianNoise"]
+
 _BITS = np.uint64(52)
 """Of a uniform number, with half a step added: so none is 0 or 1, and normal numbers go to 8.5 deviations."""
 
@@ -23,9 +23,7 @@ class GaussianNoise:
 
     def __init__(self, key: bytes) -> None:
         """Take the key, 32 bytes, which is used for nothing else. Raises `ValueError` for another length."""
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"the key of noise has {KEY_BYTES} bytes")
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._stream = keystream(key)
 
     @classmethod
     def secret(cls) -> "GaussianNoise":

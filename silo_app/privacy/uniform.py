@@ -6,10 +6,9 @@ A generator for simulations gives its state away to whoever sees some of its num
 import secrets
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from silo_app.privacy.gaussian import KEY_BYTES
+from silo_app.keystream import KEY_BYTES, keystream
 
 __all__ = ["UniformNumbers"]
 
@@ -21,9 +20,7 @@ class UniformNumbers:
 
     def __init__(self, key: bytes) -> None:
         """Take the key, 32 bytes, which is used for nothing else. Raises `ValueError` for another length."""
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"the key of random numbers has {KEY_BYTES} bytes")
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._stream = keystream(key)
 
     @classmethod
     def secret(cls) -> "UniformNumbers":

@@ -17,8 +17,9 @@ from silo_app.encoder.settings import TrainSettings
 from silo_app.encoder.train import Means, train_round
 from silo_app.encoder.trainer import Trainer
 from silo_app.encoder.vectors import read_vector
+from silo_app.keystream import KEY_BYTES
 from silo_app.privacy.accountant import Steps
-from silo_app.privacy.gaussian import KEY_BYTES, GaussianNoise
+from silo_app.privacy.gaussian import GaussianNoise
 from tests.encoder.test_examine import keep, with_policy
 
 pytestmark = pytest.mark.skipif(not graphics_processors(), reason="needs a graphics processor")

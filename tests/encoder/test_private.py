@@ -12,8 +12,9 @@ from silo_app.encoder.model import build, to_vector
 from silo_app.encoder.private import Draws, clipped_gradients, planned_steps, train_round_privately
 from silo_app.encoder.settings import TrainSettings
 from silo_app.errors import NotReady
+from silo_app.keystream import KEY_BYTES
 from silo_app.privacy.accountant import Steps
-from silo_app.privacy.gaussian import KEY_BYTES, GaussianNoise
+from silo_app.privacy.gaussian import GaussianNoise
 
 QUICK = TrainSettings(batch_size=8, steps=3, contrast=0.0)
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from silo_app.privacy.gaussian import KEY_BYTES, GaussianNoise
+from silo_app.keystream import KEY_BYTES
+from silo_app.privacy.gaussian import GaussianNoise
 
 KEY = bytes(range(KEY_BYTES))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from silo_app.privacy.gaussian import KEY_BYTES
+from silo_app.keystream import KEY_BYTES
 from silo_app.privacy.uniform import UniformNumbers
 
 KEY = bytes(range(KEY_BYTES))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from silo_app.errors import EncoderMismatch, MessageInvalid
-from silo_app.privacy.gaussian import KEY_BYTES
+from silo_app.keystream import KEY_BYTES
 from silo_app.privacy.uniform import UniformNumbers
 from silo_app.search.private import scheme
 from silo_app.search.private.asker import Asking
