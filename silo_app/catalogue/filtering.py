@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import Finding, Sex, ViewPosition
-from silo_app.hex_rows import hex_rows
+from silo_app.hex_rows import hex_rows, row_values
 from silo_app.policy.filters import Filters
 
 __all__ = ["CardColumns", "Rows", "read_columns"]
@@ -77,10 +77,10 @@ def read_columns(rows: Rows) -> CardColumns:
         np.concatenate([empty, *parts])
         for empty, *parts in zip(_label_block(()), *(_label_block(block) for block in rows(_LABELS)), strict=True)
     )
-    place = np.searchsorted(_named(labelled), _named(digests))  # (n,)
+    place = np.searchsorted(row_values(labelled), row_values(digests))  # (n,)
     place[place == len(labelled)] = 0
     if len(labelled):
-        known = _named(labelled)[place] == _named(digests)
+        known = row_values(labelled)[place] == row_values(digests)
         found = np.where(known, bits[place], 0)  # (n,)
     else:
         found = np.zeros(len(cases), np.int64)
@@ -109,9 +109,3 @@ def _label_block(rows: Sequence[tuple]) -> tuple[NDArray, ...]:  # type: ignore[
 
 def _column(values: Iterable[int], kind: type) -> NDArray:  # type: ignore[type-arg]
     return np.array(list(values), kind)
-
-
-def _named(rows: NDArray[np.uint8]) -> NDArray[np.void]:
-    """Return each row of uint8 (n, w) as one value, (n,), ordered as its hexadecimal name is."""
-    named: NDArray[np.void] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel()
-    return named

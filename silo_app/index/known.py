@@ -9,7 +9,7 @@ from silo_app.cases import EncoderVersion
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
-from silo_app.hex_rows import hex_rows
+from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.generations import Generation, encoder_in_use, open_current
 from silo_app.index.storage import Storage
 
@@ -59,23 +59,17 @@ def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> 
     rows = np.arange(generation.info.views)
     if digests is not None:
         wanted = hex_rows(digests, 32)
-        rows = np.flatnonzero(np.isin(_named(generation.digests), _named(wanted)))
+        rows = np.flatnonzero(np.isin(row_values(generation.digests), row_values(wanted)))
     vectors = generation.gallery.vectors(rows.astype(np.int64))
     return {row.tobytes().hex(): vector for row, vector in zip(generation.digests[rows], vectors, strict=True)}
 
 
 def missing_from(indexed: NDArray[np.uint8], digests: Iterable[Sequence[str]]) -> int:
     """Return how many of these contents, given in blocks, are none of the indexed, uint8 (n, 32)."""
-    known = np.sort(_named(indexed))
+    known = np.sort(row_values(indexed))
     missing = 0
     for block in digests:
-        asked = _named(hex_rows(block, 32))
+        asked = row_values(hex_rows(block, 32))
         place = np.minimum(np.searchsorted(known, asked), max(0, len(known) - 1))
         missing += len(asked) - (int(np.count_nonzero(known[place] == asked)) if len(known) else 0)
     return missing
-
-
-def _named(digests: NDArray[np.uint8]) -> NDArray[np.void]:
-    """Return each of uint8 (n, 32) as one value, (n,)."""
-    named: NDArray[np.void] = np.ascontiguousarray(digests).view("V32").ravel()
-    return named

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from silo_app.catalogue.filtering import CardColumns
 from silo_app.catalogue.reopened import ReopenedCatalogue, Version
 from silo_app.errors import NotReady, SiloscopeError
+from silo_app.hex_rows import row_values
 from silo_app.index.gallery import GalleryIndex
 from silo_app.policy.filters import Filters
 
@@ -171,11 +172,6 @@ def _places_of(rows: NDArray[np.uint8], cases: NDArray[np.uint8]) -> NDArray[np.
     """Return where each row's case, uint8 (n, 16), is among cases (m, 16), ascending; m where it is not; int64 (n,)."""
     if not len(cases):
         return np.zeros(len(rows), np.int64)
-    named, known = _named(rows), _named(cases)
+    named, known = row_values(rows), row_values(cases)
     place = np.minimum(np.searchsorted(known, named), len(cases) - 1)
     return np.where(known[place] == named, place, len(cases))
-
-
-def _named(cases: NDArray[np.uint8]) -> NDArray[np.void]:
-    named: NDArray[np.void] = np.ascontiguousarray(cases).view("V16").ravel()
-    return named
