@@ -55,11 +55,18 @@ def unlike_hospitals(
 
 
 def others_beside(
-    data: Sequence[Path], spec: EncoderSpec, hospitals: Sequence[SiloImages], *, seed: int, most: int
+    data: Sequence[Path],
+    spec: EncoderSpec,
+    hospitals: Sequence[SiloImages],
+    *,
+    seed: int,
+    most: int,
+    all_findings: bool = False,
 ) -> list[SiloImages]:
     """Return, for each of `unlike_hospitals` of whose kind there are more patients, `most` images at most of theirs.
 
-    No hospital has these patients. What its own few held-out patients say of an encoder, they say more surely.
+    They know the findings that the hospitals do, with `all_findings` as there. No hospital has these patients. What its
+    own few held-out patients say of an encoder, they say more surely.
     """
     taken = {str(patient) for one in hospitals for patient in one.images.patients}
     listings, places = [_listing(path, number) for number, path in enumerate(data)], dict[tuple[int, str], int]()
@@ -73,7 +80,7 @@ def others_beside(
         parts = [[record for record in rest if kinds[rank[record.patient] % len(kinds)] == kind][:most] for kind in kinds]
         places |= {(record.set, record.patient): kind for kind, part in zip(kinds, parts, strict=True) for record in part}
         listings[number] = replace(listing, records=tuple(record for part in parts for record in part))
-    return _filled(data, listings, places, spec, set(places))
+    return _filled(data, listings, places, spec, set(places), all_findings=all_findings)
 
 
 def _filled(

@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,6 @@ from silo_app.encoder.transforms import squared
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.imaging.samples.phantom import make_phantoms
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
-from silo_app.index.gallery import GalleryIndex
 from silo_app.index.likeness import estimate, sense_of
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
@@ -77,6 +77,22 @@ class Silo:
     views: Mapping[CaseId, View]
     rows: NDArray[np.int64]
     """Its images among all, int64 (n,)."""
+    cards: Sequence[View]
+    """By the gallery's rows."""
+
+    def holding(self, filters: Filters, away: PatientKey | None = None) -> NDArray[np.int64]:
+        """Return the gallery's rows that filters hold for, but a patient's who is away, int64 (n,)."""
+        if filters not in self._holding:
+            self._holding[filters] = np.array([filters.holds(card) for card in self.cards], bool)
+        return np.flatnonzero(self._holding[filters] & (self._patients != (away or ""))).astype(np.int64)
+
+    @cached_property
+    def _patients(self) -> NDArray[np.str_]:
+        return np.array([card.patient for card in self.cards])
+
+    @cached_property
+    def _holding(self) -> dict[Filters, NDArray[np.bool_]]:
+        return {}
 
 
 @dataclass
@@ -123,7 +139,8 @@ def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -
         index = FaissGallery.open(file, cases)
         likeness = estimate(vectors[rows], [view.case for view in own], [view.patient for view in own])
         gallery = SearchableCases("000001", ENCODER, index, sense_of(index, likeness))
-        silos.append(Silo(name, gallery, {view.case: view for view in own}, rows))
+        known = {view.case: view for view in own}
+        silos.append(Silo(name, gallery, known, rows, [known[index.case_of(row)] for row in range(len(index.row_cases))]))
     return silos
 
 
@@ -179,20 +196,20 @@ def told_apart(
         there = {view.patient for view in silo.views.values()}
         for row in (row for row in own.rows if views[row].patient in there):
             turned = vectors[row] + 0.1 * vectors[random.choice(own.rows)]
-            away = {case: view for case, view in silo.views.items() if view.patient != views[row].patient}
+            patient = views[row].patient
             for vector in (vectors[row], turned):
                 each = [question(vector, own.name, k, filters) for k, filters in itertools.product((1, K), NARROWED)]
                 requests = [*each, *each[:1] * (OFTEN - 2), *each]  # the second time after a budget is spent
-                (first, kept), (second, without) = (replies(silo, held, requests, settings) for held in (silo.views, away))
+                (first, kept), (second, without) = (replies(silo, requests, settings, away) for away in (None, patient))
                 if kept == without + 1:  # the patient, and nobody else in that place
                     told.append(first != second)
     return told
 
 
 def replies(
-    silo: Silo, held: Mapping[CaseId, View], requests: Sequence[SearchRequest], settings: ReleaseSettings
+    silo: Silo, requests: Sequence[SearchRequest], settings: ReleaseSettings, away: PatientKey | None
 ) -> tuple[list[object], int]:
-    """Return all that a silo that holds these cases says to requests, and how many patients it keeps back from the first."""
+    """Return all that a silo that holds nothing of a patient says, and how many patients it keeps back from the first."""
     about: Counter[CaseId | None] = Counter()
     kept: list[int] = []
 
@@ -201,25 +218,22 @@ def replies(
         about[found.about] += 1
         return RefusalCode.REPEATED if about[found.about] > OFTEN else None
 
+    def view_of(case: CaseId) -> View | None:
+        view = silo.views.get(case)
+        return view if view is not None and view.patient != away else None
+
     def said(request: SearchRequest) -> SiloAnswer | Refusal:
         return answer(
             request,
             silo.gallery,
             silo=silo.name,
-            view_of=held.get,
+            view_of=view_of,
             settings=settings,
             look=look,
-            rows_where=lambda filters, index: rows_held(held, filters, index),
+            rows_where=lambda filters, _index: silo.holding(filters, away),
         )
 
     return [said(request).model_dump() for request in requests], kept[0]
-
-
-def rows_held(held: Mapping[CaseId, View], filters: Filters, index: GalleryIndex) -> NDArray[np.int64]:
-    """Return the rows of cases that are held and that the filters hold for, int64 (n,)."""
-    cases = (index.case_of(row) for row in range(len(index.row_cases)))
-    holds = [case in held and filters.holds(held[case]) for case in cases]
-    return np.flatnonzero(holds).astype(np.int64)
 
 
 def count(tally: Tally, query: View, hits: Sequence[ResultHit], known: Mapping[CaseId, View]) -> None:

@@ -134,7 +134,7 @@ def _one(arguments: argparse.Namespace, seed: int, way: str) -> Iterator[tuple[s
     )
     hospitals = unlike_hospitals(arguments.data, spec, seed=seed, limit=limit)
     silos = [one.images.where(~one.images.held_out) for one in hospitals]
-    tested = _tested(arguments, spec, hospitals, seed)
+    tested = judged_by(arguments, spec, hospitals, seed)
     rounds, epochs = TrainingPlan().rounds, recipe.rounds * recipe.training.epochs
     plain = TrainingPlan.checked({"rounds": rounds, "seed": seed, "training": {"epochs": epochs / rounds}})
     device = device_for(arguments.device)
@@ -160,14 +160,18 @@ def _trained(way: str, model: Encoder, silos: Sequence[Images], plan: TrainingPl
     return federated_and_own(model, silos, plan)
 
 
-def _tested(
-    arguments: argparse.Namespace, spec: EncoderSpec, hospitals: Sequence[SiloImages], seed: int
+def judged_by(
+    arguments: argparse.Namespace,
+    spec: EncoderSpec,
+    hospitals: Sequence[SiloImages],
+    seed: int,
+    *,
+    all_findings: bool = False,
 ) -> list[SiloImages]:
     """Return each hospital's held-out images, and others of its kind where the sets have more than the hospitals do."""
     own = [SiloImages(one.silo, one.images.where(one.images.held_out)) for one in hospitals]
-    others = others_beside(
-        arguments.data, spec, hospitals, seed=seed, most=QUICK_IMAGES if arguments.quick else arguments.others
-    )
+    most = QUICK_IMAGES if arguments.quick else arguments.others
+    others = others_beside(arguments.data, spec, hospitals, seed=seed, most=most, all_findings=all_findings)
     more = {one.silo: one.images for one in others}
     return [SiloImages(one.silo, pooled_images([one.images, more[one.silo]])) if one.silo in more else one for one in own]
 
@@ -244,11 +248,16 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    common_options(parser)
+def others_option(parser: argparse.ArgumentParser) -> None:
+    """Add how many images beside a hospital's own it is judged by."""
     parser.add_argument(
         "--others", type=int, default=1000, help="images a hospital of patients that none has, to judge by beside its own"
     )
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    common_options(parser)
+    others_option(parser)
     parser.add_argument("--ways", nargs="+", choices=_WAYS, default=_WAYS)
 
 
