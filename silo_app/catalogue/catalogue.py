@@ -106,10 +106,10 @@ class Catalogue:
         blocks = self._blocks("SELECT DISTINCT case_id FROM views ORDER BY case_id")
         return hex_rows([case for block in blocks for (case,) in block], 16)
 
-    def digests(self) -> Iterator[list[str]]:
-        """Yield the digests of all views, in order, block by block."""
-        for block in self._blocks("SELECT digest FROM views ORDER BY digest"):
-            yield [digest for (digest,) in block]
+    def contents(self) -> Iterator[list[str]]:
+        """Yield of all views the digest with the case id behind it, in order, block by block."""
+        for block in self._blocks("SELECT digest || case_id FROM views ORDER BY digest"):
+            yield [name for (name,) in block]
 
     def version(self) -> int:
         """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""

@@ -298,6 +298,14 @@ def test_images_that_came_after_the_index_are_counted(stocked, make_dicom, make_
     assert (found.outcome, "1 usable images are not in it" in found.seen) == (Outcome.WARNING, True)
 
 
+def test_images_that_a_new_catalogue_has_under_other_cases_are_counted(stocked):
+    an_index(stocked, an_encoder(stocked))
+    stocked.catalogue.rename(stocked.catalogue.with_name("damaged.db"))
+    report = ingest(stocked, workers=1)
+    found = index_of(stocked)
+    assert (found.outcome, f"{report.views} usable images are not in it" in found.seen) == (Outcome.WARNING, True)
+
+
 @pytest.mark.parametrize("spared", [0, 1])
 def test_a_damaged_index_is_a_problem_also_where_the_one_before_answers(stocked, spared):
     version = an_encoder(stocked)
