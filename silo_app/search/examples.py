@@ -19,7 +19,7 @@ from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.named import case_named, views_of_uid
 from silo_app.config import SiloHome
 from silo_app.encoder.region import Region
-from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported
+from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported, NotReady
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.content import read_bytes
 from silo_app.index.known import known_vectors
@@ -151,6 +151,13 @@ class Examples:
             return self._radiograph(example)
         views = self._views[example]
         return RadiographCache(self._home.cache).read(views[0].digest) if len(views) == 1 else None
+
+    def image_if_cached(self, example: Example) -> Radiograph | None:
+        """Return what `image` does, to be looked at; None as well for one that is not in the cache."""
+        try:
+            return self.image(example)
+        except NotReady:  # the next ingest makes it anew; what is searched for is there without it
+            return None
 
     def case(self, example: Example) -> CaseId | None:
         """Return the silo's case that an example is of, None for a file that it has not ingested."""

@@ -42,7 +42,8 @@ class Found:
 
     result: SearchResult
     preview: bytes = b""
-    """The image asked with as a gray PNG (`search.preview`); empty if it was not wanted, or there are several."""
+    """The image asked with as a gray PNG (`search.preview`); empty if it was not wanted, there are several, or it is not
+    in the cache."""
     query: Query | None = None
     """What was asked; None if another process asked it."""
 
@@ -55,7 +56,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
     require_wide(private=wanted.private, filters=wanted.filters)
     examples = Examples(home, (wanted.example, *wanted.refinement.examples), means)
     query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
-    image = examples.image(wanted.example) if wanted.preview else None
+    image = examples.image_if_cached(wanted.example) if wanted.preview else None
     drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
     with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
         result = search_query(
