@@ -1,6 +1,7 @@
 """What people type to say why and who asks, checked before anything is sent; and what they are told beside the answer."""
 
 import getpass
+import os
 from typing import Annotated
 
 import typer
@@ -9,10 +10,18 @@ from silo_app.cases import EncoderVersion
 from silo_app.cli.edge import people
 from silo_app.config import SiloHome
 
-__all__ = ["PurposeOption", "UserOption", "tell_encoder", "who_asks_why"]
+__all__ = ["PurposeOption", "UserOption", "account", "tell_encoder", "who_asks_why"]
 
 PurposeOption = Annotated[str, typer.Option(help="Why you ask: care, research or teaching.")]
 UserOption = Annotated[str, typer.Option(help="Who asks, for the audit logs of all silos.")]
+
+
+def account() -> str:
+    """Return the name of the account, or its number where it has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid {os.getuid()}"
 
 
 def who_asks_why(user: str, purpose: str) -> tuple[str, str]:
@@ -21,7 +30,7 @@ def who_asks_why(user: str, purpose: str) -> tuple[str, str]:
 
     from silo_app.search.messages import MAX_USER, Purpose, User
 
-    who = user or getpass.getuser()
+    who = user or account()
     for option, kind, value, says in (
         ("--purpose", Purpose, purpose, "a word in small letters, as care, research or teaching"),
         ("--user", User, who, f"a name of at most {MAX_USER} characters that can all be seen"),
