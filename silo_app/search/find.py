@@ -24,7 +24,7 @@ class Wanted:
     example: Example
     refinement: Refinement = PLAIN
     without_patient: bool = False
-    """Whether the silo's own cases of the same patient are left out."""
+    """Whether the silo's own cases of the same patient are left out: of a file, whom its header names."""
     k: int = 10
     purpose: str = "care"
     user: str = ""
@@ -70,7 +70,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
             filters=wanted.filters,
             asker=asking,
         )
-        case = examples.case(wanted.example) if drawn and wanted.example.source is None else None
+        case = examples.case(wanted.example) if drawn else None
         if case is not None:
             asking.audit.append("shown", {"asked_query": result.query_id, "user": wanted.user, "cases": [case]})
     return Found(result, drawn, query)

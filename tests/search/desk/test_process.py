@@ -106,6 +106,14 @@ def test_without_its_image_in_the_cache_a_case_is_searched_all_the_same(asking, 
     assert [line["event"] for line in audited(asking)] == ["asked"]
 
 
+def test_of_an_image_that_is_new_its_patients_cases_are_left_out_too(asking, desk, make_dicom, make_picture, same):
+    new = {"SOPInstanceUID": f"{UID}.9", "StudyInstanceUID": f"{UID}.9.1"}
+    asked = wanted(Example(content=make_dicom(make_picture(seed=7), **new)), without_patient=True)
+    there, here = desk.search(asked), find(asking.home, asked)
+    assert same(there.result) == same(here.result)
+    assert asking.case not in {hit.case for hit in there.result.hits}
+
+
 def test_its_state_is_what_the_last_search_saw(asking, desk):
     state = desk.state()
     assert (state.encoder, state.encoder_version, state.silos, state.seen_at_ms) == ("ready", asking.version, {}, 0)
