@@ -9,6 +9,7 @@ import typer
 from silo_app.cases import EncoderVersion
 from silo_app.cli.edge import people
 from silo_app.config import SiloHome
+from silo_app.errors import NotReady
 
 __all__ = ["PurposeOption", "UserOption", "account", "tell_encoder", "who_asks_why"]
 
@@ -46,7 +47,11 @@ def tell_encoder(home: SiloHome, asked_with: EncoderVersion) -> None:
     """Say so where a query was asked with an older encoder than the silo's current one, because its index is of that."""
     from silo_app.encoder.checkpoint import current_version
 
-    if (current := current_version(home.models)) != asked_with:
+    try:
+        current = current_version(home.models)
+    except NotReady:  # the index names its encoder itself; whoever has an answer gets it
+        return
+    if current != asked_with:
         people.print(
             f"Searched with encoder {asked_with[:12]} until the index is built with {current[:12]}: silo index build",
             highlight=False,
