@@ -15,7 +15,7 @@ from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
-from silo_app.catalogue.schema import connect
+from silo_app.catalogue.schema import ANEW, connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
@@ -262,5 +262,5 @@ class Catalogue:
         return CatalogueDamaged(
             f"the catalogue cannot be read ({error})",
             where=str(self.path),
-            remedy="Restore it from a backup, or move it away and run `silo ingest`.",
+            remedy=ANEW,
         )
