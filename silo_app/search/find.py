@@ -73,7 +73,12 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
         case = examples.case(wanted.example) if drawn else None
         if case is not None:
             asking.audit.append("shown", {"asked_query": result.query_id, "user": wanted.user, "cases": [case]})
-    return Found(result, drawn, query)
+    return Found(result if wanted.refinement.region is None else _without_beyond(result), drawn, query)
+
+
+def _without_beyond(result: SearchResult) -> SearchResult:
+    """Return a result without what hospitals estimate from whole images: what is like a region is less alike."""
+    return result.model_copy(update={"hits": tuple(hit.model_copy(update={"beyond": None}) for hit in result.hits)})
 
 
 def as_data(result: SearchResult) -> dict[str, Any]:

@@ -97,6 +97,14 @@ def test_the_preview_is_what_the_encoder_sees_and_an_own_cases_is_recorded(askin
     assert audited(asking)[-1]["user"] == "dr.x"
 
 
+def test_what_is_like_a_region_is_compared_with_no_whole_images(asking, desk):
+    file = Example(file=asking.file)
+    whole = desk.search(wanted(file)).result.hits
+    part = desk.search(wanted(file, refinement=Refinement(region=Region(0.5, 0, 1, 0.5)))).result.hits
+    assert {hit.beyond is None for hit in whole} == {False}
+    assert {hit.beyond for hit in part} == {None}
+
+
 def test_without_its_image_in_the_cache_a_case_is_searched_all_the_same(asking, desk):
     cache = RadiographCache(asking.home.cache)
     for digest in list(cache.digests()):
