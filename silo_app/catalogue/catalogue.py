@@ -107,8 +107,8 @@ class Catalogue:
         return hex_rows([case for block in blocks for (case,) in block], 16)
 
     def contents(self) -> Iterator[list[str]]:
-        """Yield of all views the digest with the case id behind it, in order, block by block."""
-        for block in self._blocks("SELECT digest || case_id FROM views ORDER BY digest"):
+        """Yield of all views the digest with the case id behind it, block by block, as they lie in the file."""
+        for block in self._blocks("SELECT digest || case_id FROM views"):
             yield [name for (name,) in block]
 
     def version(self) -> int:
