@@ -34,7 +34,8 @@ REMEDIES = {
     "case-unknown": "Give the case id as the search result has it; `silo search --format json` prints it whole. A case of another "
     "silo is known there only.",
     "catalogue-damaged": "Restore `silo/catalogue.db` from a backup, or move it away and run `silo ingest` again: the "
-    "images are still where they were. Case ids will be new.",
+    "images are still where they were. Case ids will be new, and what was taken out since (`case-recalled` in the audit log) "
+    "has to be taken out again.",
     "certificate-missing": "Ask the provisioner for the startup kit again, or for a renewed one; `consortium status` and "
     "the message name the file.",
     "checkpoint-invalid": "Remove the version's folder under `silo/models/` and take part in a training job again.",

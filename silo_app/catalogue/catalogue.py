@@ -15,7 +15,7 @@ from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
 from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
-from silo_app.catalogue.schema import connect
+from silo_app.catalogue.schema import ANEW, connect
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
@@ -106,10 +106,10 @@ class Catalogue:
         blocks = self._blocks("SELECT DISTINCT case_id FROM views ORDER BY case_id")
         return hex_rows([case for block in blocks for (case,) in block], 16)
 
-    def digests(self) -> Iterator[list[str]]:
-        """Yield the digests of all views, in order, block by block."""
-        for block in self._blocks("SELECT digest FROM views ORDER BY digest"):
-            yield [digest for (digest,) in block]
+    def contents(self) -> Iterator[list[str]]:
+        """Yield of all views the digest with the case id behind it, block by block, as they lie in the file."""
+        for block in self._blocks("SELECT digest || case_id FROM views"):
+            yield [name for (name,) in block]
 
     def version(self) -> int:
         """Return a number that changes whenever somebody else has changed the catalogue, as long as it stays open."""
@@ -262,5 +262,5 @@ class Catalogue:
         return CatalogueDamaged(
             f"the catalogue cannot be read ({error})",
             where=str(self.path),
-            remedy="Restore it from a backup, or move it away and run `silo ingest`.",
+            remedy=ANEW,
         )

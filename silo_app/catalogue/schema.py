@@ -12,7 +12,13 @@ from silo_app.catalogue.migrations import LATEST, MIGRATIONS
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import CatalogueDamaged, NotReady, StateError
 
-__all__ = ["connect"]
+__all__ = ["ANEW", "connect"]
+
+ANEW = (
+    "Restore it from a backup, or move it away and run `silo ingest`: images, labels and splits are read again, but studies "
+    "get new case ids, and what was taken out since is in again, until you take it out (`case-recalled` in the audit log)."
+)
+"""What to do about a damaged one."""
 
 _PRAGMAS = (
     "journal_mode = WAL",
@@ -99,6 +105,5 @@ def _damaged(path: Path, how: str) -> CatalogueDamaged:
     return CatalogueDamaged(
         f"the catalogue cannot be read ({how.splitlines()[0][:120]})",
         where=str(path),
-        remedy="Restore it from a backup, or move it away and run `silo ingest`: images, labels and splits are read "
-        "again, but studies get new case ids.",
+        remedy=ANEW,
     )

@@ -85,5 +85,6 @@ def _derived(key: SiloKey, purpose: bytes, length: int) -> bytes:
 def _wrong(what: str) -> CatalogueDamaged:
     return CatalogueDamaged(
         f"{what} does not open with this silo's key",
-        remedy="Restore silo.key and catalogue.db of the same backup; if there is none, move the catalogue away and ingest.",
+        remedy="Restore silo.key and catalogue.db of the same backup; if there is none, move the catalogue away, ingest, "
+        "and take out again what was taken out (`case-recalled` in the audit log).",
     )

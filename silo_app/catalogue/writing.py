@@ -40,7 +40,8 @@ class CatalogueWriter:
         if known != check:
             raise CatalogueDamaged(
                 "the catalogue was made with another silo key",
-                remedy="Restore the key (silo.key) that belongs to it, or move the catalogue away and ingest again.",
+                remedy="Restore the key (silo.key) that belongs to it, or move the catalogue away, ingest again, "
+                "and take out again what was taken out (`case-recalled` in the audit log).",
             )
 
     def files(self, source: str) -> dict[str, FileRecord]:

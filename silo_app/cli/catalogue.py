@@ -1,7 +1,6 @@
 """`silo catalogue`: what the silo holds, as counts, and as a page with plots."""
 
 import dataclasses
-import getpass
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 
 from silo_app.catalogue import Catalogue, CatalogueCounts, Refusal
+from silo_app.cli.asking import account
 from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption, emit, people
 from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
@@ -81,7 +81,7 @@ def whois(
     """
     from silo_app.catalogue.whois import look_up
 
-    found = look_up(load(silo), case, user=getpass.getuser(), reason=reason)
+    found = look_up(load(silo), case, user=account(), reason=reason)
     emit(dataclasses.asdict(found), output, _print_study)
 
 
@@ -117,7 +117,7 @@ def remove(
     from silo_app.imaging.recall import Subject, recall
 
     subject = Subject(case=case, study_uid=study_uid, patient_id=patient_id)
-    done = recall(load(silo), subject, user=getpass.getuser(), reason=reason)
+    done = recall(load(silo), subject, user=account(), reason=reason)
     people.print("The vectors leave the index files with `silo index build`.", highlight=False, markup=False)
     emit(dataclasses.asdict(done), output, _print_recalled)
 
@@ -140,7 +140,7 @@ def restore(
     from silo_app.imaging.recall import restore as let_in
 
     subject = Subject(case=case, study_uid=study_uid, patient_id=patient_id)
-    emit(dataclasses.asdict(let_in(load(silo), subject, user=getpass.getuser(), reason=reason)), output, _print_recalled)
+    emit(dataclasses.asdict(let_in(load(silo), subject, user=account(), reason=reason)), output, _print_recalled)
 
 
 def _print_recalled(data: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ def desk(silo: SiloOption) -> None:
     from silo_app.search.desk.process import DeskProcess
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which instruction sets it tried
     home = load(silo)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

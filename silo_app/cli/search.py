@@ -175,8 +175,16 @@ def _drawn(home: SiloHome, wanted: "Wanted", found: "Found") -> list[dict[str, A
     from silo_app.search.why import why
 
     pairs = why(home, wanted.example, found.query, found.result, user=wanted.user) if found.query else []
-    if not pairs:
+    own = sum(hit.silo == home.config.name for hit in found.result.hits)
+    if not own:
         people.print("No hit is of this silo: there is nothing to explain.", highlight=False)
+    elif left_out := own - len(pairs):
+        people.print(
+            f"{left_out} of this silo's {own} hits are not explained: their images are not in the cache (`silo ingest` "
+            "decodes them again), or have left the silo meanwhile.",
+            highlight=False,
+            soft_wrap=True,
+        )
     return drawn(pairs, wanted.refinement.region)
 
 

@@ -21,6 +21,7 @@ def examine(home: SiloHome) -> list[Checked]:
         guarded("private files", lambda: kit.private_files(home)),
         *holdings.sources(home),
         guarded("catalogue", lambda: holdings.catalogue(home)),
+        guarded("planted cases", lambda: holdings.planted(home)),
         guarded("cache", lambda: holdings.cache(home)),
         guarded("index", lambda: holdings.index(home)),
         guarded("index process", lambda: holdings.index_process(home)),

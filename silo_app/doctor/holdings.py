@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from silo_app.catalogue import Catalogue
+from silo_app.catalogue.schema import ANEW
 from silo_app.config import SiloHome
 from silo_app.doctor.checked import Checked, guarded, ok, problem, warning
 from silo_app.errors import NotReady, ProcessFailed
+from silo_app.policy.canaries import read_canaries
 
-__all__ = ["cache", "catalogue", "index", "index_process", "sources"]
+__all__ = ["cache", "catalogue", "index", "index_process", "planted", "sources"]
 
 _SAMPLE = 100
 _BUILD = "Run `silo index build`, or ask for the job `jobs/index`."
+_PLANT = "Plant them anew (`silo audit plant`), by the ids that they have now; `silo audit unplant` takes the old ones away."
 _SERVE = "Start it: `silo serve --silo KIT`; its log says why if it ends."
 _INGEST = "Run `silo ingest`: it decodes again what is not in the cache."
 
@@ -29,7 +32,7 @@ def catalogue(home: SiloHome) -> Checked:
         views = opened.counts().views
     wrong = _integrity(home)
     if wrong:
-        return problem("catalogue", wrong, "Restore it from a backup, or move it away and run `silo ingest` again.")
+        return problem("catalogue", wrong, ANEW)
     return ok("catalogue", f"sound; {views} usable images")
 
 
@@ -43,6 +46,19 @@ def _integrity(home: SiloHome) -> str:
     finally:
         connection.close()
     return (str(said) if said != "ok" else "") or (f"{dangling} rows refer to nothing" if dangling else "")
+
+
+def planted(home: SiloHome) -> Checked:
+    """Compare the planted cases with the catalogue: one that has left it, or has another id by now, alerts nobody."""
+    if not (cases := read_canaries(home.canaries)):
+        return ok("planted cases", "none")
+    with Catalogue.open(home.catalogue) as opened:
+        held = opened.cards(sorted(cases))
+    if gone := len(cases) - len(held):
+        return problem(
+            "planted cases", f"of {len(cases)} {gone} are not in the catalogue: who finds them gives no alert", _PLANT
+        )
+    return ok("planted cases", f"{len(cases)}, all in the catalogue")
 
 
 def cache(home: SiloHome) -> Checked:

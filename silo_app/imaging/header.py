@@ -4,6 +4,7 @@ Everything here is welcome and nothing is required. A `Header` holds identifiers
 the reader and `SiloKey`, and is never stored, logged or printed.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 
@@ -38,16 +39,18 @@ class Header:
 
 
 @quiet()
-def header_of(ds: Dataset, *, label_keyword: str = "", separator: str = "|") -> Header:
-    """Read what the header says; an attribute that is absent or unreadable is unknown."""
-    day = _study_day(ds)
+def header_of(ds: Dataset, content: bytes, *, label_keyword: str = "", separator: str = "|") -> Header:
+    """Read what the header of a file of these bytes says; an attribute that is absent or unreadable is unknown."""
+    day, instance_uid = _study_day(ds), identifier(ds, "SOPInstanceUID")
     return Header(
-        instance_uid=identifier(ds, "SOPInstanceUID"),
+        instance_uid=instance_uid,
         study_uid=identifier(ds, "StudyInstanceUID"),
         series_uid=identifier(ds, "SeriesInstanceUID"),
         accession=identifier(ds, "AccessionNumber"),
         patient_id=identifier(ds, "PatientID"),
         issuer=identifier(ds, "IssuerOfPatientID"),
+        # without the UID, which is against the standard, its bytes are what it is known by, as in every version
+        content="" if instance_uid else hashlib.sha256(content).hexdigest(),
         label=_label(ds, label_keyword, separator) if label_keyword else None,
         position=_position(ds),
         sex=_sex(ds),

@@ -16,6 +16,7 @@ from silo_app.catalogue import ContentKey
 from silo_app.durable import private_folder
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.cache import RadiographCache
+from silo_app.imaging.header import Header
 from silo_app.imaging.pool import Decoder, decode_all, default_workers
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.worker import Request
@@ -55,9 +56,14 @@ class IsolatedReader:
 
     def read(self, source: Path | bytes) -> NDArray[np.float32]:
         """Return a file's radiograph, float32 (H, W) in [0, 1]. Raises `ImageUnsupported`, `NotReady`."""
+        return self.read_whole(source)[0]
+
+    def read_whole(self, source: Path | bytes) -> tuple[NDArray[np.float32], Header]:
+        """Return a file's radiograph, and its header with whom it is of. Raises as `read` does."""
         where = str(source) if isinstance(source, Path) else ""
         with self._decoder() as decoder, _readable(source) as path, tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            return _radiograph(decoder.decode(_request(path, folder, self._seconds)), folder, where)
+            reply = decoder.decode(_request(path, folder, self._seconds))
+            return _radiograph(reply, folder, where), Header(**reply["header"])
 
     def warm(self) -> None:
         """Start a process ahead of the first file."""

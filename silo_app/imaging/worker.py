@@ -3,13 +3,12 @@
 It reads requests and writes replies as JSON lines, no pickle, on its own copy of stdout: decoders written in C print.
 """
 
-import hashlib
 import json
 import os
 import resource
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from silo_app.errors import ImageUnsupported
@@ -71,9 +70,7 @@ def decode(request: Request) -> dict[str, Any]:
         radiograph = radiograph_of(ds)
         named = check_burned_in(ds, ocr=request.ocr) if request.burned_in != "off" else ""
         _require_unnamed(named if request.burned_in == "refuse" else "")
-        header = header_of(ds, label_keyword=request.label_keyword, separator=request.separator)
-        if not header.instance_uid:  # against the standard; then its bytes are what it is known by, as in every version
-            header = replace(header, content=hashlib.sha256(content).hexdigest())
+        header = header_of(ds, content, label_keyword=request.label_keyword, separator=request.separator)
     except ImageUnsupported as error:
         return {"reason": error.reason, "detail": error.problem}
     except MemoryError:

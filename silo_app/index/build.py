@@ -13,7 +13,7 @@ from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, NotReady
 from silo_app.index.generations import Generation, building, forget_in_milvus, open_current, publish
-from silo_app.index.known import generation_of, missing_from, vectors_of
+from silo_app.index.known import contents_of, generation_of, missing_from, vectors_of
 from silo_app.index.likeness import estimate
 from silo_app.index.looks import KeptLook, read_look
 from silo_app.index.manifest import CASES_FILE, GenerationInfo
@@ -74,7 +74,7 @@ def build_generation(
             raise NotReady(
                 f"no index in use is of encoder {version[:12]}", where=str(home.index), remedy="Run `silo index build`."
             )
-        if only_new and old and not missing_from(old.digests, [[view.digest for view in views]]):
+        if only_new and old and not missing_from(contents_of(old), [[view.digest + view.case for view in views]]):
             return BuildReport(old.info, 0, old.info.views, time.monotonic() - start)
         look = _kept_look(home, old, views) if old and head else None
         known = vectors_of(old) if old and (look or not head) else {}

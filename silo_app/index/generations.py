@@ -55,7 +55,6 @@ __all__ = [
     "forget_in_milvus",
     "has_generations",
     "in_use",
-    "indexed",
     "is_building",
     "left_in_milvus",
     "look_in_use",
@@ -197,15 +196,6 @@ def in_use(root: Path) -> str | None:
     if names:
         raise _none_is_sound(root, names)
     return None
-
-
-def indexed(root: Path, name: str, version: EncoderVersion) -> NDArray[np.uint8] | None:
-    """Return the contents of the views in a generation, uint8 (n, 32), or None if this encoder did not make it.
-
-    As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
-    """
-    info = read_manifest(root / name)
-    return read_rows(root / name / DIGESTS_FILE, (info.views, 32)) if info.encoder_version == version else None
 
 
 def open_current(root: Path, storage: Storage | None = None) -> Generation:

@@ -4,7 +4,7 @@ The index process looks every few seconds, which costs one number of SQLite's wh
 of its own at the lowest priority: the training library is in memory only as long as a build runs, and whatever ends that
 process costs the build alone. Only what a person has begun is continued: with the encoder of the index in use, as long as
 that is the silo's current one. Views that have left the catalogue are no reason to build, since no answer shows them; the
-next build drops them.
+next build drops them. Views that a catalogue made anew has under other cases are one: nobody finds them.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from silo_app.command import command_line, data_of
 from silo_app.config import SiloHome
 from silo_app.encoder.current import current_version
 from silo_app.errors import NotReady, ProcessFailed, SiloscopeError
-from silo_app.index.generations import in_use, indexed, is_building, pointer
-from silo_app.index.known import missing_from
+from silo_app.index.generations import in_use, is_building, pointer
+from silo_app.index.known import indexed, missing_from
 
 __all__ = ["KeepingUp", "Pace"]
 
@@ -122,7 +122,7 @@ class KeepingUp:
             self._sound = named, in_use(self._home.index)
         name, encoder = self._sound[1], self._encoder()
         held = indexed(self._home.index, name, EncoderVersion(encoder)) if name and encoder else None
-        return 0 if held is None else missing_from(held, self._catalogue.now()[0].digests())
+        return 0 if held is None else missing_from(held, self._catalogue.now()[0].contents())
 
     def _encoder(self) -> str:
         try:

@@ -1,6 +1,7 @@
-"""The embeddings that a silo's index holds already, by the content that they were made of."""
+"""What a silo's index holds already: embeddings, by the content that they were made of, and views, with their cases."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,10 @@ from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.generations import Generation, encoder_in_use, open_current
+from silo_app.index.manifest import CASES_FILE, DIGESTS_FILE, read_manifest, read_rows
 from silo_app.index.storage import Storage
 
-__all__ = ["generation_of", "known_vectors", "missing_from", "not_indexed", "vectors_of"]
+__all__ = ["contents_of", "generation_of", "indexed", "known_vectors", "missing_from", "not_indexed", "vectors_of"]
 
 
 _GONE = "If the server is gone for good, take index.milvus out of silo.yaml: then every image is embedded again."
@@ -51,7 +53,23 @@ def not_indexed(home: SiloHome, generation: Generation) -> int:
     if not home.catalogue.is_file():
         return 0
     with Catalogue.open(home.catalogue) as catalogue:
-        return missing_from(generation.digests, catalogue.digests())
+        return missing_from(contents_of(generation), catalogue.contents())
+
+
+def indexed(root: Path, name: str, version: EncoderVersion) -> NDArray[np.uint8] | None:
+    """Return a generation's contents, as `contents_of` does, or None if this encoder did not make it.
+
+    As it says of itself: no gallery is opened, and nothing is compared with its digest. Raises `IndexDamaged`.
+    """
+    folder, info = root / name, read_manifest(root / name)
+    if info.encoder_version != version:
+        return None
+    return np.hstack([read_rows(folder / DIGESTS_FILE, (info.views, 32)), read_rows(folder / CASES_FILE, (info.views, 16))])
+
+
+def contents_of(generation: Generation) -> NDArray[np.uint8]:
+    """Return digest and case of each view in a generation, uint8 (n, 48)."""
+    return np.hstack([generation.digests, generation.gallery.row_cases])
 
 
 def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
@@ -64,12 +82,16 @@ def vectors_of(generation: Generation, digests: Sequence[str] | None = None) -> 
     return {row.tobytes().hex(): vector for row, vector in zip(generation.digests[rows], vectors, strict=True)}
 
 
-def missing_from(indexed: NDArray[np.uint8], digests: Iterable[Sequence[str]]) -> int:
-    """Return how many of these contents, given in blocks, are none of the indexed, uint8 (n, 32)."""
+def missing_from(indexed: NDArray[np.uint8], contents: Iterable[Sequence[str]]) -> int:
+    """Return how many views, given in blocks as digest and case id in one, are none of the indexed, uint8 (n, 48).
+
+    An image under another case is missing too: no query finds it. A catalogue that was lost, and filled by ingest again,
+    or an older copy of it, has other cases of the same images.
+    """
     known = np.sort(row_values(indexed))
     missing = 0
-    for block in digests:
-        asked = row_values(hex_rows(block, 32))
+    for block in contents:
+        asked = row_values(hex_rows(block, 48))
         place = np.minimum(np.searchsorted(known, asked), max(0, len(known) - 1))
         missing += len(asked) - (int(np.count_nonzero(known[place] == asked)) if len(known) else 0)
     return missing

@@ -23,7 +23,7 @@ def count_page(data: Mapping[str, Any], *, asked_with: str = "") -> str:
         "within": data["patients"]["noise"] if data["patients"] else None,
         "asked_with": asked_with,
         "findings": [
-            {"name": name, "words": _between(total), "share": total["most"] / max(1, most), "silos": total["silos"]}
+            {"name": name, "words": _between(total), "silos": total["silos"], **_shares(total, max(1, most))}
             for name, total in data["findings"].items()
         ],
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -34,6 +34,11 @@ def count_page(data: Mapping[str, Any], *, asked_with: str = "") -> str:
 def _between(total: Mapping[str, Any]) -> str:
     least, most = total["least"], total["most"]
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _shares(total: Mapping[str, Any], most: int) -> dict[str, float]:
+    """Return how long a bar is: of how many patients is told, and how many more it leaves open."""
+    return {"told": total["least"] / most, "open": (total["most"] - total["least"]) / most}
 
 
 def _said(silo: Mapping[str, Any]) -> str:

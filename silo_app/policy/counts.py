@@ -38,7 +38,8 @@ def count_subject(
         name: sorted(map(str, value)) if isinstance(value, list) else value
         for name, value in filters.model_dump(mode="json").items()
     }
-    return json.dumps([nearest, generation, round(alike, 1), round(similarity, 2), asked], sort_keys=True)
+    thresholds = round(alike, 1) + 0.0, round(similarity, 2) + 0.0  # -0.0 is no other number than 0.0
+    return json.dumps([nearest, generation, *thresholds, asked], sort_keys=True)
 
 
 def counted(settings: ReleaseSettings, views: Iterable[View], *, by_finding: bool) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import functools
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from silo_app.cases import Finding, Sex, View, ViewPosition, age_band
 
@@ -18,22 +18,36 @@ _Year = Annotated[int, Field(ge=1900, le=2200)]
 _Few = Field(max_length=32)
 
 
+def _said_once(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+def _is_band(text: str) -> str:
+    if text not in AGE_BANDS:
+        raise ValueError(f"ages are told in decades: {', '.join(AGE_BANDS)}")
+    return text
+
+
+_Once = AfterValidator(_said_once)
+"""A word that is said again makes no other question: a count would draw other noise for it."""
+
+
 class Filters(BaseModel):
     """Every part that is given must hold for a case's card; what a silo does not know of a case does not hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    positions: Annotated[tuple[Annotated[ViewPosition, _Word], ...], _Few] = ()
+    positions: Annotated[tuple[Annotated[ViewPosition, _Word], ...], _Few, _Once] = ()
     """One of these."""
-    sexes: Annotated[tuple[Annotated[Sex, _Word], ...], _Few] = ()
+    sexes: Annotated[tuple[Annotated[Sex, _Word], ...], _Few, _Once] = ()
     """One of these."""
-    age_bands: Annotated[tuple[Annotated[str, Field(pattern=r"^(\d0-\d9|0-9|90\+)$")], ...], _Few] = ()
+    age_bands: Annotated[tuple[Annotated[str, AfterValidator(_is_band)], ...], _Few, _Once] = ()
     """One of these (`cases.age_band`)."""
     year_from: _Year | None = None
     year_to: _Year | None = None
-    present: Annotated[tuple[Annotated[Finding, _Word], ...], _Few] = ()
+    present: Annotated[tuple[Annotated[Finding, _Word], ...], _Few, _Once] = ()
     """All of these are present."""
-    absent: Annotated[tuple[Annotated[Finding, _Word], ...], _Few] = ()
+    absent: Annotated[tuple[Annotated[Finding, _Word], ...], _Few, _Once] = ()
     """All of these are known to be absent."""
 
     @model_validator(mode="after")

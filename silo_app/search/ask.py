@@ -271,7 +271,7 @@ def search_file(
 ) -> SearchResult:
     """Embed a DICOM file with the encoder of the silo's index and search all silos for similar cases.
 
-    `without_patient` leaves out the silo's own cases of the same patient, where the silo has ingested this file. Raises
+    `without_patient` leaves out the silo's own cases of the patient whom the file's header names. Raises
     `ImageUnsupported`, and what `search_query` does.
     """
     require_wide(private=private, filters=filters)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, Embedding, EncoderVersion, View
+from silo_app.cases import CaseId, Embedding, EncoderVersion, PatientKey, View
 from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.named import case_named, views_of_uid
 from silo_app.config import SiloHome
 from silo_app.encoder.region import Region
-from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported
+from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported, NotReady
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.content import read_bytes
 from silo_app.index.known import known_vectors
@@ -28,6 +28,7 @@ from silo_app.search.rocchio import mean_embedding
 
 if TYPE_CHECKING:
     from silo_app.encoder.embed import LoadedEncoder
+    from silo_app.imaging.header import Header
 
 __all__ = ["OWN", "Example", "Examples", "Means"]
 
@@ -65,10 +66,17 @@ class Example:
         return self.content if self.file is None else self.file
 
 
-def _read(source: Path | bytes) -> Radiograph:
-    from silo_app.imaging.radiograph import read_radiograph
+def _read(source: Path | bytes) -> "tuple[Radiograph, Header]":
+    from silo_app.imaging.header import header_of
+    from silo_app.imaging.parse import dataset_of
+    from silo_app.imaging.radiograph import radiograph_of
 
-    return as_cached(read_radiograph(source))
+    try:
+        parsed = dataset_of(content := read_bytes(source))
+        return as_cached(radiograph_of(parsed)), header_of(parsed, content)
+    except ImageUnsupported as error:
+        error.where = str(source) if isinstance(source, Path) else error.where
+        raise
 
 
 def _catalogue(home: SiloHome) -> Catalogue:
@@ -81,8 +89,9 @@ class Means:
 
     encoder: Callable[[SiloHome, EncoderVersion | None], "LoadedEncoder"] = own_encoder
     """Gives a version, or the one in use (`own_encoder`)."""
-    read: Callable[[Path | bytes], Radiograph] = _read
-    """Gives a file's radiograph as the encoder sees it, float32 (H, W) in [0, 1]. Raises `ImageUnsupported`."""
+    read: "Callable[[Path | bytes], tuple[Radiograph, Header]]" = _read
+    """Gives a file's radiograph as the encoder sees it, float32 (H, W) in [0, 1], and its header. Raises
+    `ImageUnsupported`."""
     catalogue: Callable[[SiloHome], AbstractContextManager[Catalogue]] = _catalogue
     """Gives the silo's catalogue for a look. Raises `NotReady`, `CatalogueDamaged`."""
     known: Callable[[SiloHome, EncoderVersion, Sequence[str]], dict[str, Embedding]] = known_vectors
@@ -101,7 +110,7 @@ class Examples:
     def __init__(self, home: SiloHome, examples: Sequence[Example], means: Means = OWN) -> None:
         self._home = home
         self._means = means
-        self._read: dict[Example, Radiograph] = {}
+        self._read: dict[Example, tuple[Radiograph, Header]] = {}
         self._views = self._found([example for example in examples if example.source is None])
 
     @cached_property
@@ -122,7 +131,7 @@ class Examples:
         Raises `ImageUnsupported`, `NotReady`.
         """
         sources = [example for example in examples if example.source is not None]
-        files = {example: self.encoder.radiographs([self._radiograph(example)])[0] for example in sources}
+        files = {example: self.encoder.radiographs([self._file(example)[0]])[0] for example in sources}
         known = self._of_views([view for example in examples for view in self._views.get(example, ())])
         return [
             files[example] if example in files else mean_embedding([known[view.digest] for view in self._views[example]])
@@ -148,23 +157,31 @@ class Examples:
         Raises `ImageUnsupported`, or `NotReady` for one that is not in the cache.
         """
         if example.source is not None:
-            return self._radiograph(example)
+            return self._file(example)[0]
         views = self._views[example]
         return RadiographCache(self._home.cache).read(views[0].digest) if len(views) == 1 else None
 
-    def case(self, example: Example) -> CaseId | None:
-        """Return the silo's case that an example is of, None for a file that it has not ingested."""
-        if example.source is None:
-            return self._views[example][0].case
-        digest = SiloKey.load(self._home.key).contents.name(read_bytes(example.source))
-        with self._means.catalogue(self._home) as catalogue:
-            return catalogue.case_of_digest(digest)
+    def image_if_cached(self, example: Example) -> Radiograph | None:
+        """Return what `image` does, to be looked at; None as well for one that is not in the cache."""
+        try:
+            return self.image(example)
+        except NotReady:  # the next ingest makes it anew; what is searched for is there without it
+            return None
 
-    def patients_cases(self, case: CaseId) -> list[CaseId]:
-        """Return all cases of a case's patient."""
+    def case(self, example: Example) -> CaseId | None:
+        """Return the silo's case that an example names, None for a file."""
+        return None if example.source is not None else self._views[example][0].case
+
+    def patients_cases(self, example: Example) -> list[CaseId]:
+        """Return the silo's cases of an example's patient: of a file, whom its header names, ingested or not."""
+        patient = self._views[example][0].patient if example.source is None else self._patient_of_file(example)
         with self._means.catalogue(self._home) as catalogue:
-            view = catalogue.card(case)
-            return catalogue.patient_cases(view.patient) if view else []
+            return catalogue.patient_cases(patient)
+
+    def _patient_of_file(self, example: Example) -> PatientKey:
+        from silo_app.imaging.apply import keys_of
+
+        return keys_of(SiloKey.load(self._home.key), self._file(example)[1]).patient
 
     def _found(self, examples: Sequence[Example]) -> dict[Example, list[View]]:
         """Return the views of cases and UIDs, at least one each. Raises `CaseUnknown`."""
@@ -185,8 +202,8 @@ class Examples:
                     )
             return found
 
-    def _radiograph(self, example: Example) -> Radiograph:
-        """Read the image of a file or its content, once."""
+    def _file(self, example: Example) -> "tuple[Radiograph, Header]":
+        """Read a file or its content, once."""
         if example not in self._read and example.source is not None:
             try:
                 self._read[example] = self._means.read(example.source)

@@ -24,7 +24,7 @@ class Wanted:
     example: Example
     refinement: Refinement = PLAIN
     without_patient: bool = False
-    """Whether the silo's own cases of the same patient are left out."""
+    """Whether the silo's own cases of the same patient are left out: of a file, whom its header names."""
     k: int = 10
     purpose: str = "care"
     user: str = ""
@@ -42,7 +42,8 @@ class Found:
 
     result: SearchResult
     preview: bytes = b""
-    """The image asked with as a gray PNG (`search.preview`); empty if it was not wanted, or there are several."""
+    """The image asked with as a gray PNG (`search.preview`); empty if it was not wanted, there are several, or it is not
+    in the cache."""
     query: Query | None = None
     """What was asked; None if another process asked it."""
 
@@ -55,7 +56,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
     require_wide(private=wanted.private, filters=wanted.filters)
     examples = Examples(home, (wanted.example, *wanted.refinement.examples), means)
     query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
-    image = examples.image(wanted.example) if wanted.preview else None
+    image = examples.image_if_cached(wanted.example) if wanted.preview else None
     drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
     with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
         result = search_query(
@@ -69,10 +70,15 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
             filters=wanted.filters,
             asker=asking,
         )
-        case = examples.case(wanted.example) if drawn and wanted.example.source is None else None
+        case = examples.case(wanted.example) if drawn else None
         if case is not None:
             asking.audit.append("shown", {"asked_query": result.query_id, "user": wanted.user, "cases": [case]})
-    return Found(result, drawn, query)
+    return Found(result if wanted.refinement.region is None else _without_beyond(result), drawn, query)
+
+
+def _without_beyond(result: SearchResult) -> SearchResult:
+    """Return a result without what hospitals estimate from whole images: what is like a region is less alike."""
+    return result.model_copy(update={"hits": tuple(hit.model_copy(update={"beyond": None}) for hit in result.hits)})
 
 
 def as_data(result: SearchResult) -> dict[str, Any]:

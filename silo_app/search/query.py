@@ -62,6 +62,5 @@ def prepared(
     whole, *moving = examples.vectors((example, *more, *less))
     start = whole if region is None else examples.region_vector(example, region)
     vector = refined(start, moving[: len(more)], moving[len(more) :], refinement.weights)
-    own = examples.case(example) if without_patient or example.source is None else None
-    exclude = examples.patients_cases(own) if own and without_patient else [own] if own else []
-    return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(exclude))
+    own = examples.patients_cases(example) if without_patient else [case] if (case := examples.case(example)) else []
+    return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(own))

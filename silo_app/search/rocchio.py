@@ -51,11 +51,12 @@ def refined(
     """
     if not len(more) and not len(less):
         return query
-    moved = weights.query * query.astype(np.float64)
+    scale = max(1.0, weights.query, weights.more, weights.less)  # the direction stays, and no weight is too great for a norm
+    moved = weights.query / scale * query.astype(np.float64)
     if len(more):
-        moved = moved + weights.more * _mean(more)
+        moved = moved + weights.more / scale * _mean(more)
     if len(less):
-        moved = moved - weights.less * _mean(less)
+        moved = moved - weights.less / scale * _mean(less)
     return _unit(moved, "the query and its examples cancel: nothing is left to search for")
 
 

@@ -3,18 +3,20 @@
 Other hospitals hand out no embeddings, so that their hits cannot be explained here.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.audit.log import AuditLog
-from silo_app.cases import CaseId, Embedding
+from silo_app.cases import CaseId, Embedding, View
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.embed import LoadedEncoder
 from silo_app.encoder.places import similarity_map
+from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 from silo_app.search.examples import Example, Examples
 from silo_app.search.messages import SearchResult
@@ -41,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A hit's image beside the query's; `query` is None where the query is no single image."""
+    """A hit's image beside the query's; `query` is None where the query is no single image, or that is not in the cache."""
 
     case: CaseId
     query: Part | None
@@ -53,20 +55,20 @@ class Pair:
 def why(home: SiloHome, example: Example, query: Query, result: SearchResult, *, user: str = "") -> list[Pair]:
     """Explain a result's hits of the own silo, best first; of a case with several images the nearest one's.
 
-    That the cases' images were shown goes into the audit log first. Raises `NotReady` for an image not in the cache.
+    An image that is not in the cache explains nothing: a hit without one is left out, and `query` of all is None if it is
+    the image asked with. That the cases' images were shown goes into the audit log first.
     """
     encoder = own_encoder(home, query.encoder_version)
-    image = Examples(home, [example]).image(example)
+    image = Examples(home, [example]).image_if_cached(example)
     with Catalogue.open(home.catalogue) as catalogue:
         found = {hit.case_id: catalogue.views_of(hit.case_id) for hit in result.hits if hit.silo == home.config.name}
-    views = {case: held for case, held in found.items() if held}  # one may have been recalled since
-    audit = AuditLog(home.audit)
-    audit.append("shown", {"asked_query": result.query_id, "user": user, "cases": list(views)})
-    audit.close()
     cache = RadiographCache(home.cache)
-    return [
-        _pair(case, encoder, image, query.vector, [cache.read(view.digest) for view in held]) for case, held in views.items()
-    ]
+    images = {case: [*_cached(cache, held)] for case, held in found.items()}
+    images = {case: held for case, held in images.items() if held}  # one may also have been recalled since
+    audit = AuditLog(home.audit)
+    audit.append("shown", {"asked_query": result.query_id, "user": user, "cases": list(images)})
+    audit.close()
+    return [_pair(case, encoder, image, query.vector, held) for case, held in images.items()]
 
 
 def explained(encoder: LoadedEncoder, first: Radiograph, second: Radiograph) -> tuple[Part, Part]:
@@ -76,6 +78,12 @@ def explained(encoder: LoadedEncoder, first: Radiograph, second: Radiograph) -> 
         Part(first, similarity_map(encoder, first, vectors[1])),
         Part(second, similarity_map(encoder, second, vectors[0])),
     )
+
+
+def _cached(cache: RadiographCache, views: Sequence[View]) -> Iterator[Radiograph]:
+    for view in views:
+        with contextlib.suppress(NotReady):
+            yield cache.read(view.digest)
 
 
 def _pair(

@@ -23,7 +23,7 @@ views = st.tuples(
 
 
 def some(values):
-    return st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)
+    return st.lists(st.sampled_from(values), max_size=3).map(tuple)
 
 
 @st.composite
@@ -67,6 +67,7 @@ def test_the_catalogue_finds_the_cases_whose_card_the_filters_hold_for(held, ask
         columns = catalogue.card_columns()
         names = [row.tobytes().hex() for row in columns.cases]
         assert names == sorted(cards)
-        for one in (*asked, Filters()):
+        twice = [Filters(present=(finding,) * 2) for finding in FINDINGS]
+        for one in (*asked, *twice, Filters()):
             wanted = sorted(case for case, card in cards.items() if one.holds(card))
             assert [name for name, holds in zip(names, columns.where(one), strict=True) if holds] == wanted

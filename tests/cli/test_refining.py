@@ -18,7 +18,7 @@ from silo_app.encoder.places import region_embedding
 from silo_app.encoder.region import Region
 from silo_app.encoder.spec import EncoderSpec
 from silo_app.identity import Identity
-from silo_app.imaging.cache import as_cached
+from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.ingest import ingest
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.search import local
@@ -148,6 +148,15 @@ def test_why_is_drawn_into_the_page_which_only_its_owner_reads(asked, other, tmp
     shown = json.loads(asked.home.audit.read_text().splitlines()[-1])
     assert (shown["event"], shown["cases"]) == ("shown", [asked.case])
     assert "wrote" in capsys.readouterr().err
+
+
+def test_a_hit_whose_image_is_not_in_the_cache_is_named_and_costs_no_page(asked, other, tmp_path, capsys):
+    page, cache = tmp_path / "page.html", RadiographCache(asked.home.cache)
+    for digest in list(cache.digests()):
+        cache.discard(digest)
+    assert run("search", other, "--silo", asked.kit, "--html", page, "--why") == 0
+    assert asked.case[:8] in page.read_text()
+    assert "2 of this silo's 2 hits are not explained" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_a_hit_of_the_own_silo_there_is_nothing_to_explain(asked, tmp_path):

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from silo_app.catalogue import Catalogue
 from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Outcome, guarded
 from silo_app.doctor.examination import examine
@@ -23,8 +24,10 @@ from silo_app.encoder.spec import EncoderSpec
 from silo_app.errors import NotReady
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.ingest import ingest
+from silo_app.imaging.recall import Subject, recall
 from silo_app.index.build import build_generation
 from silo_app.index.generations import building, publish
+from silo_app.policy.canaries import write_canaries
 from silo_app.search.local import FrameServer
 from silo_app.search.messages import Silos
 from silo_app.search.standing import GENERATION_ASKED
@@ -247,6 +250,31 @@ def test_catalogue_that_is_damaged_inside_is_a_problem(stocked):
     assert checked.remedy
 
 
+def test_a_planted_case_that_the_catalogue_does_not_have_is_a_problem(stocked):
+    assert holdings.planted(stocked).seen == "none"
+    with Catalogue.open(stocked.catalogue) as catalogue:
+        cases = [view.case for view in catalogue.views()]
+    write_canaries(stocked.canaries, cases[:2])
+    assert holdings.planted(stocked).outcome is Outcome.OK
+    stocked.catalogue.rename(stocked.catalogue.with_name("damaged.db"))
+    ingest(stocked, workers=1)
+    found = holdings.planted(stocked)
+    assert (found.outcome, "of 2 2 are not in the catalogue" in found.seen) == (Outcome.PROBLEM, True)
+    assert "silo audit plant" in found.remedy
+
+
+def test_who_makes_the_catalogue_anew_is_told_that_what_was_taken_out_comes_back(stocked):
+    with Catalogue.open(stocked.catalogue) as catalogue:
+        case = next(view.case for view in catalogue.views())
+    assert recall(stocked, Subject(case=case), user="dr.x", reason="objection").views == 1
+    stocked.catalogue.rename(stocked.catalogue.with_name("damaged.db"))
+    assert ingest(stocked, workers=1).views == 3
+    assert "case-recalled" in stocked.audit.read_text()
+    stocked.catalogue.write_bytes(b"x" * 8192)
+    checked = guarded("catalogue", lambda: holdings.catalogue(stocked))
+    assert (checked.outcome, "`case-recalled` in the audit log" in checked.remedy) == (Outcome.PROBLEM, True)
+
+
 def test_radiographs_that_are_missing_or_damaged_are_counted_and_left(stocked):
     one, two, _ = RadiographCache(stocked.cache).digests()
     RadiographCache(stocked.cache).discard(one)
@@ -296,6 +324,14 @@ def test_images_that_came_after_the_index_are_counted(stocked, make_dicom, make_
     ingest(stocked, workers=1)
     found = index_of(stocked)
     assert (found.outcome, "1 usable images are not in it" in found.seen) == (Outcome.WARNING, True)
+
+
+def test_images_that_a_new_catalogue_has_under_other_cases_are_counted(stocked):
+    an_index(stocked, an_encoder(stocked))
+    stocked.catalogue.rename(stocked.catalogue.with_name("damaged.db"))
+    report = ingest(stocked, workers=1)
+    found = index_of(stocked)
+    assert (found.outcome, f"{report.views} usable images are not in it" in found.seen) == (Outcome.WARNING, True)
 
 
 @pytest.mark.parametrize("spared", [0, 1])

@@ -13,7 +13,7 @@ from silo_app.imaging.parse import dataset_of
 def header(make_dicom):
     def read(label_keyword="", **attributes):
         ds = dataset_of(make_dicom(**attributes), also=(label_keyword,) if label_keyword else ())
-        return header_of(ds, label_keyword=label_keyword)
+        return header_of(ds, b"bytes", label_keyword=label_keyword)
 
     return read
 

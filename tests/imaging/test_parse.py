@@ -20,7 +20,7 @@ def test_broken_identifiers_reach_neither_logs_nor_stderr(make_dicom, caplog, ca
         WindowCenter=1,
         SpecificCharacterSet="SECRETSET",
     )
-    header_of(dataset_of(content))
+    header_of(dataset_of(content), content)
     read_radiograph(content)
     for cut in (200, 600, len(content) - 10):
         with pytest.raises(ImageUnsupported):

@@ -111,6 +111,20 @@ def test_new_views_are_a_reason_to_build(home, keeping):
     assert keeps.looks(6) == [(6, 2)]
 
 
+def test_a_catalogue_that_was_filled_anew_is_a_reason_to_build_though_its_images_are_the_same(home, keeping):
+    keeps = keeping()
+    assert keeps.looks(0) == []
+    home.catalogue.rename(home.catalogue.with_name("lost.db"))
+    put(home, 1, 2, 3)
+    assert keeps.looks(2) == [(2, 3)]
+    assert build_generation(home, ENCODER, embed, only_new=True).reused == 3
+    with Catalogue.open(home.catalogue) as catalogue:
+        assert {view.case for view in catalogue.views()} == {
+            row.tobytes().hex() for row in open_current(home.index).gallery.row_cases
+        }
+    assert keeps.looks(100) == [(2, 3)]
+
+
 def test_what_a_damaged_generation_had_is_missing(home, keeping):
     put(home, 4)
     build(home)
@@ -164,7 +178,7 @@ def test_a_silo_whose_encoder_is_gone_is_left_alone(home, keeping):
 def test_while_nothing_changes_nothing_is_compared(home, keeping, monkeypatch):
     keeps = keeping()
     keeps.looks(0)
-    monkeypatch.setattr(Catalogue, "digests", None)
+    monkeypatch.setattr(Catalogue, "contents", None)
     monkeypatch.setattr("silo_app.index.keeping_up.indexed", None)
     assert keeps.looks(2, 4, 6) == []
 
@@ -214,7 +228,7 @@ def test_while_somebody_else_builds_nothing_is_read_nor_begun(home, keeping, mon
     keeps = keeping()
     put(home, 4)
     with building(home.index), monkeypatch.context() as patched:
-        patched.setattr(Catalogue, "digests", None)
+        patched.setattr(Catalogue, "contents", None)
         patched.setattr("silo_app.index.keeping_up.indexed", None)
         assert keeps.looks(0, 2, 4) == []
     assert keeps.looks(6) == [(6, 1)]

@@ -5,7 +5,7 @@ import pytest
 
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.index.generations import building, open_current, publish
-from silo_app.index.known import known_vectors
+from silo_app.index.known import contents_of, indexed, known_vectors, missing_from
 
 FIRST, SECOND = EncoderVersion("ab" * 16), EncoderVersion("cd" * 16)
 DIGESTS = [f"{number:064x}" for number in range(6)]
@@ -40,3 +40,12 @@ def test_nothing_is_known_of_another_encoder_of_nothing_or_without_an_index(home
         file.chmod(0o600)
         file.write_text("damaged")
     assert known_vectors(home, FIRST, DIGESTS) == {}
+
+
+def test_views_are_told_by_content_and_case(home):
+    held = indexed(home.index, "000001", FIRST)
+    assert np.array_equal(held, contents_of(open_current(home.index)))
+    assert indexed(home.index, "000001", SECOND) is None
+    first, other = f"{DIGESTS[0]}{0:032x}", f"{DIGESTS[0]}{1:032x}"
+    assert missing_from(held, [[first], [first]]) == 0
+    assert missing_from(held, [[first, other], [f"{'f' * 64}{0:032x}"]]) == 2

@@ -45,6 +45,16 @@ def test_ranges_hospitals_and_findings_are_told():
     assert "within 3 in 95 of 100" in text
 
 
+def test_a_bar_is_pale_where_nobody_was_told():
+    found = {"Mass": total(44, 55), "Pneumothorax": total(20, 20), "Hernia": total(0, 22)}
+    bars = re.findall(r'class="bar"><div>(.*?)<span>', page(findings=found))
+    lengths = [[float(length) for length in re.findall(r"width: ([\d.]+)%", bar)] for bar in bars]
+    assert lengths == [[44.0, 11.0], [20.0], [0.0, 22.0]]
+    assert [bar.count('class="absent"') for bar in bars] == [1, 0, 1]
+    assert "the pale part of a bar" in words(page())
+    assert "pale" not in words(page(findings={}))
+
+
 def test_without_findings_there_is_no_table_of_them():
     text = words(page(findings={}, similarity=0.4, silos=[silo("north", 50)]))
     assert "What they have" not in text

@@ -47,6 +47,8 @@ def test_what_they_ask_about_and_whether_they_hold(fields, asked, holds):
         {"present": ("Mass",), "absent": ("Mass",)},
         {"year_from": 2020, "year_to": 2019},
         {"age_bands": ("45-54",)},
+        {"age_bands": ("40-79",)},
+        {"age_bands": ("00-09",)},
         {"positions": ("SIDEWAYS",)},
         {"present": ("Pneumonia",) * 33},
         {"patient": "p"},
@@ -55,3 +57,15 @@ def test_what_they_ask_about_and_whether_they_hold(fields, asked, holds):
 def test_what_cannot_hold_or_is_no_field_of_a_card_is_refused(fields):
     with pytest.raises(ValidationError):
         Filters(**fields)
+
+
+def test_a_word_that_is_said_twice_is_said_once():
+    twice = {
+        "positions": ("PA", "AP", "PA"),
+        "sexes": ("F", "F"),
+        "age_bands": ("40-49", "40-49"),
+        "present": ("Mass", "Mass"),
+        "absent": ("Hernia", "Effusion", "Hernia"),
+    }
+    once = {name: tuple(dict.fromkeys(words)) for name, words in twice.items()}
+    assert Filters(**twice) == Filters(**once)

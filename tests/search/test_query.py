@@ -171,10 +171,19 @@ def test_the_patients_other_cases_are_left_out_where_that_is_asked(held):
         assert prepared(held.home, example, without_patient=True).exclude == own
 
 
-def test_a_file_that_was_not_ingested_has_no_case_to_leave_out(held, tmp_path, make_dicom):
+def test_a_file_of_a_patient_whom_the_silo_does_not_know_has_no_case_to_leave_out(held, tmp_path, make_dicom):
     file = tmp_path / "new.dcm"
-    file.write_bytes(make_dicom())
-    assert prepared(held.home, Example(file=file), without_patient=True).exclude == frozenset()
+    for identifiers in ({}, {"PatientID": "PAT-9"}, {"PatientID": None, "StudyInstanceUID": None, "SOPInstanceUID": None}):
+        file.write_bytes(make_dicom(picture(seed=9), **identifiers))
+        assert prepared(held.home, Example(file=file), without_patient=True).exclude == frozenset()
+
+
+def test_of_a_file_that_was_not_ingested_the_patients_cases_are_left_out_by_its_header(held, make_dicom):
+    own = held.case("one") | held.case("again")
+    new = {"PatientID": "PAT-1", "StudyInstanceUID": "1.2.826.0.1.999", "SOPInstanceUID": "1.2.826.0.1.999.1"}
+    content = make_dicom(picture(seed=9), **new)
+    assert prepared(held.home, Example(content=content), without_patient=True).exclude == own
+    assert prepared(held.home, Example(content=content)).exclude == frozenset()
 
 
 def test_examples_move_the_query_as_rocchio_says(held):

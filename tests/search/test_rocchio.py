@@ -81,6 +81,13 @@ def test_a_query_that_its_examples_cancel_is_refused():
         refined(query, [], [query], Weights(less=1.0))
 
 
+@pytest.mark.parametrize("great", [1e200, 1.7e308])
+def test_a_weight_that_outweighs_all_leaves_its_examples(great):
+    query, one, other = units(5, 3)
+    assert np.allclose(refined(query, [one], [other], Weights(more=great)), one, atol=1e-6)
+    assert np.allclose(refined(query, [one], [other], Weights(less=great)), -other, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_weights_below_zero_are_refused(value):
     with pytest.raises(ConfigInvalid, match="not all numbers from 0 on"):

@@ -21,6 +21,16 @@ def held(tmp_path_factory):
     return Held.made(tmp_path_factory.mktemp("why"))
 
 
+@pytest.fixture
+def fresh_cache(held):
+    """The silo's cache, which is whole again after the test."""
+    cache = RadiographCache(held.home.cache)
+    before = {digest: cache.path(digest).read_bytes() for digest in cache.digests()}
+    yield cache
+    for digest, content in before.items():
+        cache.path(digest).write_bytes(content)
+
+
 def cases(held):
     with Catalogue.open(held.home.catalogue) as catalogue:
         return sorted({view.case for view in catalogue.views()})
@@ -70,6 +80,23 @@ def test_a_hit_that_was_recalled_since_is_left_out(held):
     example = Example(file=held.files["one"])
     query = prepared(held.home, example)
     assert why(held.home, example, query, result(held, query, ("test", "d" * 32))) == []
+
+
+def test_a_hit_whose_image_is_not_in_the_cache_costs_no_other(held, fresh_cache):
+    example = Example(file=held.files["one"])
+    query, found = prepared(held.home, example), cases(held)
+    with Catalogue.open(held.home.catalogue) as catalogue:
+        views = {case: catalogue.views_of(case) for case in found}
+    two = next(case for case in found if len(views[case]) == 2)
+    lost = next(case for case in found if case != two)
+    for view in (*views[lost], views[two][0]):
+        fresh_cache.discard(view.digest)
+    others = [case for case in found if case != lost]
+    pairs = why(held.home, example, query, result(held, query, *(("test", case) for case in found)))
+    assert [pair.case for pair in pairs] == others
+    assert json.loads(held.home.audit.read_text().splitlines()[-1])["cases"] == others
+    (pair,) = why(held.home, Example(case=lost), query, result(held, query, ("test", two)))
+    assert pair.query is None
 
 
 def test_two_images_explain_each_other(held):

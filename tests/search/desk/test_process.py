@@ -24,7 +24,7 @@ from silo_app.encoder.embed import load_encoder
 from silo_app.encoder.region import Region
 from silo_app.encoder.transforms import squared
 from silo_app.errors import Busy, CaseUnknown, ConfigInvalid, ImageUnsupported, MessageInvalid, NotReady, ProcessFailed
-from silo_app.imaging.cache import as_cached
+from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.index import generations
 from silo_app.policy.filters import Filters
@@ -95,6 +95,31 @@ def test_the_preview_is_what_the_encoder_sees_and_an_own_cases_is_recorded(askin
     assert [line["event"] for line in audited(asking)] == ["asked", "asked", "shown"]
     assert audited(asking)[-1]["cases"] == [asking.case]
     assert audited(asking)[-1]["user"] == "dr.x"
+
+
+def test_what_is_like_a_region_is_compared_with_no_whole_images(asking, desk):
+    file = Example(file=asking.file)
+    whole = desk.search(wanted(file)).result.hits
+    part = desk.search(wanted(file, refinement=Refinement(region=Region(0.5, 0, 1, 0.5)))).result.hits
+    assert {hit.beyond is None for hit in whole} == {False}
+    assert {hit.beyond for hit in part} == {None}
+
+
+def test_without_its_image_in_the_cache_a_case_is_searched_all_the_same(asking, desk):
+    cache = RadiographCache(asking.home.cache)
+    for digest in list(cache.digests()):
+        cache.discard(digest)
+    found = desk.search(wanted(Example(case=asking.case), preview=True))
+    assert (found.result.answered, found.preview) == (2, b"")
+    assert [line["event"] for line in audited(asking)] == ["asked"]
+
+
+def test_of_an_image_that_is_new_its_patients_cases_are_left_out_too(asking, desk, make_dicom, make_picture, same):
+    new = {"SOPInstanceUID": f"{UID}.9", "StudyInstanceUID": f"{UID}.9.1"}
+    asked = wanted(Example(content=make_dicom(make_picture(seed=7), **new)), without_patient=True)
+    there, here = desk.search(asked), find(asking.home, asked)
+    assert same(there.result) == same(here.result)
+    assert asking.case not in {hit.case for hit in there.result.hits}
 
 
 def test_its_state_is_what_the_last_search_saw(asking, desk):
