@@ -288,7 +288,7 @@ class Participation:
 
     def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters = opening_of(plan, trained)
+        parameters = opening_of(plan, trained, self._lineage)
         try:
             return self._trainer.request("open", **parameters)
         except ProcessFailed as error:
