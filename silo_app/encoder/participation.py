@@ -51,7 +51,7 @@ _OWN = ("personal", "control", "squares")
 
 
 class Participation:
-    """The state of one silo in one job; `folder` is private to the job and removed from secrets at its end."""
+    """The state of one silo in one job; `folder` is private to the job (`exchange_folder`)."""
 
     def __init__(self, home: SiloHome, *, job: str, folder: Path, trainer: Trainer | None = None) -> None:
         self._home = home
