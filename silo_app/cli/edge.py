@@ -6,6 +6,7 @@ Data go to stdout and people's text to stderr. `--format json` prints one envelo
 
 import errno
 import json
+import math
 import os
 import sys
 import traceback
@@ -168,8 +169,18 @@ def _report(code: str, problem: str, where: str, remedy: str, *, wants_json: boo
 
 
 def _print(content: dict[str, Any]) -> None:
-    text = json.dumps(content, ensure_ascii=False, default=str)
+    finite = _finite(content)
+    text = json.dumps(finite, ensure_ascii=False, default=str)
     if not is_printable(text):
-        text = json.dumps(content, default=str)  # the same, with an escape for what is not ASCII
+        text = json.dumps(finite, default=str)  # the same, with an escape for what is not ASCII
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _finite(content: Any) -> Any:
+    """Return `content` with null for numbers that JSON has no word for (RFC 8259): other programs could not read it."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content

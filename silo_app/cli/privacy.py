@@ -12,8 +12,8 @@ def privacy(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None
     """Show what trainings have spent of this silo's patients' privacy, job by job, and what is left.
 
     Counted for whole patients, over all jobs together: less than the jobs' own sums, as privacy losses add up slower than
-    epsilons. Jobs without `privacy` in their plan promise nothing and are not counted: their encoders may tell about any
-    patient.
+    epsilons. Above an epsilon of 100 nothing is promised any more: it is infinite, null in JSON. Jobs without `privacy` in
+    their plan promise nothing and are not counted: their encoders may tell about any patient.
 
     Examples:
         silo privacy --silo consortium/hospital-a

@@ -43,9 +43,10 @@ def adopt(models: Path, spec: EncoderSpec, file: Path) -> EncoderVersion:
         raise _invalid(file, f"{problem}: {', '.join(missing[:3])}, ...")
     head = {name for name in state if name.startswith(_HEAD)}
     taken = fitting if head <= fitting else fitting - head
-    if not all(given[name].is_floating_point() and bool(torch.isfinite(given[name]).all()) for name in taken):
-        raise _invalid(file, "it has values that are not finite numbers")
-    model.load_state_dict(state | {name: given[name].float() for name in taken})
+    floats = {name: given[name].float() for name in taken if given[name].is_floating_point()}
+    if floats.keys() != taken or not all(bool(torch.isfinite(one).all()) for one in floats.values()):
+        raise _invalid(file, "it has values that are not finite numbers in float32")
+    model.load_state_dict(state | floats)
     card = {"kind": "adopted", "source": file.name, "source_sha256": hashlib.sha256(content).hexdigest()}
     return checkpoint.save(models, spec, to_vector(model), card | {"findings_head": "taken" if head <= taken else "new"})
 

@@ -183,6 +183,8 @@ def _opened(file: Path, weights: bytes, provenance: Mapping[str, Any]) -> Export
         raise _invalid(file, f"{vector.size} weights are not those of a {spec.backbone}")
     if vector.dtype != np.float32 or checkpoint.version_of(spec, vector) != provenance["encoder_version"]:
         raise _invalid(file, "the weights are not those of the encoder version")
+    if not np.isfinite(vector).all():
+        raise _invalid(file, "it has weights that are not finite numbers")
     return Exported(spec, vector, provenance)
 
 

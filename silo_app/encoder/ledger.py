@@ -29,7 +29,7 @@ _PLAN = "plan.json"
 _JOBS = "jobs.json"
 _JOB = re.compile(r"[0-9a-zA-Z-]{1,64}")
 _KEYS = {"number", "job", "content", "contributors", "reveals", "bundles", "void", "message"}
-STATISTICS, UPDATE, NUMBERS = "statistics", "update", "numbers"
+STATISTICS, UPDATE, NUMBERS = _CONTENTS = ("statistics", "update", "numbers")
 KEEP_DAYS = 60
 """So long an unfinished training can be resumed."""
 
@@ -42,7 +42,7 @@ class ClosedRound:
     job: str
     """The job under whose key the sum is; a resumed training has rounds of several."""
     content: str = UPDATE
-    """What the sum is of: "update" or "statistics"."""
+    """What the sum is of: "update", "statistics" or "numbers"."""
     message: NDArray[np.uint8] | None = None
     """The encrypted sum, uint8 (bytes,)."""
     contributors: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class ClosedRound:
             return cls(
                 number=int(content["number"]),
                 job=str(content["job"]),
-                content=UPDATE if content["content"] == UPDATE else STATISTICS,
+                content=content["content"] if content["content"] in _CONTENTS else STATISTICS,
                 message=None if content["void"] else np.frombuffer(content["message"], dtype=np.uint8),
                 contributors=tuple(map(str, content["contributors"])),
                 reveals={str(silo): bytes(reveal) for silo, reveal in content["reveals"].items()},

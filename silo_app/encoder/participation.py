@@ -51,7 +51,7 @@ _OWN = ("personal", "control", "squares")
 
 
 class Participation:
-    """The state of one silo in one job; `folder` is private to the job and removed from secrets at its end."""
+    """The state of one silo in one job; `folder` is private to the job (`exchange_folder`)."""
 
     def __init__(self, home: SiloHome, *, job: str, folder: Path, trainer: Trainer | None = None) -> None:
         self._home = home
@@ -288,7 +288,7 @@ class Participation:
 
     def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
         """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters = opening_of(plan, trained)
+        parameters = opening_of(plan, trained, self._lineage)
         try:
             return self._trainer.request("open", **parameters)
         except ProcessFailed as error:

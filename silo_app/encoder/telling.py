@@ -1,6 +1,6 @@
 """What a silo tells of its training: to its trainer, its own journal, the model card, and a job that resumes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from silo_app.encoder.plan import TrainingPlan
@@ -13,8 +13,8 @@ def settings_of(plan: TrainingPlan) -> dict[str, Any]:
     return plan.model_dump(mode="json", exclude={"resume", "admit"})
 
 
-def opening_of(plan: TrainingPlan, trained: int) -> dict[str, Any]:
-    """Return what the trainer is told to open (`Worker.open`) when `trained` sums are in the weights."""
+def opening_of(plan: TrainingPlan, trained: int, jobs: Sequence[str]) -> dict[str, Any]:
+    """Return what the trainer is told to open (`Worker.open`) when `trained` sums of the `jobs` are in the weights."""
     parameters: dict[str, Any] = {
         "spec": plan.encoder.model_dump(mode="json"),
         "seed": plan.seed,
@@ -27,6 +27,7 @@ def opening_of(plan: TrainingPlan, trained: int) -> dict[str, Any]:
             "settings": plan.training.model_dump(mode="json"),
             "rounds": plan.rounds,
             "left": max(plan.rounds - trained, 0),
+            "jobs": list(jobs),
         }
     return parameters
 

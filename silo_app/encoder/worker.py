@@ -72,7 +72,8 @@ class Worker:
         """Load the silo's images and the start weights: drawn from `seed`, or those of the encoder version `start`.
 
         `personal` says which weights the silo has for itself; layout and weights in the answer are the shared ones.
-        `private` is a job's privacy plan, training settings, rounds, and how many of them are still to come. `again`: a
+        `private` is a job's privacy plan, training settings, rounds, how many of them are still to come, and "jobs" of which
+        this one goes on, itself included. `again`: a
         trainer before this one opened the same, and the silo's budget was found to allow those rounds then; some are paid.
         """
         self._spec, self._charging, self._private = None, None, private is not None
@@ -280,7 +281,8 @@ class Worker:
 
     def _charged(self, private: dict[str, Any], patients: int, *, again: bool) -> Charging:
         plan, settings = PrivacyPlan.model_validate(private["privacy"]), TrainSettings.model_validate(private["settings"])
-        charging = Charging(self._home, plan, settings, rounds=private["rounds"], patients=patients)
+        jobs = private.get("jobs", ())
+        charging = Charging(self._home, plan, settings, rounds=private["rounds"], patients=patients, jobs=jobs)
         if not again:
             charging.require(private["left"])
         return charging

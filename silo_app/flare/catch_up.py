@@ -32,6 +32,8 @@ class CatchUp:
     _out: dict[str, Task] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
     """How often in a row a silo refused what it was sent."""
+    codes: dict[str, str] = field(default_factory=dict)
+    """Why each of these refused it last."""
     _not_before: dict[str, float] = field(default_factory=dict)
 
     def tend(self, target: int, busy: Collection[str] = ()) -> None:
@@ -50,6 +52,12 @@ class CatchUp:
     def pending(self) -> int:
         """How many silos have been sent something that they have not answered."""
         return sum(self._waits(silo) and not self.line.is_gone(silo) for silo in self._out)
+
+    def forgive(self) -> None:
+        """Ask everybody again at once: what they refused is no more."""
+        self.refusals.clear()
+        self.codes.clear()
+        self._not_before.clear()
 
     def close(self) -> None:
         """Withdraw what nobody has answered."""
@@ -73,6 +81,7 @@ class CatchUp:
             refused = self.refusals[silo] = self.refusals.get(silo, 0) + 1
             self._not_before[silo] = time.monotonic() + min(_AGAIN_S * refused, _AGAIN_AT_MOST_S)
             why = round_trip.why_refused(reply)
+            self.codes[silo] = why["code"]
             self.line.tell(f"{silo} does not catch up: {why['code']}")
 
         self._out[silo] = self.line.post(words.TASK_CATCH_UP, data, silo, deadline_s=_DEADLINE_S, done=done)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.encoder.checked_plan import OPTION
-from silo_app.encoder.job_record import RECORD_MARK
+from silo_app.encoder.job_record import RECORD_MARK, UNOPENED, void_in
 from silo_app.errors import CertificateMissing, InputError, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.flare.plans import require_sound, with_settings
 from silo_app.job_files import SERVER_FILE
@@ -45,6 +45,7 @@ _TOLD = (
 """What marks the lines of a training's log that a researcher follows."""
 
 
+_TAKEN_BACK = re.compile(rf"exchange (\d+): {UNOPENED}")
 _NAME_A_JOB = "`silo job list` has the ids; the first 8 digits do where only one job begins so."
 
 
@@ -254,11 +255,12 @@ def told_of_rounds(log: str) -> list[str]:
 
 def records_told(log: str) -> list[dict[str, Any]]:
     """Return the rounds' entries that the server's log of a training holds so far, as `rounds.json` will have them."""
-    lines = (line.partition(RECORD_MARK)[2] for line in log.splitlines() if "TrainingRounds - INFO" in line)
-    records = []
-    for line in filter(None, lines):
-        with contextlib.suppress(ValueError):  # a line that is being written
-            records.append(json.loads(line))
+    records: list[dict[str, Any]] = []
+    for line in (line for line in log.splitlines() if "TrainingRounds - INFO" in line):
+        if taken_back := _TAKEN_BACK.search(line):
+            void_in(records, int(taken_back[1]))
+        with contextlib.suppress(ValueError):  # another line, or one that is being written
+            records.append(json.loads(line.partition(RECORD_MARK)[2]))
     return records
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nvflare.apis.shareable import Shareable
 
-from silo_app.encoder.job_record import JobRecord, Quarantined
+from silo_app.encoder.job_record import UNOPENED, JobRecord, Quarantined
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import ProtocolError, RoundRefused, UpdateRefused
@@ -70,16 +70,33 @@ class Enrolment:
         self.line.roll.enrol([*members, *entered], 0)
         for silo in members:
             self.line.note(silo, answers.accepted[silo])
+        self._bring_up()
+        self.catch_up.close()
+        behind = self._behind()
+        return [silo for silo in self.line.roll.members if silo not in behind]
+
+    def _bring_up(self) -> None:
+        """Send silos what they missed, until all that are there have it or refuse it again and again."""
         end = time.monotonic() + _DEADLINE_S
         while time.monotonic() < end and not self.line.aborted and self._behind():
             self.catch_up.bring(self._behind())
             given_up = {silo for silo, count in self.catch_up.refusals.items() if count >= _ATTEMPTS}
-            if all(silo in given_up or self.line.is_gone(silo) for silo in self._behind()):
+            if all(silo in given_up or self.line.is_gone(silo) for silo in self._behind()) and not self._takes_back():
                 break
             time.sleep(_POLL_S)
-        self.catch_up.close()
-        behind = self._behind()
-        return [silo for silo in self.line.roll.members if silo not in behind]
+
+    def _takes_back(self) -> bool:
+        """Void the last sum if enough silos refuse it and none has opened it: the job ended before they could say so."""
+        roll, number = self.line.roll, self.ledger.next_round - 1
+        refused = [silo for silo, code in self.catch_up.codes.items() if code == UpdateRefused.code]
+        unopened = [silo for silo in refused if roll.position(silo) == number]
+        opened = any(roll.position(silo) > number for silo in roll.members)
+        if opened or len(unopened) < self.plan.min_silos or self.ledger.read(number).void:
+            return False
+        self.ledger.void(number)
+        self.line.tell(f"exchange {number}: {UNOPENED}")
+        self.catch_up.forgive()
+        return True
 
     def _may_ask(self, silo: str, entry: Any) -> bool:
         """Return whether a silo's request can be passed on: the members would refuse all for one that cannot."""

@@ -12,7 +12,7 @@ from nvflare.apis.shareable import Shareable
 
 from silo_app.aggregation.settings import threshold
 from silo_app.aggregation.sums import RoundSums
-from silo_app.encoder.job_record import Quarantined, RoundRecord
+from silo_app.encoder.job_record import UNOPENED, Quarantined, RoundRecord
 from silo_app.encoder.ledger import ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import drawn
@@ -67,7 +67,9 @@ class Exchanges:
         except _Void as why:
             record.void, record.contributors = str(why), ()
             closed = ClosedRound(number=number, job=self.line.job, content=content)
-            self._take_back(record)
+            if self.take_back(number - 1, record.quarantined, "update"):
+                record.takes_back = number - 1
+                record.void = f"no silo can open the sum of exchange {number - 1}"
         if self.line.aborted:
             raise RoundRefused("the job was aborted", remedy="Submit it again, or with --resume to go on from here.")
         self.ledger.close(closed)
@@ -174,13 +176,20 @@ class Exchanges:
         record.quarantine(quarantined(answers, "update"))
         return total
 
-    def _take_back(self, record: RoundRecord) -> None:
-        """Void the round before too if every silo that answered says that it cannot open its sum."""
-        roll, before = self.line.roll, record.number - 1
-        refused = [silo for silo, why in record.quarantined.items() if why.step == "update" and why.code in _UNOPENED]
-        if len(refused) >= self.needed and all(roll.position(silo) == before for silo in roll.members if silo in refused):
-            self.ledger.void(before)
-            self.line.tell(f"exchange {before}: its sum is taken back, no silo can open it")
+    def take_back(self, number: int, quarantined: Mapping[str, Quarantined], step: str) -> bool:
+        """Void exchange `number` too if all silos that answered the `step` after it say that they cannot open its sum.
+
+        Return whether it is void by that: a silo's message may be nonsense, and nobody can see it before it is summed.
+        """
+        roll = self.line.roll
+        refused = [silo for silo, why in quarantined.items() if why.step == step and why.code in _UNOPENED]
+        if len(refused) < self.needed or any(roll.position(silo) != number for silo in refused if silo in roll.members):
+            return False
+        if self.line.aborted or number < 0 or self.ledger.read(number).void:
+            return False
+        self.ledger.void(number)
+        self.line.tell(f"exchange {number}: {UNOPENED}")
+        return True
 
     def _unmask(self, record: RoundRecord) -> dict[str, bytes]:
         """Let the survivors agree on who they are; return what they reveal."""

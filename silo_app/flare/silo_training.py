@@ -5,6 +5,7 @@ one round. NVFlare ends a whole job when one site's job process dies; this proce
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from silo_app import config
+from silo_app.encoder import exchange_folder
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.participation import Participation, RoundOrder
 from silo_app.encoder.plan import TrainingPlan
@@ -43,12 +45,13 @@ class SiloTraining(Executor):  # type: ignore[misc]
             words.TASK_FINISH: self._finish,
         }
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:  # noqa: ARG002  (NVFlare's signature)
-        """End the trainer with the job, whatever ends the job."""
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """End the trainer with the job, whatever ends the job, and leave no weights in the job's folder."""
         if event_type in {EventType.END_RUN, EventType.ABORT_TASK} and self._part is not None:
             self._part.close()
             if event_type == EventType.END_RUN:
                 self._part = None
+                shutil.rmtree(job_folder(fl_ctx) / exchange_folder.NAME, ignore_errors=True)
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Answer one task."""
@@ -145,9 +148,9 @@ class SiloTraining(Executor):  # type: ignore[misc]
     def _open(self, fl_ctx: FLContext) -> Participation:
         if self._part is not None:
             self._part.close()
-        return Participation(
-            config.load(kit_of(fl_ctx)), job=str(fl_ctx.get_job_id()), folder=job_folder(fl_ctx) / "siloscope"
-        )
+        home, folder = config.load(kit_of(fl_ctx)), job_folder(fl_ctx) / exchange_folder.NAME
+        exchange_folder.remove_left_over(home.kit, home.root / "jobs")
+        return Participation(home, job=str(fl_ctx.get_job_id()), folder=folder)
 
     def _joined(self) -> Participation:
         if self._part is None:

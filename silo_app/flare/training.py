@@ -6,6 +6,7 @@ three states: finished, failed with a reason, aborted.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -41,6 +42,24 @@ _FINISH_DEADLINE_S = 600.0
 _FINISH_STRAGGLER_S = 60.0
 
 
+@dataclass
+class _Voids:
+    """How many rounds in a row have no sum; one whose sum nobody could open never had one."""
+
+    in_a_row: int = 0
+    why: str = ""
+    _before: int = 0
+
+    def closed(self, void: str) -> None:
+        """Count a round that ended with a sum, or for the reason `void` without."""
+        self._before, self.in_a_row = self.in_a_row, self.in_a_row + 1 if void else 0
+        self.why = void
+
+    def taken_back(self) -> None:
+        """Count the last round as one without a sum."""
+        self.in_a_row, self.why = self._before + 1, "no silo can open its sum"
+
+
 class TrainingRounds(Controller):  # type: ignore[misc]
     """`jobs/train` on the server."""
 
@@ -49,6 +68,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         self._given = plan or {}
         self._ready = False
         self._counts: Counter[str] = Counter()
+        self._voids = _Voids()
+        self._enough = False
         self._receivers: Receivers | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -108,22 +129,25 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             agreed = Enrolment(line, self._ledger, plan, record, catch_up).run(silos)
             exchanges = Exchanges(line, self._ledger, plan, catch_up, agreed)
             self._rounds(exchanges, record)
-            self._finish(exchanges, record)
+            while not self._finish(exchanges, record):
+                self._rounds(exchanges, record)
         finally:
             catch_up.close()
 
     def _rounds(self, exchanges: Exchanges, record: JobRecord) -> None:
         """Run rounds until there are as many sums as the plan wants. Raises `RoundRefused` after too many void ones."""
-        void, enough = 0, False
-        while void < self._plan.max_void_rounds:
-            if (content := self._next(enough=enough)) is None:
+        voids = self._voids
+        while voids.in_a_row < self._plan.max_void_rounds:
+            if (content := self._next(enough=self._enough)) is None:
                 return
             done = exchanges.run(content, self._ledger.sums(UPDATE) if content == UPDATE else None)
             record.add(done)
-            void = void + 1 if done.void else 0
-            enough = enough or (bool(done.contributors) and done.enough >= set(done.contributors))
+            if done.takes_back is not None:
+                voids.taken_back()
+            voids.closed(done.void)
+            self._enough = self._enough or (bool(done.contributors) and done.enough >= set(done.contributors))
         raise RoundRefused(
-            f"{void} rounds in a row ended without a sum; the last because {done.void}",
+            f"{voids.in_a_row} rounds in a row ended without a sum; the last because {voids.why}",
             remedy="Look at the silos named in rounds.json, then go on: silo job submit jobs/train --resume.",
         )
 
@@ -157,7 +181,8 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         deadline, straggler = rounds * plan.round_deadline_s, rounds * plan.straggler_wait_s
         return Patience(plan.min_silos, max(_FINISH_DEADLINE_S, deadline), max(_FINISH_STRAGGLER_S, straggler))
 
-    def _finish(self, exchanges: Exchanges, record: JobRecord) -> None:
+    def _finish(self, exchanges: Exchanges, record: JobRecord) -> bool:
+        """Let the silos keep the encoder; return whether they did: none does if no silo can open the last sum."""
         line, roll = self._line, self._line.roll
         exchanges.bring_up(self._ledger.next_round)
         silos = [silo for silo in roll.members if roll.position(silo) >= self._ledger.next_round - 1]
@@ -171,10 +196,15 @@ class TrainingRounds(Controller):  # type: ignore[misc]
             versions[silo] = version
 
         answers = line.ask(words.TASK_FINISH, exchanges.last(), silos, patience, take=take)
+        absent = quarantined(answers, "finish")
+        if exchanges.take_back(last := self._ledger.next_round - 1, absent, "finish"):
+            self._voids.taken_back()
+            record.take_back(last)
+            return False
         agreed = most_of(versions.values())
         kept = {silo: one for silo, one in versions.items() if one == agreed}
         others = {silo: Quarantined.other_encoder() for silo in versions if silo not in kept}
-        record.step("finish", kept, quarantined(answers, "finish") | others, encoder_versions=kept)
+        record.step("finish", kept, absent | others, encoder_versions=kept)
         if len(versions) < self._plan.min_silos:
             raise RoundRefused(
                 f"only {len(versions)} silos kept the encoder, {self._plan.min_silos} are needed",
@@ -190,6 +220,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         record.end("finished")
         without = f"; {', '.join(others)} ended with another" if others else ""
         line.tell(f"encoder {agreed} kept by {len(kept)} silos{without}")
+        return True
 
 
 def _opened(given: TrainingPlan, fl_ctx: FLContext) -> tuple[Ledger, TrainingPlan]:

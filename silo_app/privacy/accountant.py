@@ -8,20 +8,24 @@ that differ by one patient with all images.
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from silo_app.errors import ConfigInvalid, NotReady
 
-__all__ = ["LARGEST_EPSILON", "Steps", "epsilon_of", "noise_for"]
+__all__ = ["LARGEST_EPSILON", "Steps", "epsilon_of", "louder", "noise_for"]
 
 LARGEST_EPSILON = 100.0
 """Above this nothing is promised that could be told from nothing."""
 _FINE, _COARSE, _LARGE = 0.01, 0.1, 10.0
 """How wide the bound on epsilon is below and above `_LARGE`: a grid that is finer there needs gigabytes."""
 _TOLERANCE = 1.01
+_ROUGHLY = 1.04
+"""While a job runs: composing unlike steps takes seconds each time."""
 _LARGEST_NOISE = 1e4
+_LOUDEST = 2.0
+"""How much more noise than planned rounds may have to make up for some that were trained again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,29 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
                 where="plan: privacy.epsilon",
                 remedy="Allow a larger epsilon, or train fewer steps.",
             )
-    while high > _TOLERANCE * low:
+    return _least(lambda noise: epsilon_of([Steps(noise, rate, steps)], delta) <= epsilon, low, high)
+
+
+def louder(rest: Steps, spent: Sequence[Steps], epsilon: float, delta: float) -> Steps:
+    """Return the steps `rest` with no more noise than they need to spend, after `spent`, at most `epsilon` in all.
+
+    As they are where that is enough, and where not even twice their noise is: so much would spoil what they train.
+    """
+
+    def fits(noise: float) -> bool:
+        return epsilon_of([*spent, replace(rest, noise=noise)], delta) <= epsilon
+
+    low, high = rest.noise, _LOUDEST * rest.noise
+    if fits(low) or not fits(high):
+        return rest
+    return replace(rest, noise=_least(fits, low, high, _ROUGHLY))
+
+
+def _least(fits: Callable[[float], bool], low: float, high: float, tolerance: float = _TOLERANCE) -> float:
+    """Return the least noise that fits, by bisection from above; `high` fits and `low` does not."""
+    while high > tolerance * low:
         middle = (low + high) / 2
-        low, high = (low, middle) if epsilon_of([Steps(middle, rate, steps)], delta) <= epsilon else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 

@@ -22,6 +22,9 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS charges (
     id INTEGER PRIMARY KEY, at TEXT NOT NULL, job TEXT NOT NULL, round INTEGER NOT NULL,
     noise REAL NOT NULL, rate REAL NOT NULL, steps INTEGER NOT NULL, patients INTEGER NOT NULL)"""
 
+_WAIT_S = 300.0
+"""How long one job waits for another's charge, which composes the losses of all jobs before: seconds, more with many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -43,7 +46,7 @@ class PrivacyLedger:
         """Open the ledger, or begin it. Raises `StateError` for a file that is damaged: then nothing may be spent."""
         private_folder(path.parent)
         path.touch(mode=PRIVATE)
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=10)
+        self._database = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S)
         if not self._begun():
             self._database.close()
             raise StateError(

@@ -44,6 +44,18 @@ def test_what_was_spent_and_what_is_left(home):
     assert sum(one["epsilon"] for one in data["jobs"]) > data["spent"]
 
 
+def test_what_promises_nothing_is_json_that_every_program_reads(home):
+    with PrivacyLedger(home.privacy) as ledger:
+        ledger.charge("job-1", 0, Steps(0.3, 1.0, 1000), patients=5, allowed=None, delta=1e-5)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    data = json.loads(run(home, "--format", "json").stdout, parse_constant=refuse)["data"]
+    assert (data["spent"], data["left"], data["jobs"][0]["epsilon"]) == (None, 0.0, None)
+    assert "epsilon inf of 8 allowed" in run(home).stdout
+
+
 def test_for_people(home):
     paid(home)
     told = run(home).stdout

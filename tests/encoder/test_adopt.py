@@ -54,6 +54,8 @@ class Harmful:
         (lambda state: {name: one for name, one in state.items() if "embedding" not in name}, "2 of the"),
         (lambda state: state | {"embedding.bias": torch.zeros(3)}, r"1 of the .* embedding\.bias"),
         (lambda state: state | {"embedding.bias": torch.full((16,), float("nan"))}, "not finite"),
+        (lambda state: state | {"embedding.bias": torch.full((16,), 1e300, dtype=torch.float64)}, "not finite"),
+        (lambda state: state | {"embedding.bias": torch.zeros(16, dtype=torch.int64)}, "not finite"),
         (lambda state: [1, 2], "not a dictionary of names and tensors"),
         (lambda state: {"a": 1}, "not a dictionary of names and tensors"),
     ],

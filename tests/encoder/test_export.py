@@ -167,6 +167,15 @@ def test_a_signature_does_not_excuse_nonsense(exported, change, problem):
         export.verify(file, trust)
 
 
+def test_weights_that_are_no_numbers_are_refused_whoever_signed_them(exported, spec, tmp_path):
+    home, _, _, _, trust = exported
+    broken = to_vector(build(spec, 1))
+    broken[3] = np.nan
+    export.export(home, checkpoint.save(home.models, spec, broken, {}), tmp_path / "broken.zip", "silo")
+    with pytest.raises(CheckpointInvalid, match="not finite"):
+        export.verify(tmp_path / "broken.zip", trust)
+
+
 def test_what_a_newer_version_adds_does_not_matter(exported):
     home, file, version, _, trust = exported
     signed_again(file, home, lambda said: said | {"more": 1})

@@ -96,6 +96,12 @@ def test_held_out_scores_stay_in_the_silo(trained):
     assert not list(lab.federation.kit(lab.federation.server).rglob("held-out*"))
 
 
+def test_no_weights_stay_where_silo_and_trainer_exchanged_them(trained):
+    lab, job, _ = trained
+    for silo in lab.federation.silos:
+        assert not list((lab.federation.kit(silo) / job).rglob("*.safetensors"))
+
+
 def test_every_hospital_answers_a_query(searching):
     status, envelope, _ = searching.search()
     result = envelope["data"]

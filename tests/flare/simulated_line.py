@@ -8,7 +8,7 @@ from nvflare.apis.shareable import make_reply
 
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.vetting import Vetting
-from silo_app.encoder.ledger import STATISTICS, ClosedRound
+from silo_app.encoder.ledger import NUMBERS, STATISTICS, ClosedRound
 from silo_app.encoder.roll import Roll
 from silo_app.errors import SiloscopeError
 from silo_app.flare import words
@@ -125,10 +125,11 @@ class SimulatedLine:
             self._begin(session, name, data, reply)
         elif name == words.TASK_ROUND:
             session.begin_round(data[words.ROUND], data[words.BUNDLES])
-            update = np.full(session.layout.size, 1e-3, dtype=np.float32)
-            statistics = data[words.CONTENT] == STATISTICS
-            send = session.encrypt_statistics if statistics else session.encrypt_update
-            message = send(data[words.ROUND]) if statistics else send(data[words.ROUND], update)
+            number, update = data[words.ROUND], np.full(session.layout.size, 1e-3, dtype=np.float32)
+            message = {
+                STATISTICS: lambda: session.encrypt_statistics(number),
+                NUMBERS: lambda: session.encrypt_numbers(number, {}),
+            }.get(data[words.CONTENT], lambda: session.encrypt_update(number, update))()
             reply[words.UPDATE] = message.tobytes()
         elif name == words.TASK_SIGN:
             reply[words.SIGNATURE] = session.sign_survivors(data[words.ROUND], data[words.SURVIVORS])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from silo_app.encoder.job_record import Quarantined, RoundRecord
+from silo_app.encoder.job_record import UNOPENED, Quarantined, RoundRecord
 from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady
 from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
@@ -124,6 +124,13 @@ def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
     log = "\n".join([prefix + one.sentence(), prefix + one.as_line(), prefix + one.as_line()[:60]])
     assert records_told(log) == [one.content_of()]
     assert told_of_rounds(log) == ["round 1: sum of a; without b: late (update)"]
+
+
+def test_a_sum_that_was_taken_back_is_void_in_what_a_log_tells():
+    prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
+    rounds = [RoundRecord(number=number, content="update", round=0, contributors=("a",)) for number in (1, 2)]
+    log = "\n".join(prefix + line for line in (rounds[0].as_line(), f"exchange 1: {UNOPENED}", rounds[1].as_line()))
+    assert [(one["outcome"], one["why"]) for one in records_told(log)] == [("void", UNOPENED), ("sum", "")]
 
 
 def log_of(*outcomes):

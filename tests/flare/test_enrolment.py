@@ -2,15 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from silo_app.aggregation import keys
 from silo_app.aggregation.entry import Entry
 from silo_app.encoder.job_record import JobRecord
-from silo_app.encoder.ledger import STATISTICS, Ledger
+from silo_app.encoder.ledger import STATISTICS, ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import NotReady, RoundRefused
-from silo_app.flare import words
+from silo_app.flare import catch_up, words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.enrolment import Enrolment
 from silo_app.flare.exchange import Exchanges
@@ -177,3 +178,30 @@ def test_without_keys_the_others_go_on(resume):
     assert (entered, asked) == ((), [A, B, C])
     assert record["enter"]["quarantined"][D]["code"] == "not-ready"
     assert record["join"]["accepted"] == [A, B, C]
+
+
+def left_with(tmp_path, number=0):
+    """Leave a ledger whose last sum is nonsense: the server was killed before the silos could say so."""
+    ledger = Ledger.begin(tmp_path / "rounds", "job-0", {})
+    ledger.close(ClosedRound(number=number, job="job-0", message=np.zeros(100, np.uint8), contributors=(A, B)))
+    return ledger
+
+
+@pytest.mark.parametrize("opened", [set(), {C}])
+def test_a_last_sum_that_no_silo_can_open_does_not_stop_a_job_from_being_resumed(make, tmp_path, monkeypatch, opened):  # noqa: F811
+    monkeypatch.setattr(catch_up, "_AGAIN_S", 0.0)
+    left_with(tmp_path)
+    federation = make((10, 20, 30, 40))
+    line, ledger = SimulatedLine(federation), Ledger.resume(tmp_path / "rounds", "job-0", federation.job)
+    line.others[words.TASK_RESTORE] = lambda silo, _data, reply: reply.update({words.NEXT_ROUND: int(silo in opened)})
+    record = JobRecord(tmp_path / "rounds.json", federation.job, {})
+    enrolment = Enrolment(line, ledger, PLAN.model_copy(update={"resume": "job-0"}), record, CatchUp(line, ledger))
+    if opened:  # who could open it says that it is one
+        with pytest.raises(RoundRefused, match="only 1 silos joined the job"):
+            enrolment.run([A, B, C, D])
+        assert not ledger.read(0).void
+        return
+    enrolment.run([A, B, C, D])
+    assert ledger.read(0).void
+    assert record.content["join"]["accepted"] == [A, B, C, D]
+    assert "exchange 0: its sum is taken back, no silo can open it" in line.told

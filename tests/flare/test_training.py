@@ -1,13 +1,15 @@
 """What the server's side of a training runs next, from what its ledger holds and what the silos said."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 
-from silo_app.encoder.job_record import JobRecord
-from silo_app.encoder.ledger import STATISTICS, UPDATE, Ledger
+from silo_app.aggregation import wire
+from silo_app.encoder.job_record import UNOPENED, JobRecord
+from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import UpdateRefused
+from silo_app.errors import RoundRefused, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.exchange import Exchanges
@@ -81,6 +83,83 @@ def test_nobody_counts_for_one_that_is_gone(job, tmp_path):
     assert len(record.content["statistics"]) == 1
 
 
+def nonsense(reply):
+    """Give what no key made: nobody can see it before it is summed."""
+    header, body = wire.split(reply[words.UPDATE])
+    body = body.copy()
+    body[:5000] ^= 0x55
+    reply[words.UPDATE] = wire.join(dataclasses.replace(header, body=wire.body_digest(body)), body).tobytes()
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Let a silo give nonsense for the updates of the exchanges that `when` (its number) names."""
+
+    def begin(exchanges, line, when):
+        run, bad = exchanges.run, min(line.federation.sessions)
+
+        def at(content, training_round):
+            if when(exchanges.ledger.next_round):
+                line.faults[bad, words.TASK_ROUND] = nonsense
+            else:
+                line.faults.pop((bad, words.TASK_ROUND), None)
+            assert exchanges.ledger.next_round < 30, "it goes on for ever"
+            return run(content, training_round)
+
+        monkeypatch.setattr(exchanges, "run", at)
+
+    return begin
+
+
+def test_a_silo_that_gives_nonsense_again_and_again_ends_the_job(job, fails, tmp_path):
+    line, exchanges, rounds = job
+    fails(exchanges, line, lambda number: number > 1)
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    with pytest.raises(RoundRefused, match=r"^4 rounds in a row ended without a sum; the last because no silo can open"):
+        rounds._rounds(exchanges, record)
+    told = record.content["rounds"]
+    assert [(one["exchange"], one["outcome"]) for one in told] == [(1, "sum"), *((number, "void") for number in range(2, 6))]
+    assert [one["why"] for one in told[1:]] == [
+        UNOPENED,
+        "no silo can open the sum of exchange 2",
+        UNOPENED,
+        "no silo can open the sum of exchange 4",
+    ]
+    assert rounds._ledger.sums(UPDATE) == 1  # nothing is left that could not be opened when the job is resumed
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_nonsense_now_and_then_costs_two_rounds(job, fails, tmp_path, number):
+    line, exchanges, rounds = job
+    fails(exchanges, line, lambda each: each == number)
+    line.others[words.TASK_FINISH] = lambda _silo, _data, reply: reply.update({words.REPORT: {"encoder_version": "a" * 32}})
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    assert rounds._finish(exchanges, record)
+    assert sum(one["outcome"] == "sum" for one in record.content["rounds"]) == 3
+
+
+@pytest.mark.parametrize("content", [UPDATE, NUMBERS])
+def test_nonsense_in_the_last_sum_is_taken_back_when_the_silos_would_keep_the_encoder(job, fails, tmp_path, content):
+    line, exchanges, rounds = job
+    if content == NUMBERS:
+        rounds._plan = rounds._plan.model_copy(update={"select": "best"})
+    last = 3 if content == UPDATE else 4
+    fails(exchanges, line, lambda number: number == last)
+    line.others[words.TASK_FINISH] = lambda _silo, _data, reply: reply.update({words.REPORT: {"encoder_version": "a" * 32}})
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    assert rounds._ledger.last(content).number == last
+    assert not rounds._finish(exchanges, record)
+    assert rounds._ledger.read(last).void
+    told = record.content["rounds" if content == UPDATE else "statistics"][-1]
+    assert (told["outcome"], told["why"]) == ("void", UNOPENED)
+    rounds._rounds(exchanges, record)
+    assert rounds._finish(exchanges, record)
+    assert record.content["state"] == "finished"
+    assert len(record.content["finish"]["accepted"]) == 4
+
+
 VERSIONS = {"x": "a" * 32, "y": "b" * 32}
 
 
@@ -106,7 +185,8 @@ def finish(tmp_path):
         roll = SimpleNamespace(members=sorted(reports), position=lambda _silo: 3)
         rounds._line = SimpleNamespace(roll=roll, ask=ask, tell=lambda _text: None)
         try:
-            rounds._finish(SimpleNamespace(bring_up=lambda _number: None, last=dict), record)
+            exchanges = SimpleNamespace(bring_up=lambda _number: None, last=dict, take_back=lambda *_: False)
+            rounds._finish(exchanges, record)
         finally:
             assert removed == ([True] if record.content["state"] == "finished" else [])
         return record.content

@@ -1,11 +1,12 @@
 import builtins
+import dataclasses
 import math
 
 import pytest
 
 from benchmarks import independent_accountant as independent
 from silo_app.errors import ConfigInvalid, NotReady
-from silo_app.privacy.accountant import Steps, epsilon_of, noise_for
+from silo_app.privacy.accountant import Steps, epsilon_of, louder, noise_for
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,20 @@ def test_the_noise_for_an_epsilon_spends_it_nearly_whole(epsilon):
     noise = noise_for(epsilon, 1e-5, 0.08, 60)
     spent = epsilon_of([Steps(noise, 0.08, 60)], 1e-5)
     assert 0.93 * epsilon < spent <= epsilon
+
+
+def test_what_is_left_gets_louder_by_no_more_than_it_must():
+    planned = Steps(noise_for(1.0, 1e-5, 0.4, 16), 0.4, 4)
+    left, paid = dataclasses.replace(planned, steps=12), [planned, planned]
+    assert louder(left, paid[:1], 1.0, 1e-5) == left
+    found = louder(left, paid, 1.0, 1e-5)
+    assert planned.noise < found.noise < 1.5 * planned.noise
+    assert 0.92 < epsilon_of([*paid, found], 1e-5) <= 1.0
+
+
+def test_what_no_sensible_noise_saves_stays_as_it_was_planned():
+    planned = Steps(noise_for(1.0, 1e-5, 0.4, 16), 0.4, 4)
+    assert louder(planned, [planned] * 4, 1.0, 1e-5) == planned
 
 
 def test_an_epsilon_that_no_noise_gives_is_refused():

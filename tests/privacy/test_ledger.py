@@ -68,6 +68,12 @@ def test_two_jobs_at_once_cannot_spend_the_same_rest(path):
             second.charge("job-2", 0, PLANNED, patients=100, allowed=one + 0.01, delta=1e-5)
 
 
+def test_a_charge_waits_for_another_that_adds_up_a_long_history(path):
+    """A dozen jobs took the accountant ten seconds, and a second private job at once ended with SQLite's error."""
+    with PrivacyLedger(path) as ledger:
+        assert ledger._database.execute("PRAGMA busy_timeout").fetchone()[0] >= 120_000
+
+
 @pytest.mark.parametrize("content", [b"no database" * 100, None])
 def test_a_damaged_ledger_stops_private_training(path, content):
     with PrivacyLedger(path) as ledger:
