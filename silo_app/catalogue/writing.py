@@ -13,6 +13,21 @@ from silo_app.errors import CatalogueDamaged
 
 __all__ = ["CatalogueWriter", "Identity"]
 
+_HELD = {
+    kind: f"SELECT v.digest, v.instance_key FROM views v JOIN studies s USING (case_id) WHERE {column} = ?"  # noqa: S608
+    for kind, column in {"study": "s.key", "patient": "s.patient"}.items()
+}
+"""The images of a study or a patient."""
+_NAMES = {
+    kind: f"""
+        SELECT s.uid_key FROM studies s WHERE s.{column} = ?1
+        AND NOT EXISTS (SELECT 1 FROM studies o JOIN views USING (case_id) WHERE o.uid_key = s.uid_key)
+        UNION SELECT id_key FROM patients WHERE 'patient' = '{kind}' AND key = ?1
+    """  # noqa: S608  (the columns are our own)
+    for kind, column in {"study": "key", "patient": "patient"}.items()
+}
+"""By what else a study or a patient that was taken out is known; not by a study UID that somebody's images share."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -142,35 +157,40 @@ class CatalogueWriter:
         return bool(dropped)
 
     def is_recalled(self, keys: ViewKeys) -> bool:
-        """Return whether an image's study or patient was taken out of the silo."""
+        """Return whether an image's study or patient was taken out of the silo, whoever it is said to be of now."""
         row = self._connection.execute(
-            "SELECT 1 FROM recalls WHERE (kind = 'study' AND key = ?) OR (kind = 'patient' AND key = ?)",
-            (keys.study, keys.patient),
+            "SELECT 1 FROM recalls WHERE (kind = 'study' AND key = ?1) OR (kind = 'patient' AND key = ?2) "
+            "UNION ALL SELECT 1 FROM recalled_names WHERE name IN (?3, ?4, ?5) AND name <> ''",
+            (keys.study, keys.patient, keys.instance, keys.study_uid, keys.patient_id),
         ).fetchone()
         return row is not None
 
     def recall(self, kind: str, keys: Sequence[str], *, since: str, reason: str, detail: str) -> list[str]:
         """Take studies or patients out, by their pseudonyms, for every ingest to come; return the digests of their views.
 
-        Their files stay known, as refused with `reason`, so that nothing of them is read again.
+        Their files stay known, as refused with `reason`, so that nothing of them is read again. An archive may merge
+        patients, correct a Patient ID or name its issuer afterwards: images, study UIDs and Patient IDs are out by
+        themselves too.
         """
-        rows = [(kind, key) for key in keys]
-        self._connection.executemany("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?)", [(*row, since) for row in rows])
-        column = {"study": "s.key", "patient": "s.patient"}[kind]
-        digests = [
-            digest
-            for key in keys
-            for (digest,) in self._connection.execute(
-                f"SELECT v.digest FROM views v JOIN studies s USING (case_id) WHERE {column} = ?",  # noqa: S608
-                (key,),
-            ).fetchall()
-        ]
+        self._connection.executemany("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?)", [(kind, key, since) for key in keys])
+        digests: list[str] = []
+        for key in keys:
+            held = self._connection.execute(_HELD[kind], (key,)).fetchall()
+            self._name_recalled(kind, key, [instance for _, instance in held])
+            digests += [digest for digest, _ in held]
         for digest in digests:
             self._connection.execute(
                 "UPDATE files SET digest = NULL, reason = ?, detail = ? WHERE digest = ?", (reason, detail, digest)
             )
             self.drop_if_orphan(digest)
+        for key in keys:
+            self._name_recalled(kind, key, [name for (name,) in self._connection.execute(_NAMES[kind], (key,)).fetchall()])
         return digests
+
+    def _name_recalled(self, kind: str, key: str, names: Iterable[str]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO recalled_names VALUES (?, ?, ?)", [(name, kind, key) for name in names if name]
+        )
 
     def restore(self, kind: str, keys: Sequence[str], *, reason: str) -> int:
         """Let studies or patients in again at the next ingest; return how many of them had been taken out."""
