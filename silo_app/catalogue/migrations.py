@@ -159,6 +159,13 @@ MIGRATIONS = (
         WHERE r.kind = 'patient' AND p.id_key <> '';
     """,
     ),
+    Migration(
+        7,
+        "which image a duplicate is of, so that it is read when nothing holds that image any more",
+        """
+    ALTER TABLE files ADD COLUMN instance_key TEXT NOT NULL DEFAULT '';
+    """,
+    ),
 )
 """Every step, in the order of its number."""
 

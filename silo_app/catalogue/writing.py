@@ -61,10 +61,10 @@ class CatalogueWriter:
     def files(self, source: str) -> dict[str, FileRecord]:
         """Return what is known about the files of a source, by path."""
         rows = self._connection.execute(
-            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?",
+            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail, instance_key FROM files WHERE source = ?",
             (self._sealed(source),),
         )
-        names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail")
+        names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail", "instance")
         records = (FileRecord(**dict(zip(names, row, strict=True))) for row in rows)
         return {path: replace(row, source=source, path=path) for row in records for path in (self._clear(row.path),)}
 
@@ -117,7 +117,7 @@ class CatalogueWriter:
     def record_file(self, file: FileRecord) -> None:
         """Write down what a file turned out to be."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._sealed(file.source),
                 self._sealed(file.path),
@@ -127,6 +127,7 @@ class CatalogueWriter:
                 file.digest,
                 file.reason,
                 file.detail,
+                file.instance,
             ),
         )
 

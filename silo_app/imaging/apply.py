@@ -73,6 +73,7 @@ class Applier:
                 digest=reply.get("digest"),
                 reason=reply.get("reason", ""),
                 detail=reply.get("detail", ""),
+                instance=reply.get("instance", ""),
             )
         )
 
@@ -96,6 +97,7 @@ class Applier:
             return {
                 "reason": RefusalReason.DUPLICATE_INSTANCE.value,
                 "detail": "another file holds this image (SOP Instance UID) with other content",
+                "instance": keys.instance,
             }
         case = writer.add_view(
             ViewRecord(

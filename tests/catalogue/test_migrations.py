@@ -14,7 +14,7 @@ from silo_app.errors import CatalogueDamaged
 VERSIONS = Path(__file__).parent / "versions"
 """Catalogues as SQL, each written by the Siloscope of its version: three views of two studies, one refused file."""
 FINGERPRINTS = ["f92a18133fb6c32a", "6cd67228624abba8", "d8a37a8ab094d485", "d5b79472d75243e3", "51bcb3399d6f0bef"]
-FINGERPRINTS += ["1530fb016e83c21a"]
+FINGERPRINTS += ["1530fb016e83c21a", "4cc9410e6b810077"]
 
 
 @pytest.fixture(params=sorted(VERSIONS.glob("*.sql"), key=lambda file: int(file.stem)), ids=lambda file: file.stem)

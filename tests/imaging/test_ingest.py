@@ -145,6 +145,33 @@ def test_second_file_of_an_instance_is_refused_until_the_first_is_gone(make_silo
     assert (report.views, report.refused) == (1, ())
 
 
+@pytest.mark.parametrize("first", ["source", "other"])
+@pytest.mark.parametrize("how", ["gone", "changed", "gone before a crash"])
+def test_an_image_that_one_source_gives_up_is_taken_from_another(make_silo, put, source, tmp_path, monkeypatch, first, how):
+    """An archive is moved: two sources hold the same images for a while, in other files."""
+    holder = put("1.dcm", SOPInstanceUID="1.2.3")
+    put("2.dcm")
+    (tmp_path / "other").mkdir()
+    put("3.dcm", SOPInstanceUID="1.2.3").rename(tmp_path / "other" / "3.dcm")
+    home = make_silo()
+    assert ingest(home, workers=1).views == 2
+    folders = ["source", "other"] if first == "source" else ["other", "source"]
+    home = make_silo(sources=[{"path": str(tmp_path / name)} for name in folders])
+    assert [refusal.reason for refusal in ingest(home, workers=1).refused] == ["duplicate-instance"]
+    assert ingest(home, workers=1).unchanged == 3
+    if how == "changed":
+        put("1.dcm", SOPInstanceUID="1.2.4")
+    else:
+        holder.unlink()
+    if how == "gone before a crash":
+        with monkeypatch.context() as patch:
+            patch.setattr("silo_app.imaging.ingest.decode_all", lambda *_, **__: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                ingest(home, workers=1)
+    report = ingest(home, workers=1)
+    assert (report.views, report.refused) == (3 if how == "changed" else 2, ())
+
+
 def test_lost_radiograph_is_decoded_again(make_silo, put):
     put("1.dcm")
     home = make_silo()
