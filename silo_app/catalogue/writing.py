@@ -85,10 +85,16 @@ class CatalogueWriter:
             self._connection.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", (other, digest))  # noqa: S608
 
     def add_view(self, view: ViewRecord) -> CaseId:
-        """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split."""
+        """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split.
+
+        A new patient with a known Patient ID, of another issuer or of none, has the split of that one.
+        """
         keys = view.keys
         self._connection.execute(
-            "INSERT INTO patients VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (keys.patient, keys.patient_id, view.split)
+            # max: "train" rather than "held-out", since who was trained on must not be evaluated
+            "INSERT INTO patients VALUES (?1, ?2, coalesce((SELECT max(split) FROM patients "
+            "WHERE id_key = ?2 AND ?2 <> ''), ?3)) ON CONFLICT DO NOTHING",
+            (keys.patient, keys.patient_id, view.split),
         )
         case = self._case(keys)
         self._add_series(keys, case)

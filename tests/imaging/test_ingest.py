@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from silo_app.cases import Finding, Split
-from silo_app.catalogue import Catalogue, SiloKey
+from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.errors import CatalogueDamaged, LabelsInvalid, NotReady, SourceEmpty
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.ingest import ingest
@@ -213,6 +213,32 @@ def test_split_is_by_patient_and_survives_another_share(make_silo, put):
         after = {view.digest: view.split for view in catalogue.views()}
     assert before.items() <= after.items()
     assert set(before.values()) <= set(Split)
+
+
+def test_split_is_the_same_whoever_issued_a_patient_id(make_silo, put):
+    """An export without issuers beside a PACS with them: nobody is both trained on and held out."""
+    for number in range(8):
+        for issuer in ("", "A", "B"):
+            put(f"{number}{issuer}.dcm", PatientID=f"P{number}", IssuerOfPatientID=issuer)
+    home = make_silo(held_out_share=0.5)
+    ingest(home)
+    with Catalogue.open(home.catalogue, vault=Vault(SiloKey.load(home.key))) as catalogue:
+        splits = {(catalogue.identity(view.case).patient_id, view.split) for view in catalogue.views()}
+        assert catalogue.counts().patients == 24
+    assert len(splits) == 8
+
+
+def test_a_known_patient_id_of_another_issuer_has_the_split_that_was_drawn_first(make_silo, put):
+    """A silo whose split was drawn by another share, or by an earlier version, keeps it for whoever has the Patient ID."""
+    for number in range(4):
+        put(f"{number}.dcm", PatientID=f"P{number}", IssuerOfPatientID="A")
+    ingest(make_silo(held_out_share=0.0))
+    for number in range(4):
+        put(f"{number}B.dcm", PatientID=f"P{number}", IssuerOfPatientID="B")
+    home = make_silo(held_out_share=0.9)
+    ingest(home)
+    with Catalogue.open(home.catalogue) as catalogue:
+        assert catalogue.counts().splits == {Split.TRAIN: 8}
 
 
 def test_csv_labels_follow_the_file(make_silo, put, tmp_path):
