@@ -14,7 +14,7 @@ from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPo
 from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
-from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
+from silo_app.catalogue.records import CatalogueCounts, Label, Refusal, ViewKeys
 from silo_app.catalogue.schema import connect, failed, roll_back
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
@@ -202,6 +202,10 @@ class Catalogue:
             (case, uid, patient),
         )
         return [str(key) for (key,) in rows]
+
+    def is_recalled(self, keys: ViewKeys) -> bool:
+        """Return whether an image's study or patient was taken out of the silo."""
+        return CatalogueWriter(self._connection).is_recalled(keys)
 
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
