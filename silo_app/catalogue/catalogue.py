@@ -14,8 +14,8 @@ from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPo
 from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
-from silo_app.catalogue.records import CatalogueCounts, Label, Refusal
-from silo_app.catalogue.schema import ANEW, connect
+from silo_app.catalogue.records import CatalogueCounts, Label, Refusal, ViewKeys
+from silo_app.catalogue.schema import ANEW, connect, failed, roll_back
 from silo_app.catalogue.vault import StudyIdentity, Vault
 from silo_app.catalogue.writing import CatalogueWriter, Identity
 from silo_app.errors import CatalogueDamaged
@@ -203,16 +203,28 @@ class Catalogue:
         )
         return [str(key) for (key,) in rows]
 
+    def is_recalled(self, keys: ViewKeys) -> bool:
+        """Return whether an image's study or patient was taken out of the silo."""
+        return CatalogueWriter(self._connection).is_recalled(keys)
+
     @contextmanager
     def writing(self) -> Iterator[CatalogueWriter]:
-        """Write in one transaction: all of the block, or nothing of it if it raises."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        """Write in one transaction: all of the block, or nothing of it if it raises.
+
+        Raises `NotReady` if the disk is full or somebody else writes for long, `CatalogueDamaged`.
+        """
         try:
-            yield CatalogueWriter(self._connection, self._vault)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield CatalogueWriter(self._connection, self._vault)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                roll_back(self._connection)
+                raise
+        except sqlite3.Error as error:
+            if told := failed(self.path, error):
+                raise told from None
             raise
-        self._connection.execute("COMMIT")
 
     def _views(self, where: str, arguments: tuple[str, ...]) -> list[View]:
         findings: dict[str, dict[Finding, bool]] = {}

@@ -137,6 +137,35 @@ MIGRATIONS = (
     ALTER TABLE views ADD COLUMN burned_in INTEGER CHECK (burned_in IN (0, 1));
     """,
     ),
+    Migration(
+        6,
+        "what was taken out is known again when the archive corrects whose it is",
+        """
+    CREATE TABLE recalled_names (
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        PRIMARY KEY (name, kind, key),
+        FOREIGN KEY (kind, key) REFERENCES recalls (kind, key) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX names_of_recall ON recalled_names (kind, key);
+    CREATE INDEX studies_of_uid ON studies (uid_key);
+    CREATE INDEX patients_of_id ON patients (id_key);
+    INSERT INTO recalled_names
+        SELECT s.uid_key, r.kind, r.key FROM recalls r
+        JOIN studies s ON r.key = CASE r.kind WHEN 'study' THEN s.key ELSE s.patient END
+        WHERE s.uid_key <> '' AND s.uid_key NOT IN (SELECT o.uid_key FROM studies o JOIN views USING (case_id))
+        UNION SELECT p.id_key, r.kind, r.key FROM recalls r JOIN patients p ON r.key = p.key
+        WHERE r.kind = 'patient' AND p.id_key <> '';
+    """,
+    ),
+    Migration(
+        7,
+        "which image a duplicate is of, so that it is read when nothing holds that image any more",
+        """
+    ALTER TABLE files ADD COLUMN instance_key TEXT NOT NULL DEFAULT '';
+    """,
+    ),
 )
 """Every step, in the order of its number."""
 

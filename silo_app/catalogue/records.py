@@ -38,6 +38,8 @@ class FileRecord:
     """The view that it holds, or None if it was refused."""
     reason: str = ""
     detail: str = ""
+    instance: str = ""
+    """Of a duplicate: the image (`ViewKeys.instance`) that another file holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,22 @@ from silo_app.catalogue.migrations import LATEST, MIGRATIONS
 from silo_app.durable import PRIVATE, private_folder
 from silo_app.errors import CatalogueDamaged, NotReady, StateError
 
-__all__ = ["ANEW", "connect"]
+__all__ = ["ANEW", "connect", "failed", "roll_back"]
 
 ANEW = (
     "Restore it from a backup, or move it away and run `silo ingest`: images, labels and splits are read again, but studies "
     "get new case ids, and what was taken out since is in again, until you take it out (`case-recalled` in the audit log)."
 )
 """What to do about a damaged one."""
+
+_OF_THE_MACHINE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+}
+"""What whoever runs the machine can mend, as `cli.edge` tells of files."""
 
 _PRAGMAS = (
     "journal_mode = WAL",
@@ -45,12 +54,12 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     except sqlite3.Error as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) or _damaged(path, str(error)) from None
     try:
         _prepare(connection, path)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _failed(path, error) from None
+        raise failed(path, error) or _damaged(path, str(error)) from None
     except BaseException:
         connection.close()
         raise
@@ -83,10 +92,16 @@ def _migrate(connection: sqlite3.Connection) -> None:
             for statement in _statements(migration.script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {LATEST}")
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
-    connection.execute("COMMIT")
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Take back a transaction, unless SQLite has done so itself (https://sqlite.org/lang_transaction.html, section 3)."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _statements(script: str) -> list[str]:
@@ -94,11 +109,19 @@ def _statements(script: str) -> list[str]:
     return [statement for statement in script.split(";") if statement.strip()]
 
 
-def _failed(path: Path, error: sqlite3.Error) -> StateError:
-    """Tell a catalogue that is busy from one that is damaged."""
-    if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+def failed(path: Path, error: sqlite3.Error) -> StateError | None:
+    """Return what is told of an error of SQLite: a catalogue that is busy or has no room is not damaged; None for others."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return NotReady("another process is writing the catalogue", where=str(path), remedy="Try again when it is done.")
-    return _damaged(path, str(error))
+    if code in _OF_THE_MACHINE:
+        return NotReady(
+            f"the catalogue cannot be read or written here, and is not damaged by that ({error})",
+            where=str(path),
+            remedy="Make room on the disk of the silo's folder, let the account that runs Siloscope write there, and try "
+            "again: an ingest goes on from here.",
+        )
+    return _damaged(path, str(error)) if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else None
 
 
 def _damaged(path: Path, how: str) -> CatalogueDamaged:

@@ -13,6 +13,21 @@ from silo_app.errors import CatalogueDamaged
 
 __all__ = ["CatalogueWriter", "Identity"]
 
+_HELD = {
+    kind: f"SELECT v.digest, v.instance_key FROM views v JOIN studies s USING (case_id) WHERE {column} = ?"  # noqa: S608
+    for kind, column in {"study": "s.key", "patient": "s.patient"}.items()
+}
+"""The images of a study or a patient."""
+_NAMES = {
+    kind: f"""
+        SELECT s.uid_key FROM studies s WHERE s.{column} = ?1
+        AND NOT EXISTS (SELECT 1 FROM studies o JOIN views USING (case_id) WHERE o.uid_key = s.uid_key)
+        UNION SELECT id_key FROM patients WHERE 'patient' = '{kind}' AND key = ?1
+    """  # noqa: S608  (the columns are our own)
+    for kind, column in {"study": "key", "patient": "patient"}.items()
+}
+"""By what else a study or a patient that was taken out is known; not by a study UID that somebody's images share."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -47,10 +62,10 @@ class CatalogueWriter:
     def files(self, source: str) -> dict[str, FileRecord]:
         """Return what is known about the files of a source, by path."""
         rows = self._connection.execute(
-            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail FROM files WHERE source = ?",
+            "SELECT source, path, size, mtime_ns, recipe, digest, reason, detail, instance_key FROM files WHERE source = ?",
             (self._sealed(source),),
         )
-        names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail")
+        names = ("source", "path", "size", "mtime_ns", "recipe", "digest", "reason", "detail", "instance")
         records = (FileRecord(**dict(zip(names, row, strict=True))) for row in rows)
         return {path: replace(row, source=source, path=path) for row in records for path in (self._clear(row.path),)}
 
@@ -71,10 +86,16 @@ class CatalogueWriter:
             self._connection.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", (other, digest))  # noqa: S608
 
     def add_view(self, view: ViewRecord) -> CaseId:
-        """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split."""
+        """Add a view, or bring a known one up to date; its study keeps its case id, its patient the split.
+
+        A new patient with a known Patient ID, of another issuer or of none, has the split of that one.
+        """
         keys = view.keys
         self._connection.execute(
-            "INSERT INTO patients VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (keys.patient, keys.patient_id, view.split)
+            # max: "train" rather than "held-out", since who was trained on must not be evaluated
+            "INSERT INTO patients VALUES (?1, ?2, coalesce((SELECT max(split) FROM patients "
+            "WHERE id_key = ?2 AND ?2 <> ''), ?3)) ON CONFLICT DO NOTHING",
+            (keys.patient, keys.patient_id, view.split),
         )
         case = self._case(keys)
         self._add_series(keys, case)
@@ -103,7 +124,7 @@ class CatalogueWriter:
     def record_file(self, file: FileRecord) -> None:
         """Write down what a file turned out to be."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._sealed(file.source),
                 self._sealed(file.path),
@@ -113,6 +134,7 @@ class CatalogueWriter:
                 file.digest,
                 file.reason,
                 file.detail,
+                file.instance,
             ),
         )
 
@@ -143,35 +165,40 @@ class CatalogueWriter:
         return bool(dropped)
 
     def is_recalled(self, keys: ViewKeys) -> bool:
-        """Return whether an image's study or patient was taken out of the silo."""
+        """Return whether an image's study or patient was taken out of the silo, whoever it is said to be of now."""
         row = self._connection.execute(
-            "SELECT 1 FROM recalls WHERE (kind = 'study' AND key = ?) OR (kind = 'patient' AND key = ?)",
-            (keys.study, keys.patient),
+            "SELECT 1 FROM recalls WHERE (kind = 'study' AND key = ?1) OR (kind = 'patient' AND key = ?2) "
+            "UNION ALL SELECT 1 FROM recalled_names WHERE name IN (?3, ?4, ?5) AND name <> ''",
+            (keys.study, keys.patient, keys.instance, keys.study_uid, keys.patient_id),
         ).fetchone()
         return row is not None
 
     def recall(self, kind: str, keys: Sequence[str], *, since: str, reason: str, detail: str) -> list[str]:
         """Take studies or patients out, by their pseudonyms, for every ingest to come; return the digests of their views.
 
-        Their files stay known, as refused with `reason`, so that nothing of them is read again.
+        Their files stay known, as refused with `reason`, so that nothing of them is read again. An archive may merge
+        patients, correct a Patient ID or name its issuer afterwards: images, study UIDs and Patient IDs are out by
+        themselves too.
         """
-        rows = [(kind, key) for key in keys]
-        self._connection.executemany("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?)", [(*row, since) for row in rows])
-        column = {"study": "s.key", "patient": "s.patient"}[kind]
-        digests = [
-            digest
-            for key in keys
-            for (digest,) in self._connection.execute(
-                f"SELECT v.digest FROM views v JOIN studies s USING (case_id) WHERE {column} = ?",  # noqa: S608
-                (key,),
-            ).fetchall()
-        ]
+        self._connection.executemany("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?)", [(kind, key, since) for key in keys])
+        digests: list[str] = []
+        for key in keys:
+            held = self._connection.execute(_HELD[kind], (key,)).fetchall()
+            self._name_recalled(kind, key, [instance for _, instance in held])
+            digests += [digest for digest, _ in held]
         for digest in digests:
             self._connection.execute(
                 "UPDATE files SET digest = NULL, reason = ?, detail = ? WHERE digest = ?", (reason, detail, digest)
             )
             self.drop_if_orphan(digest)
+        for key in keys:
+            self._name_recalled(kind, key, [name for (name,) in self._connection.execute(_NAMES[kind], (key,)).fetchall()])
         return digests
+
+    def _name_recalled(self, kind: str, key: str, names: Iterable[str]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO recalled_names VALUES (?, ?, ?)", [(name, kind, key) for name in names if name]
+        )
 
     def restore(self, kind: str, keys: Sequence[str], *, reason: str) -> int:
         """Let studies or patients in again at the next ingest; return how many of them had been taken out."""

@@ -107,7 +107,8 @@ def remove(
     """Take a study or a patient out of the silo, for good: a consent withdrawn, an image of the wrong patient.
 
     It leaves catalogue, cache, and from the next answer on every search; no ingest brings it back, though the archive still
-    has it. Its vector leaves the index files when the index is built next. Encoders that were trained on it stay.
+    has it or gives it to another patient later: what was corrected is let in by `silo catalogue restore`. Its vector leaves
+    the index files when the index is built next. Encoders that were trained on it stay.
 
     Examples:
         silo catalogue remove 3f9c21aa --silo kits/st-anna --reason "wrong patient"

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from silo_app.cases import PatientKey
 from silo_app.catalogue import FileRecord, SiloKey, StudyIdentity, ViewKeys, ViewRecord
 from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.errors import NotReady
@@ -73,6 +74,7 @@ class Applier:
                 digest=reply.get("digest"),
                 reason=reply.get("reason", ""),
                 detail=reply.get("detail", ""),
+                instance=reply.get("instance", ""),
             )
         )
 
@@ -96,12 +98,13 @@ class Applier:
             return {
                 "reason": RefusalReason.DUPLICATE_INSTANCE.value,
                 "detail": "another file holds this image (SOP Instance UID) with other content",
+                "instance": keys.instance,
             }
         case = writer.add_view(
             ViewRecord(
                 digest=digest,
                 keys=keys,
-                split=self.key.split(keys.patient, self.held_out_share),
+                split=self.key.split(_person(self.key, keys, header), self.held_out_share),
                 position=header.position,
                 sex=header.sex,
                 age=None if header.age is None else min(header.age, _OLDEST),
@@ -125,6 +128,14 @@ def _identity(header: Header) -> StudyIdentity:
     return StudyIdentity(
         study_uid=header.study_uid, accession=header.accession, patient_id=header.patient_id, issuer=header.issuer
     )
+
+
+def _person(key: SiloKey, keys: ViewKeys, header: Header) -> PatientKey:
+    """Return whose split an image has: that of its Patient ID, whoever issued it.
+
+    Archives name the issuer in some files of a patient and not in others, and nobody is both trained on and held out.
+    """
+    return key.patient(header.patient_id, "") if header.patient_id else keys.patient
 
 
 def keys_of(key: SiloKey, header: Header) -> ViewKeys:

@@ -80,7 +80,10 @@ class Arriving(Sequence[Request]):
 def arriving(
     todo: Sequence[tuple[Source, SourceFile]], request: Callable[[int, Path], Request], spool: Path
 ) -> Iterator[Arriving]:
-    """Open each source when its first file is asked for; close all, and empty the spool, when the block ends."""
+    """Open a source when a file of it is asked for, and close the one before; empty the spool when the block ends.
+
+    One at a time: two archives that send by C-MOVE may call us back at the same port.
+    """
     with suppress(FileNotFoundError):
         shutil.rmtree(spool)  # what a killed ingest left
     private_folder(spool)
@@ -90,6 +93,8 @@ def arriving(
 
             def fetches(source: Source) -> Fetch:
                 if source.name not in opened:
+                    opened.clear()
+                    stack.close()
                     opened[source.name] = stack.enter_context(source.fetching(spool))
                 return opened[source.name]
 

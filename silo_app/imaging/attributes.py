@@ -18,6 +18,9 @@ __all__ = ["identifier", "integer", "item", "number", "text", "word"]
 
 _TEXT_LENGTH = 1024
 """Longer values are cut: nothing that we read is longer, and a hostile file may hold megabytes."""
+_PADDING = " \0\r\n\t"
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+"""What pydicom puts in the place of bytes that are no text in the file's character set."""
 
 
 def _value(ds: Dataset, keyword: str, index: int = 0) -> Any:
@@ -74,7 +77,7 @@ def number(ds: Dataset, keyword: str, index: int = 0) -> float | None:
 def text(ds: Dataset, keyword: str) -> str:
     """Return the first value of a text attribute without padding, or "" if it is absent or unreadable."""
     value = _value(ds, keyword)
-    return str(value)[:_TEXT_LENGTH].strip(" \0\r\n\t") if isinstance(value, str | int | float) else _named(value)
+    return str(value)[:_TEXT_LENGTH].strip(_PADDING) if isinstance(value, str | int | float) else _named(value)
 
 
 def _named(value: Any) -> str:
@@ -89,16 +92,33 @@ def word(ds: Dataset, keyword: str) -> str:
 
 
 def identifier(ds: Dataset, keyword: str) -> str:
-    """Return an identifier; one that cannot be read as text is the hex of its bytes, so that it stays distinct."""
-    value = text(ds, keyword)
-    if value or keyword not in ds:
-        return value
+    """Return an identifier, all of it: two that differ must not become one.
+
+    Backslashes, which divide values, are part of it. One that is no text, or text in another character set than the file
+    says, is the hex of its bytes.
+    """
+    content = _raw(ds, keyword)
+    first = text(ds, keyword)
+    if first and _UNREADABLE not in first:
+        return _joined(ds, keyword) or first
+    return content.hex() if content.strip(b" \0") else first
+
+
+def _raw(ds: Dataset, keyword: str) -> bytes:
+    """Return the bytes of an attribute, b"" if it is absent or was read before."""
     try:
-        raw = ds.get_item(keyword)
-        content = getattr(raw, "value", None)
+        content = getattr(ds.get_item(keyword), "value", None)
     except Exception:  # noqa: BLE001  (as in _value)
+        return b""
+    return content if isinstance(content, bytes) else b""
+
+
+def _joined(ds: Dataset, keyword: str) -> str:
+    """Return the values of a multi-valued attribute as they stand in the file, "" for a single one."""
+    value = ds[keyword].value
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
         return ""
-    return content.hex() if isinstance(content, bytes) and content.strip(b" \0") else ""
+    return "\\".join(str(part) for part in value)[:_TEXT_LENGTH].strip(_PADDING)
 
 
 def item(ds: Dataset, keyword: str) -> Dataset | None:

@@ -51,6 +51,8 @@ _BATCH = 256
 _BATCH_SECONDS = 2.0
 
 Progress = Callable[[int, int], None]
+_Listing = tuple[Source, list[SourceFile], dict[str, FileRecord]]
+"""A source, what it holds, and what the catalogue knows of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +156,7 @@ class _Run:
     def take(self, listings: list[tuple[Source, list[SourceFile]]], workers: int | None) -> None:
         """Forget what has gone, then read what is new or changed."""
         self.total = sum(len(files) for _, files in listings)
-        todo: list[tuple[Source, SourceFile, FileRecord | None]] = []
-        for source, files in listings:
-            todo += self._pending(source, files)
+        todo = self._pending([(source, files, self._known(source, files)) for source, files in listings])
         self.unchanged = self.total - len(todo)
         self._tell(self.unchanged)
         with arriving(
@@ -187,24 +187,36 @@ class _Run:
         else:
             self.applier.apply(writer, source.name, file, known, reply)
 
-    def _pending(self, source: Source, files: list[SourceFile]) -> list[tuple[Source, SourceFile, FileRecord | None]]:
-        """Forget files that are gone; return those to be read: changed ones first, then the others in order."""
+    def _known(self, source: Source, files: list[SourceFile]) -> dict[str, FileRecord]:
+        """Forget files that are gone; return what is known about the others."""
         with self.catalogue.writing() as writer:
             known = writer.files(source.name)
-        gone = self._gone(source, files, set(known))
+        gone = set(self._gone(source, files, set(known)))
         with self.catalogue.writing() as writer:
             writer.forget_files(source.name, gone)
             self.removed += len(writer.drop_orphans())
-        changed = [file for file in files if file.name in known and not self._is_current(file, known[file.name])]
-        taken = {file.name for file in changed}
-        again = bool(gone or changed)
-        others = [
-            file
-            for file in files
-            if file.name not in known
-            or (again and known[file.name].reason == RefusalReason.DUPLICATE_INSTANCE and file.name not in taken)
-        ]
-        return [(source, file, known.get(file.name)) for file in [*changed, *others]]
+        return {name: record for name, record in known.items() if name not in gone}
+
+    def _pending(self, listings: list[_Listing]) -> list[tuple[Source, SourceFile, FileRecord | None]]:
+        """Return the files to be read: changed ones first, which may give up images that others are duplicates of."""
+        changed, others = [], []
+        for source, files, known in listings:
+            for file in files:
+                record = known.get(file.name)
+                if record is None or record.reason == RefusalReason.DUPLICATE_INSTANCE:
+                    others.append((source, file, record))
+                elif not self._is_current(file, record):
+                    changed.append((source, file, record))
+        unsure = {record.digest for _, _, record in changed}
+        with self.catalogue.writing() as writer:
+            return changed + [
+                (source, file, record)
+                for source, file, record in others
+                if record is None
+                or not self._is_current(file, record)
+                or (holder := writer.holder(record.instance)) is None
+                or holder in unsure
+            ]
 
     def _gone(self, source: Source, files: list[SourceFile], known: set[str]) -> list[str]:
         """Return what the source does not hold any more: not listed, not below what could not be listed, and confirmed."""

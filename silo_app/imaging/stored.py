@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from silo_app.errors import ImageUnsupported
 from silo_app.imaging.attributes import integer, text
@@ -20,6 +20,8 @@ from silo_app.imaging.refusal import RefusalReason, refusal
 __all__ = ["StoredPixels", "stored_pixels"]
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+
+_WORDS = (*LOOKED_AT, ExplicitVRBigEndian, RLELossless)
 
 _PREFERRED = ("pylibjpeg", "pyjpegls", "pillow", "gdcm", "pydicom")
 """Which decoder of a transfer syntax is used, and no other after it: GDCM ends the process (an uncaught exception of
@@ -54,8 +56,9 @@ def stored_pixels(ds: Dataset, stored: StoredFormat) -> StoredPixels:
     decoded = _decode(ds, rows, columns, stored)
     if decoded.shape != (rows, columns) or decoded.dtype.kind not in "iu":
         raise refusal(RefusalReason.BAD_GEOMETRY, f"decoded to shape {decoded.shape}, not to {rows} x {columns}")
-    compressed = UID(text(ds.file_meta, "TransferSyntaxUID")).is_compressed
-    return _unpacked(decoded, stored, shift=0 if compressed else stored.high_bit - (stored.bits - 1))
+    # Codecs hand out numbers; RLE keeps whole words, as they lie in memory (PS3.5 annex G).
+    numbers = UID(text(ds.file_meta, "TransferSyntaxUID")) not in _WORDS
+    return _unpacked(decoded, stored, shift=0 if numbers else stored.high_bit - (stored.bits - 1))
 
 
 def _decode(ds: Dataset, rows: int, columns: int, stored: StoredFormat) -> NDArray[np.generic]:

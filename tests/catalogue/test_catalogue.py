@@ -187,6 +187,27 @@ def test_damaged_catalogue_is_told_apart(tmp_path, damage):
     assert caught.value.where == str(path)
 
 
+def test_full_disk_is_no_damage_and_leaves_nothing_half_written(catalogue):
+    """Who is told that the catalogue is damaged would move it away, and lose the case ids."""
+    add(catalogue, record("0"))
+    (pages,) = catalogue._connection.execute("PRAGMA page_count").fetchone()
+    catalogue._connection.execute(f"PRAGMA max_page_count = {pages + 1}")  # SQLite's own error of a full disk
+    with pytest.raises(NotReady, match="not damaged") as caught:
+        add(catalogue, *(record(f"{n}", study=f"S{n}") for n in range(1, 500)))
+    assert "Make room" in caught.value.remedy
+    assert caught.value.where == str(catalogue.path)
+    assert [view.digest for view in catalogue.views()] == ["0"]
+    catalogue._connection.execute("PRAGMA max_page_count = 100000")
+    add(catalogue, record("1", study="S1"))
+    assert len(catalogue.views()) == 2
+
+
+def test_an_error_of_ours_is_not_taken_for_one_of_the_disk(catalogue):
+    with pytest.raises(sqlite3.IntegrityError), catalogue.writing() as writer:
+        writer.record_file(file("x.dcm", "nowhere"))
+    assert add(catalogue, record("0"))
+
+
 def test_catalogue_of_a_newer_version_is_refused(catalogue):
     with sqlite3.connect(catalogue.path) as connection:
         connection.execute(f"PRAGMA user_version = {LATEST + 1}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from silo_app.cases import Finding, Sex, Split, ViewPosition
-from silo_app.catalogue import Catalogue, Label, Origin
+from silo_app.cases import Finding, PatientKey, Sex, Split, ViewPosition
+from silo_app.catalogue import Catalogue, Label, Origin, ViewKeys
 from silo_app.catalogue.check import problems
 from silo_app.catalogue.migrations import LATEST, MIGRATIONS
 from silo_app.errors import CatalogueDamaged
@@ -14,6 +14,7 @@ from silo_app.errors import CatalogueDamaged
 VERSIONS = Path(__file__).parent / "versions"
 """Catalogues as SQL, each written by the Siloscope of its version: three views of two studies, one refused file."""
 FINGERPRINTS = ["f92a18133fb6c32a", "6cd67228624abba8", "d8a37a8ab094d485", "d5b79472d75243e3", "51bcb3399d6f0bef"]
+FINGERPRINTS += ["1530fb016e83c21a", "4cc9410e6b810077"]
 
 
 @pytest.fixture(params=sorted(VERSIONS.glob("*.sql"), key=lambda file: int(file.stem)), ids=lambda file: file.stem)
@@ -57,6 +58,28 @@ def test_an_old_catalogue_is_of_this_version_afterwards_and_takes_new_labels(old
     connection = sqlite3.connect(old)
     assert connection.execute("PRAGMA user_version").fetchone() == (LATEST,)
     connection.close()
+
+
+def test_what_was_taken_out_before_step_6_is_out_by_its_names_too(tmp_path):
+    connection = sqlite3.connect(tmp_path / "catalogue.db")
+    for step in MIGRATIONS[:5]:
+        connection.executescript(step.script)
+    connection.executescript("""
+        INSERT INTO patients VALUES ('p1', 'id1', 'train'), ('p2', 'id2', 'train'), ('p3', 'id3', 'train');
+        INSERT INTO studies VALUES ('c1', 's1', 'u1', '', 'p1'), ('c2', 's2', 'u2', '', 'p2'), ('c3', 's3', 'u3', '', 'p3');
+        INSERT INTO recalls VALUES ('study', 's1', 'then'), ('patient', 'p2', 'then');
+        PRAGMA user_version = 5;
+    """)
+    connection.close()
+
+    def keys(study_uid, patient_id):
+        return ViewKeys(
+            instance="i", study="s", study_uid=study_uid, accession="", patient=PatientKey("p"), patient_id=patient_id
+        )
+
+    with Catalogue.open(tmp_path / "catalogue.db") as catalogue, catalogue.writing() as writer:
+        out = [keys("u1", "new"), keys("u2", "new"), keys("new", "id2")]
+        assert [writer.is_recalled(one) for one in [*out, keys("u3", "id3"), keys("", "")]] == [True] * 3 + [False] * 2
 
 
 def test_a_step_that_fails_changes_nothing(old, monkeypatch):

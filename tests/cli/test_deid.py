@@ -9,6 +9,7 @@ from silo_app.cli import catalogue as catalogue_command
 from silo_app.cli import deid as deid_command
 from silo_app.cli import edge
 from silo_app.imaging.ingest import ingest
+from silo_app.imaging.recall import Subject, recall
 
 app = typer.Typer()
 app.command("deid")(deid_command.deid)
@@ -62,6 +63,43 @@ def test_nothing_usable_is_a_status_of_its_own(files, make_silo, tmp_path):
     assert run("deid", files / "ct.dcm", "--out", tmp_path / "out", "--silo", home.kit) == 2
     assert run("deid", files / "named.dcm", "--out", tmp_path / "out", "--silo", home.kit) == 0
     assert run("deid", files / "nowhere", "--out", tmp_path / "out", "--silo", home.kit) == 2
+
+
+def test_what_was_taken_out_of_the_silo_is_not_copied(make_silo, make_dicom, tmp_path, capsys):
+    home = make_silo()
+    (tmp_path / "source" / "one.dcm").write_bytes(make_dicom(PatientID="GONE"))
+    (tmp_path / "source" / "two.dcm").write_bytes(make_dicom(PatientID="STAYS"))
+    assert ingest(home, workers=1).views == 2
+    recall(home, Subject(patient_id="GONE"), user="u", reason="consent")
+    assert run("deid", tmp_path / "source", "--out", tmp_path / "out", "--silo", home.kit, "--format", "json") == 0
+    result = data(capsys)
+    assert (len(result["written"]), [one[1] for one in result["refused"]]) == (1, ["recalled"])
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_no_copy_replaces_another_one(make_silo, make_dicom, make_picture, tmp_path, capsys):
+    """Of two files of one image the first counts; the same bytes are the same copy."""
+    home = make_silo()
+    home.root.mkdir()
+    for number, uid in enumerate(["1.2", "1.2", "1.3"]):
+        folder = tmp_path / "source" / str(number)
+        folder.mkdir()
+        (folder / "1.dcm").write_bytes(make_dicom(make_picture(24, 20, seed=number), SOPInstanceUID=uid, PatientName="A"))
+    (tmp_path / "source" / "same.dcm").write_bytes((tmp_path / "source" / "0" / "1.dcm").read_bytes())
+    assert run("deid", tmp_path / "source", "--out", tmp_path / "out", "--silo", home.kit, "--format", "json") == 0
+    result = data(capsys)
+    assert [(file.split("/")[-2], reason) for file, reason, _ in result["refused"]] == [("1", "duplicate-instance")]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(result["written"])
+    assert len(set(result["written"])) == 2
+
+
+def test_copies_are_audited_however_it_ends(files, make_silo, tmp_path):
+    home = make_silo()
+    home.root.mkdir()
+    assert run("deid", files / "one.dcm", files / "nowhere", "--out", tmp_path / "out", "--silo", home.kit) != 0
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    (line,) = home.audit.read_text().splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["files"]) == ("deid-export", 1)
 
 
 def test_evidence_of_files(files, tmp_path, capsys):

@@ -83,6 +83,33 @@ def test_label_attribute(header):
     assert header("ImageType", ImageType=["ORIGINAL", "PRIMARY"]).label == "ORIGINAL|PRIMARY"
 
 
+@pytest.mark.parametrize(
+    ("character_set", "one", "two"),
+    [
+        ("ISO_IR 192", b"M\xdc1", b"M\xd61"),  # Latin 1, and says that it is UTF-8
+        ("ISO 2022 IR 87", b"M\xdc1", b"M\xd61"),
+        ("ISO_IR 13", b"12\\A", b"12\\B"),  # a yen sign to its writer
+        ("ISO_IR 192", b"12\\A", b"12\\B"),
+        ("ISO_IR 192", b"\\A", b"\\B"),
+        ("GBK", b"\x81\x5c1", b"\x81\x5c2"),
+        ("NONSENSE", b"M\xdc1", b"M\xd61"),
+    ],
+)
+def test_identifiers_that_differ_stay_two(make_dicom, character_set, one, two):
+    def patient(written):
+        place = b"Q" * (len(written) + len(written) % 2)
+        file = make_dicom(SpecificCharacterSet=character_set, PatientID=place.decode())
+        assert file.count(place) == 1
+        return header_of(dataset_of(file.replace(place, written.ljust(len(place))))).patient_id
+
+    assert patient(one) != patient(two)
+    assert patient(one) == patient(one) != ""
+
+
+def test_identifier_with_a_backslash_is_all_of_it(header):
+    assert header(PatientID="12\\A").patient_id == "12\\A"
+
+
 def test_repr_shows_no_identifier(header):
     assert "P1" not in repr(header(AccessionNumber="A77"))
     assert "A77" not in repr(header(AccessionNumber="A77"))

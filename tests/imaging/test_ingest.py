@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from silo_app.cases import Finding, Split
-from silo_app.catalogue import Catalogue, SiloKey
+from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.errors import CatalogueDamaged, LabelsInvalid, NotReady, SourceEmpty
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.ingest import ingest
@@ -145,6 +145,33 @@ def test_second_file_of_an_instance_is_refused_until_the_first_is_gone(make_silo
     assert (report.views, report.refused) == (1, ())
 
 
+@pytest.mark.parametrize("first", ["source", "other"])
+@pytest.mark.parametrize("how", ["gone", "changed", "gone before a crash"])
+def test_an_image_that_one_source_gives_up_is_taken_from_another(make_silo, put, source, tmp_path, monkeypatch, first, how):
+    """An archive is moved: two sources hold the same images for a while, in other files."""
+    holder = put("1.dcm", SOPInstanceUID="1.2.3")
+    put("2.dcm")
+    (tmp_path / "other").mkdir()
+    put("3.dcm", SOPInstanceUID="1.2.3").rename(tmp_path / "other" / "3.dcm")
+    home = make_silo()
+    assert ingest(home, workers=1).views == 2
+    folders = ["source", "other"] if first == "source" else ["other", "source"]
+    home = make_silo(sources=[{"path": str(tmp_path / name)} for name in folders])
+    assert [refusal.reason for refusal in ingest(home, workers=1).refused] == ["duplicate-instance"]
+    assert ingest(home, workers=1).unchanged == 3
+    if how == "changed":
+        put("1.dcm", SOPInstanceUID="1.2.4")
+    else:
+        holder.unlink()
+    if how == "gone before a crash":
+        with monkeypatch.context() as patch:
+            patch.setattr("silo_app.imaging.ingest.decode_all", lambda *_, **__: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                ingest(home, workers=1)
+    report = ingest(home, workers=1)
+    assert (report.views, report.refused) == (3 if how == "changed" else 2, ())
+
+
 def test_lost_radiograph_is_decoded_again(make_silo, put):
     put("1.dcm")
     home = make_silo()
@@ -186,6 +213,32 @@ def test_split_is_by_patient_and_survives_another_share(make_silo, put):
         after = {view.digest: view.split for view in catalogue.views()}
     assert before.items() <= after.items()
     assert set(before.values()) <= set(Split)
+
+
+def test_split_is_the_same_whoever_issued_a_patient_id(make_silo, put):
+    """An export without issuers beside a PACS with them: nobody is both trained on and held out."""
+    for number in range(8):
+        for issuer in ("", "A", "B"):
+            put(f"{number}{issuer}.dcm", PatientID=f"P{number}", IssuerOfPatientID=issuer)
+    home = make_silo(held_out_share=0.5)
+    ingest(home)
+    with Catalogue.open(home.catalogue, vault=Vault(SiloKey.load(home.key))) as catalogue:
+        splits = {(catalogue.identity(view.case).patient_id, view.split) for view in catalogue.views()}
+        assert catalogue.counts().patients == 24
+    assert len(splits) == 8
+
+
+def test_a_known_patient_id_of_another_issuer_has_the_split_that_was_drawn_first(make_silo, put):
+    """A silo whose split was drawn by another share, or by an earlier version, keeps it for whoever has the Patient ID."""
+    for number in range(4):
+        put(f"{number}.dcm", PatientID=f"P{number}", IssuerOfPatientID="A")
+    ingest(make_silo(held_out_share=0.0))
+    for number in range(4):
+        put(f"{number}B.dcm", PatientID=f"P{number}", IssuerOfPatientID="B")
+    home = make_silo(held_out_share=0.9)
+    ingest(home)
+    with Catalogue.open(home.catalogue) as catalogue:
+        assert catalogue.counts().splits == {Split.TRAIN: 8}
 
 
 def test_csv_labels_follow_the_file(make_silo, put, tmp_path):

@@ -212,6 +212,15 @@ def test_stored_bits_that_are_not_the_lowest(shown, make_picture):
     np.testing.assert_array_equal(shown(pixels << 4, HighBit=15), shown(pixels))
 
 
+def test_stored_bits_that_are_not_the_lowest_of_words_in_rle(make_dataset, encode_dicom, make_picture):
+    pixels = make_picture()
+    ds = make_dataset(pixels << 4, bits=16)
+    ds.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+    ds.BitsStored = 12
+    expected = read_radiograph(encode_dicom(make_dataset(pixels))).pixels
+    np.testing.assert_array_equal(read_radiograph(encode_dicom(ds)).pixels, expected)
+
+
 @pytest.mark.parametrize("bits", [8, 10, 12, 15, 16])
 def test_depth_does_not_change_the_picture(shown, bits):
     reference = shown(ramp(16), bits=16, WindowCenter=32768, WindowWidth=65536)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey, Vault
 from silo_app.errors import CaseUnknown, ConfigInvalid
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.ingest import ingest
@@ -66,6 +66,42 @@ def test_a_patient_is_out_with_studies_that_come_later(home, tmp_path, make_dico
     (tmp_path / "source" / "new.dcm").write_bytes(make_dicom(picture, PatientID="PATIENT-1", StudyInstanceUID="1.3"))
     report = ingest(home, workers=1)
     assert (report.added, report.views) == (0, 1)
+
+
+@pytest.mark.parametrize("subject", [Subject(study_uid="2.1"), Subject(patient_id="PATIENT-2")])
+@pytest.mark.parametrize("correction", [{"PatientID": "PATIENT-1"}, {"PatientID": "PATIENT-2", "IssuerOfPatientID": "H"}])
+def test_what_is_out_stays_out_when_the_archive_corrects_whose_it_is(home, tmp_path, make_dicom, subject, correction):
+    """Patients are merged, IDs corrected and issuers named: then a study is another one to the catalogue."""
+    recall(home, subject, **WHO)
+    file = tmp_path / "source" / "3.dcm"
+    file.write_bytes(make_dicom(StudyInstanceUID="2.1", **correction))
+    report = ingest(home, workers=1)
+    assert (report.added, report.views) == (0, 3)
+    restore(home, subject, **WHO)
+    assert ingest(home, workers=1).views == 4
+
+
+def test_an_image_that_is_out_stays_out_in_whatever_study_it_comes(home, tmp_path, make_dicom, make_picture):
+    moved = {"SOPInstanceUID": "5.1", "PatientID": "PATIENT-5"}
+    file = tmp_path / "source" / "5.dcm"
+    file.write_bytes(make_dicom(make_picture(24, 20, seed=5), StudyInstanceUID="5", **moved))
+    ingest(home, workers=1)
+    recall(home, Subject(study_uid="5"), **WHO)
+    file.write_bytes(make_dicom(make_picture(24, 20, seed=5), StudyInstanceUID="6", **moved | {"PatientID": "PATIENT-6"}))
+    assert ingest(home, workers=1).views == 4
+
+
+def test_a_case_that_is_out_leaves_the_other_study_of_its_uid(home, tmp_path, make_dicom, make_picture):
+    file = tmp_path / "source" / "other.dcm"
+    file.write_bytes(make_dicom(make_picture(24, 20, seed=9), PatientID="PATIENT-9", StudyInstanceUID="2.1"))
+    ingest(home, workers=1)
+    with Catalogue.open(home.catalogue, vault=Vault(SiloKey.load(home.key))) as catalogue:
+        patients = {view.case: catalogue.identity(view.case).patient_id for view in catalogue.views()}
+    (gone,) = (case for case, patient in patients.items() if patient == "PATIENT-2")
+    recall(home, Subject(case=gone), **WHO)
+    file.write_bytes(make_dicom(make_picture(24, 20, seed=10), PatientID="PATIENT-9", StudyInstanceUID="2.1"))
+    assert ingest(home, workers=1).views == 4
+    assert {view.case for view in views(home)} == set(patients) - {gone}
 
 
 def test_what_is_let_in_again_has_its_case_id_after_the_next_ingest(home):

@@ -3,9 +3,12 @@
 import os
 
 import pytest
+from pydicom.uid import UID
 
 from silo_app.errors import ImageUnsupported, SourceEmpty, SourceUnreachable
+from silo_app.imaging.decoders import available_decoders
 from silo_app.imaging.sources import open_folder
+from silo_app.imaging.sources.storage import ASKED_CLASSES, TRANSFER_SYNTAXES
 
 
 def names(path):
@@ -80,3 +83,8 @@ def test_a_source_that_is_closed_to_us_is_not_an_empty_one(mode, below, as_nobod
     with as_nobody(), pytest.raises(SourceUnreachable, match="cannot be read") as caught:
         names(path)
     assert "list and enter" in caught.value.remedy
+
+
+def test_whatever_can_be_decoded_can_be_sent_to_us():
+    assert {UID(syntax).name for syntax in TRANSFER_SYNTAXES} >= set(available_decoders())
+    assert len(ASKED_CLASSES) * len(TRANSFER_SYNTAXES) + 2 <= 128  # presentation contexts of one C-GET (PS3.8 9.3.2.2)

@@ -76,10 +76,13 @@ def certificates(folder: Path) -> dict[str, str]:
 class Orthanc:
     """One Orthanc process and its folder."""
 
-    def __init__(self, folder: Path, *, tls: dict[str, str] | None = None, move_tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, tls: dict[str, str] | None = None, move_tls: bool = False, move: int | None = None
+    ) -> None:
         self.folder, self.tls = folder, tls
         folder.mkdir(parents=True)
         self.http, self.dicom, self.move, self.listen = different_ports(4)
+        self.move = move or self.move
         settings = {
             "Name": "test",
             "StorageDirectory": str(folder / "store"),

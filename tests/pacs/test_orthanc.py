@@ -177,3 +177,16 @@ def test_move_over_tls_comes_back_over_tls(run_orthanc, certified, images, sourc
     orthanc.store(images[0])
     home = make_silo(sources=[sources("move", orthanc, tls=certified)])
     assert ingest(home, workers=1).added == 1
+
+
+def test_two_archives_may_call_us_back_at_one_port(run_orthanc, images, sources, make_silo):
+    """A hospital that changes its archive has two for years, and the port of `move_port` is the same unless it says so."""
+    first = run_orthanc()
+    second = run_orthanc(move=first.move)
+    for archive, content in zip((first, second, second, first), images, strict=False):
+        archive.store(content)
+    home = make_silo(
+        sources=[sources("move", archive, name=name) for name, archive in {"old": first, "new": second}.items()]
+    )
+    report = ingest(home, workers=1)
+    assert (report.added, report.refused, report.unreachable) == (4, (), {})

@@ -11,7 +11,8 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.tag import Tag
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from silo_app.imaging.acceptance import check_acceptable
 from silo_app.imaging.attributes import text
@@ -24,6 +25,7 @@ from silo_app.imaging.stored import stored_pixels
 
 __all__ = ["deidentified", "encoded"]
 
+_LUT_DATA = Tag("LUTData")
 _STREAM = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PlanarConfiguration", "FloatPixelData")
 
 
@@ -34,8 +36,11 @@ def deidentified(content: bytes, names: Names, seen: Seen | None = None) -> Data
     check_acceptable(ds)
     stored = stored_format(ds)
     pixels = stored_pixels(ds, stored).index  # uint16 (rows, columns), 0 is the lowest storable value
+    words_are_swapped = text(ds.file_meta, "TransferSyntaxUID") == ExplicitVRBigEndian
     deidentify(ds, names, seen)
     _rewrite(ds, pixels, stored)
+    if words_are_swapped:
+        _swap_tables(ds)
     _describe(ds)
     return ds
 
@@ -63,6 +68,14 @@ def _rewrite(ds: Dataset, pixels: NDArray[np.uint16], stored: StoredFormat) -> N
     ds.PixelRepresentation = int(stored.signed)
     ds.PixelData = plain + b"\0" * (len(plain) % 2)
     ds["PixelData"].VR = "OW" if stored.allocated > 8 else "OB"
+
+
+def _swap_tables(ds: Dataset) -> None:
+    """Turn lookup tables that are kept as words of a big-endian file (PS3.5 7.3): a copy is little-endian."""
+    for element in ds.iterall():
+        if element.tag == _LUT_DATA and isinstance(element.value, bytes):
+            whole = len(element.value) // 2 * 2
+            element.value = np.frombuffer(element.value[:whole], ">u2").astype("<u2").tobytes()
 
 
 def _describe(ds: Dataset) -> None:

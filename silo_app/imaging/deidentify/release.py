@@ -1,19 +1,23 @@
 """Files of radiographs -> a folder of their de-identified copies, named by their new UIDs."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from silo_app.audit.log import AuditLog
-from silo_app.catalogue import SiloKey
+from silo_app.catalogue import Catalogue, SiloKey, ViewKeys
 from silo_app.config import SiloHome
 from silo_app.durable import private_folder, write_bytes
 from silo_app.errors import ImageUnsupported, SourceEmpty
+from silo_app.imaging.apply import RECALLED, keys_of
 from silo_app.imaging.attributes import text
 from silo_app.imaging.burned_in import check_burned_in, check_reader
 from silo_app.imaging.content import read_bytes
 from silo_app.imaging.deidentify.export import deidentified, encoded
 from silo_app.imaging.deidentify.names import Names
+from silo_app.imaging.header import header_of
 from silo_app.imaging.parse import dataset_of
 from silo_app.imaging.refusal import RefusalReason, refusal
 from silo_app.imaging.sources.folder import open_folder
@@ -47,28 +51,60 @@ def files_in(paths: Iterable[Path]) -> Iterator[Path]:
 def release(home: SiloHome, files: Iterable[Path], out: Path) -> Released:
     """Write a copy without the patient of every file that the silo would take; the silo's gate and key decide.
 
-    The audit log has how many, before this returns. Files that exist are replaced: names follow from the content.
+    What the hospital took out of the silo is not copied either. The audit log has how many, however this ends. Files that
+    exist are replaced, since names follow from the content; but of two files of one image here the second is refused.
     """
-    settings = home.config.imaging
-    check_reader(settings)
-    names = Names(SiloKey.load_or_create(home.key))
+    check_reader(home.config.imaging)
+    key = SiloKey.load_or_create(home.key)
     private_folder(out)
     done = Released()
-    for file in files:
-        try:
-            content = read_bytes(file)
-            named = "" if settings.burned_in == "off" else check_burned_in(dataset_of(content), ocr=settings.ocr)
-            if named and settings.burned_in == "refuse":
-                raise refusal(RefusalReason.BURNED_IN, named)
-            ds = deidentified(content, names)
-            name = f"{text(ds, 'SOPInstanceUID') or names.uid(file.name)}.dcm"
-            write_bytes(out / name, encoded(ds))
-        except ImageUnsupported as error:
-            done.refused.append((str(file), error.reason, error.problem))
-            continue
-        done.burned_in += bool(named)
-        done.written.append(name)
-    audit = AuditLog(home.audit)
-    audit.append("deid-export", {"files": len(done.written), "refused": len(done.refused)})
-    audit.close()
+    made: dict[str, str] = {}
+    try:
+        with _recalls(home) as is_recalled:
+            for file in files:
+                try:
+                    content = read_bytes(file)
+                    named = _checked(home, key, content, is_recalled)
+                    name, copy = _copied(key, content)
+                    if made.setdefault(name, digest := hashlib.sha256(copy).hexdigest()) != digest:
+                        raise refusal(RefusalReason.DUPLICATE_INSTANCE, "another file holds this image with other content")
+                except ImageUnsupported as error:
+                    done.refused.append((str(file), error.reason, error.problem))
+                    continue
+                write_bytes(out / name, copy)
+                done.burned_in += bool(named)
+                done.written.append(name)
+    finally:  # a full disk, or a person who stops it: what was written until then is out all the same
+        audit = AuditLog(home.audit)
+        audit.append("deid-export", {"files": len(done.written), "refused": len(done.refused)})
+        audit.close()
     return done
+
+
+def _checked(home: SiloHome, key: SiloKey, content: bytes, is_recalled: Callable[[ViewKeys], bool]) -> str:
+    """Return why a picture seems to name its patient, "" if nothing says so. Raises `ImageUnsupported`."""
+    settings = home.config.imaging
+    ds = dataset_of(content)
+    named = "" if settings.burned_in == "off" else check_burned_in(ds, ocr=settings.ocr)
+    if named and settings.burned_in == "refuse":
+        raise refusal(RefusalReason.BURNED_IN, named)
+    if is_recalled(keys_of(key, replace(header_of(ds), content=hashlib.sha256(content).hexdigest()))):
+        raise refusal(RefusalReason.RECALLED, RECALLED)
+    return named
+
+
+def _copied(key: SiloKey, content: bytes) -> tuple[str, bytes]:
+    """Return a file's copy, and the name of it: its new UID, without which none is written."""
+    ds = deidentified(content, Names(key))
+    copy = encoded(ds)
+    return f"{text(ds, 'SOPInstanceUID')}.dcm", copy
+
+
+@contextmanager
+def _recalls(home: SiloHome) -> Iterator[Callable[[ViewKeys], bool]]:
+    """Give what tells whether an image was taken out of the silo; nothing was of one without a catalogue."""
+    if not home.catalogue.is_file():
+        yield lambda _: False
+        return
+    with Catalogue.open(home.catalogue) as catalogue:
+        yield catalogue.is_recalled

@@ -22,6 +22,7 @@ _MEANINGS = {
     "views.age": "years, 90 for more",
     "views.study_year": "year of the study",
     "views.device": "manufacturer and model, without numbers of five digits or more",
+    "recalled_names.name": "name by the silo's key (HMAC-SHA256)",
     "studies.case_id": "random, 128 bits: the only name of a study that leaves",
 }
 _KEYED = re.compile(r"(^|_)key$|^patient$")

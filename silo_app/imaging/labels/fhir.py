@@ -5,6 +5,7 @@ Reports are read as data, never as language: a conclusion's text counts only if 
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def read_fhir(settings: FhirLabels, path: Path, content: bytes, origin: Origin) 
     """Read an export; of several reports of one study the one issued last counts."""
     book = CodeBook(settings.codes, Terms(settings.mapping))
     issues: list[Issue] = []
-    latest: dict[Key, tuple[str, int, tuple[Label, ...]]] = {}
+    latest: dict[Key, tuple[datetime, int, tuple[Label, ...]]] = {}
     rows = 0
     for line, report in _reports(path, content, issues):
         rows += 1
@@ -47,7 +48,7 @@ def read_fhir(settings: FhirLabels, path: Path, content: bytes, origin: Origin) 
             _odd(issues, line, '"No Finding" stands beside a finding, and counts for nothing')
         labels = labels_of(statement, scope=settings.scope, source=f"{path.name}:conclusionCode", origin=origin)
         for key in keys:
-            one = (_text(report.get("issued")) or _text(report.get("effectiveDateTime")), line, labels)
+            one = (_time_of(report), line, labels)
             latest[key] = max(latest.get(key, one), one, key=lambda each: each[:2])
     if not rows:
         raise LabelsInvalid(
@@ -89,6 +90,20 @@ def _unusable(report: Resource, keys: list[Key]) -> str:
     if report.get("modifierExtension"):
         return "the report has a modifier extension, which may turn what it says into its opposite"
     return "" if keys else "the report names no study UID and no accession number"
+
+
+def _time_of(report: Resource) -> datetime:
+    """Return when a report was issued, else of when it is; the earliest time there is if it does not say.
+
+    FHIR's instants have fractions and offsets, other ones in summer than in winter: their text does not sort by time.
+    """
+    for written in (_text(report.get("issued")), _text(report.get("effectiveDateTime"))):
+        try:
+            found = datetime.fromisoformat(written + "-01-01"[len(written) - 4 :] if len(written) in {4, 7} else written)
+        except ValueError:
+            continue
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return datetime.min.replace(tzinfo=UTC)
 
 
 def _keys(report: Resource) -> Iterator[Key]:

@@ -40,7 +40,7 @@ def read_sr(settings: SrLabels, folder: Path, since: str) -> LabelTable:
         raise LabelsInvalid("there is no such folder", where=str(folder), remedy="Name a folder of SR files under `labels`.")
     book = CodeBook(settings.codes, Terms(settings.mapping))
     total, reports, issues = hashlib.sha256(), 0, Counter[str]()
-    latest: dict[Key, tuple[str, Statement]] = {}
+    latest: dict[Key, tuple[tuple[str, str, str], Statement]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         ds = _report(path)
         if ds is None:
@@ -49,7 +49,7 @@ def read_sr(settings: SrLabels, folder: Path, since: str) -> LabelTable:
         total.update(identifier(ds, "SOPInstanceUID").encode() + b"\n")
         problem, statements = _said(ds, book)
         issues[problem] += bool(problem)
-        when = text(ds, "ContentDate") + text(ds, "ContentTime") + identifier(ds, "SOPInstanceUID")
+        when = text(ds, "ContentDate"), text(ds, "ContentTime"), identifier(ds, "SOPInstanceUID")
         for key, statement in statements.items():
             latest[key] = max(latest.get(key, (when, statement)), (when, statement), key=lambda each: each[0])
     if not reports:
@@ -98,9 +98,9 @@ def _said(ds: Dataset, book: CodeBook) -> tuple[str, dict[Key, Statement]]:
         return "not complete, and not read", {}
     try:
         found = list(_findings(ds, book, [_MAX_ITEMS]))
+        studies = _studies(ds)
     except Exception:  # noqa: BLE001  (values of a foreign file: pydicom raises whatever a converter raises)
         return "damaged, and not read", {}
-    studies = _studies(ds)
     by_key: dict[Key, list[Statement]] = {}
     for one in found:
         keys = [Key("sop_instance_uid", uid) for uid in one.images] or [Key("study_instance_uid", uid) for uid in studies]
@@ -112,13 +112,15 @@ def _said(ds: Dataset, book: CodeBook) -> tuple[str, dict[Key, Statement]]:
 
 
 def _studies(ds: Dataset) -> list[str]:
-    """Return the studies that the report is about: those of its evidence, else its own."""
-    evidence = [
-        identifier(study, "StudyInstanceUID")
-        for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
-        for study in (ds.get(keyword) or [])
-    ]
-    return list(dict.fromkeys(filter(None, evidence))) or [uid for uid in [identifier(ds, "StudyInstanceUID")] if uid]
+    """Return the studies that the report is about: its own if its evidence is of that, else those of the evidence.
+
+    Images of before that a reader compared with are evidence too, in the same sequence where the report refers to them, or
+    as Pertinent Other Evidence (PS3.3 C.17.2.3): what is found now says nothing of them.
+    """
+    own = identifier(ds, "StudyInstanceUID")
+    evidence = [identifier(study, "StudyInstanceUID") for study in ds.get("CurrentRequestedProcedureEvidenceSequence") or []]
+    found = list(dict.fromkeys(filter(None, evidence)))
+    return [own] if own and (own in found or not found) else found
 
 
 def _findings(ds: Dataset, book: CodeBook, budget: list[int], depth: int = 0) -> Iterator[_Found]:

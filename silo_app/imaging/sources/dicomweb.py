@@ -113,8 +113,9 @@ class _Archive:
     settings: DicomWebSource
 
     def studies(self, modality: str) -> Iterator[Mapping[str, Any]]:
-        """Yield every study with a series of a modality, page by page."""
+        """Yield every study with a series of a modality, once, page by page; an archive may know no pages and give all."""
         period = {"StudyDate": f"{self.settings.since:%Y%m%d}-"} if self.settings.since else {}
+        seen: set[str] = set()
         offset = 0
         while page := self._query(
             self.client.search_for_studies,
@@ -123,7 +124,12 @@ class _Archive:
             limit=_PAGE,
             offset=offset,
         ):
-            yield from page
+            found = {_value(study, "StudyInstanceUID"): study for study in page}
+            new = [study for uid, study in found.items() if uid not in seen]
+            if not new:  # the same page again: `offset` says nothing to it
+                return
+            yield from new
+            seen |= set(found)
             offset += len(page)
 
     def instances(self, study: str, modality: str) -> Iterator[Instance]:

@@ -38,6 +38,9 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.81",  # JPEG-LS
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.201",  # high-throughput JPEG 2000, lossless
+    "1.2.840.10008.1.2.4.202",  # the same with resolutions in order
+    "1.2.840.10008.1.2.4.203",  # high-throughput JPEG 2000
     "1.2.840.10008.1.2.5",  # RLE
 )
 

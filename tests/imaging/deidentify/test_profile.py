@@ -51,6 +51,20 @@ def test_image_is_the_same(make_dicom, make_picture):
         assert np.array_equal(read_radiograph(after).pixels, read_radiograph(content).pixels)
 
 
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_image_of_a_big_endian_file_is_the_same(make_dataset, encode_dicom, make_picture, keyword):
+    """Pixels and tables are words, which lie the other way round in the copy."""
+    ds = make_dataset(make_picture(), TransferSyntaxUID="1.2.840.10008.1.2.2")
+    ds.PixelData = make_picture().astype(">u2").tobytes()
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    table.add_new("LUTData", "OW", (np.arange(4096) ** 2 >> 12).astype(">u2").tobytes())
+    setattr(ds, keyword, [table])
+    content = encode_dicom(ds)
+    copy = read_radiograph(encoded(deidentified(content, ONE))).pixels
+    np.testing.assert_array_equal(copy, read_radiograph(content).pixels)
+
+
 def test_names_depend_on_the_key_and_on_nothing_else():
     assert ONE.uid("1.2.3") == ONE.uid("1.2.3") != TWO.uid("1.2.3")
     assert ONE.uid("1.2.840.10008.1.2.1") == "1.2.840.10008.1.2.1"

@@ -80,6 +80,23 @@ def test_the_report_issued_last_counts(read):
     assert said(read(late, early)) == {"1.2.3": {"Pneumonia": True}}
 
 
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("2025-10-26T02:30:00+02:00", "2025-10-26T02:10:00+01:00"),  # the night in which summer time ends
+        ("2026-01-01T10:00:00Z", "2026-01-01T10:00:00.500Z"),
+        ("2026-01-01T10:00:00+02:00", "2026-01-01T09:00:00Z"),
+        ("2026", "2026-01-02T00:00:00Z"),
+        ("2026-02", "2026-02-02"),
+        ("", "2026"),
+        ("soon", "2026-01"),
+    ],
+)
+def test_the_report_issued_last_counts_whatever_its_clock(read, early, late):
+    reports = [report(coded("233604007"), issued=late), report(coded("36118008"), issued=early)]
+    assert said(read(*reports)) == said(read(*reversed(reports))) == {"1.2.3": {"Pneumonia": True}}
+
+
 def test_a_report_is_matched_by_accession_number_too(read):
     typed = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}]}
     table = read(

@@ -82,6 +82,16 @@ def test_evidence_names_the_study(read):
     assert set(said(read(sr(node("CODE", FINDING, PNEUMOTHORAX), evidence=["1.7"])))) == {"1.7"}
 
 
+def test_an_earlier_study_that_was_compared_gets_no_label(read):
+    """Its own report is older than this one, and would be overruled."""
+    finding = node("CODE", FINDING, PNEUMOTHORAX)
+    before = Dataset()
+    before.StudyInstanceUID = "1.1"
+    assert set(said(read(sr(finding, evidence=["1.1", "1.2.3"])))) == {"1.2.3"}
+    assert set(said(read(sr(finding, PertinentOtherEvidenceSequence=[before])))) == {"1.2.3"}
+    assert set(said(read(sr(finding, evidence=["1.7"], PertinentOtherEvidenceSequence=[before])))) == {"1.7"}
+
+
 @pytest.mark.parametrize(
     ("item", "known"),
     [
@@ -110,6 +120,13 @@ def test_a_finding_with_an_image_is_of_that_image(read):
 def test_the_latest_report_counts(read):
     early = sr(node("CODE", FINDING, PNEUMOTHORAX))
     late = sr(node("CODE", FINDING, EFFUSION), ContentDate="20260301")
+    assert said(read(late, early)) == {"1.2.3": {"Effusion": True}}
+
+
+@pytest.mark.parametrize("time", ["", "1130", "115959.999"])
+def test_the_report_of_the_later_time_counts(read, time):
+    early = sr(node("CODE", FINDING, PNEUMOTHORAX), ContentTime=time, SOPInstanceUID="2.25.9")
+    late = sr(node("CODE", FINDING, EFFUSION), SOPInstanceUID="1.2")
     assert said(read(late, early)) == {"1.2.3": {"Effusion": True}}
 
 
