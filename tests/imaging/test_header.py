@@ -100,7 +100,8 @@ def test_identifiers_that_differ_stay_two(make_dicom, character_set, one, two):
         place = b"Q" * (len(written) + len(written) % 2)
         file = make_dicom(SpecificCharacterSet=character_set, PatientID=place.decode())
         assert file.count(place) == 1
-        return header_of(dataset_of(file.replace(place, written.ljust(len(place))))).patient_id
+        content = file.replace(place, written.ljust(len(place)))
+        return header_of(dataset_of(content), content).patient_id
 
     assert patient(one) != patient(two)
     assert patient(one) == patient(one) != ""

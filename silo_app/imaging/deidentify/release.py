@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from silo_app.audit.log import AuditLog
@@ -88,7 +88,7 @@ def _checked(home: SiloHome, key: SiloKey, content: bytes, is_recalled: Callable
     named = "" if settings.burned_in == "off" else check_burned_in(ds, ocr=settings.ocr)
     if named and settings.burned_in == "refuse":
         raise refusal(RefusalReason.BURNED_IN, named)
-    if is_recalled(keys_of(key, replace(header_of(ds), content=hashlib.sha256(content).hexdigest()))):
+    if is_recalled(keys_of(key, header_of(ds, content))):
         raise refusal(RefusalReason.RECALLED, RECALLED)
     return named
 
