@@ -1,7 +1,8 @@
-"""The federation's certificate authority: NVFlare's provisioning, run in one private folder that outlives every run.
+"""The federation's certificate authority: NVFlare's provisioning, over a state in a private folder that outlives every run.
 
 `<federation>/.authority/` holds the root's private key and what was issued (NVFlare's `state/cert.json`). As long as it
-is kept, provisioning again issues only what is new: no hospital's kit becomes invalid because another joined.
+is kept, provisioning again issues only what is new: no hospital's kit becomes invalid because another joined. NVFlare
+works on a copy: it writes its state in place, and a run that is cut off there would cost everybody the root's key.
 """
 
 import json
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography import x509
 
 from provisioning.consortium import SERVER, Consortium
+from provisioning.issued import Issued
 from silo_app import durable
 from silo_app.errors import ConfigInvalid, ProcessFailed
 
@@ -64,23 +65,37 @@ def project(consortium: Consortium) -> dict[str, Any]:
 
 @contextmanager
 def issue(consortium: Consortium, authority: Path) -> Iterator[Path]:
-    """Run NVFlare's provisioning in `authority`; give the folder of the issued kits, which is gone after the block."""
+    """Run NVFlare's provisioning for `authority`; give the folder of the issued kits, which is gone after the block.
+
+    Who has a certificate that says what the consortium says keeps it.
+    """
     durable.private_folder(authority)
     state = authority / consortium.name / "state" / "cert.json"
-    _refuse_another_root(consortium, authority, state)
-    _forget_server_of_another_host(consortium, state)
-    durable.write_text(authority / "project.yml", yaml.safe_dump(project(consortium), sort_keys=False))
-    _discard_staged(state.parent.parent)
-    _run(authority)
-    state.chmod(durable.PRIVATE)
-    staged = next(state.parent.parent.glob("prod_*"))
+    issued = Issued.read(state)
+    _refuse_another_root(consortium, authority, state, issued)
+    making = authority / ".making"
+    _discard(making, state.parent.parent)
     try:
-        yield staged
+        yield _made(consortium, issued.without(issued.differing(consortium)), making, state)
     finally:
-        _discard_staged(state.parent.parent)
+        _discard(making, state.parent.parent)
 
 
-def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -> None:
+def _made(consortium: Consortium, keep: Issued, making: Path, state: Path) -> Path:
+    """Let NVFlare issue what is missing in `making`, keep its new state, and return its folder of kits."""
+    workspace = making / consortium.name
+    for folder in (making, workspace, workspace / "state", state.parent.parent, state.parent):
+        durable.private_folder(folder)
+    if keep.content:
+        durable.write_text(workspace / "state" / "cert.json", json.dumps(keep.content))
+    durable.write_text(making / "project.yml", yaml.safe_dump(project(consortium), sort_keys=False))
+    _run(making)
+    durable.write_bytes(state, (workspace / "state" / "cert.json").read_bytes())
+    durable.write_bytes(making.parent / "project.yml", (making / "project.yml").read_bytes())
+    return next(workspace.glob("prod_*"))
+
+
+def _refuse_another_root(consortium: Consortium, authority: Path, state: Path, issued: Issued) -> None:
     others = [file.parent.parent.name for file in authority.glob("*/state/cert.json") if file != state]
     if others:
         raise ConfigInvalid(
@@ -88,10 +103,9 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -
             where=str(authority.parent),
             remedy="Choose another folder with --out, or keep the name: another name means new keys for everybody.",
         )
-    if not state.is_file():
+    if issued.root is None:
         return
-    root = x509.load_pem_x509_certificate(json.loads(state.read_text())["root_cert"].encode())
-    days = (root.not_valid_after_utc - root.not_valid_before_utc).days
+    days = (issued.root.not_valid_after_utc - issued.root.not_valid_before_utc).days
     wanted = consortium.certificates.root_valid_days
     if days != wanted:
         raise ConfigInvalid(
@@ -99,20 +113,6 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -
             where=str(authority.parent),
             remedy=f"Set it to {days}: a root with another life would be a new root, with new kits for everybody.",
         )
-
-
-def _forget_server_of_another_host(consortium: Consortium, state: Path) -> None:
-    """Let NVFlare issue a new server certificate when the server moved: it would reuse the one of the old host."""
-    if not state.is_file():
-        return
-    issued = json.loads(state.read_text())
-    if SERVER not in issued:
-        return
-    certificate = x509.load_pem_x509_certificate(issued[SERVER]["cert"].encode())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if consortium.server.host not in {str(name.value) for name in names}:
-        del issued[SERVER]
-        durable.write_text(state, json.dumps(issued))
 
 
 def _run(authority: Path) -> None:
@@ -135,7 +135,7 @@ def _run(authority: Path) -> None:
         )
 
 
-def _discard_staged(workspace: Path) -> None:
-    # The staged kits hold private keys; each was moved to its participant's kit, the state keeps what must be kept.
-    for folder in workspace.glob("prod_*"):
-        shutil.rmtree(folder)
+def _discard(making: Path, workspace: Path) -> None:
+    # Staged kits hold private keys; each was moved to its participant's kit, the state keeps what must be kept.
+    for folder in (making, *workspace.glob("prod_*")):  # the latter were staged by earlier versions, and cut off
+        shutil.rmtree(folder, ignore_errors=True)

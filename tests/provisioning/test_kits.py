@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from provisioning import kits
+from provisioning import certificates, kits
 from provisioning.federation import Federation
 from silo_app import config
 from silo_app.errors import ConfigInvalid, ProcessFailed
@@ -154,6 +154,53 @@ def test_a_server_that_moves_gets_a_certificate_for_its_new_name(federation, mak
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "fl.trial.example" in {str(name.value) for name in names}
     assert (federation.kit("server") / "startup" / "rootCA.pem").read_bytes() == root
+
+
+def subject(kit):
+    return x509.load_pem_x509_certificate((kit / "startup" / "client.crt").read_bytes()).subject.rfc4514_string()
+
+
+def test_another_role_or_organisation_is_a_new_certificate_of_the_same_root_for_that_one_alone(federation, make_consortium):
+    wanted = {
+        "silos": [{"name": "hospital-a", "organisation": "st_anna"}, {"name": "hospital-b"}],
+        "researchers": [{"name": "lead@trial.example", "role": "member"}],
+    }
+    changes = again(federation, make_consortium(**wanted))
+    new = [
+        f"{name}: changed startup/client.{kind}" for name in ("hospital-a", "lead@trial.example") for kind in ("crt", "key")
+    ]
+    assert sorted(line for line in changes if "client." in line) == sorted(new)
+    assert "O=st_anna" in subject(federation.kit("hospital-a"))
+    assert "member" in subject(federation.kit("lead@trial.example"))
+    for name in ("hospital-a", "hospital-b", "lead@trial.example"):
+        certificates.check(federation.kit(name))
+    assert not any("client." in line for line in again(federation, make_consortium(**wanted)))
+
+
+def state_of(federation):
+    return federation.root / ".authority" / "trial" / "state" / "cert.json"
+
+
+def test_a_provisioning_that_is_cut_off_leaves_the_root_as_it_was(federation, make_consortium, monkeypatch, tmp_path):
+    before = state_of(federation).read_bytes()
+    cut_off = tmp_path / "nvflare"
+    cut_off.write_text("#!/bin/sh\nfor file in */state/cert.json; do echo '{\"root' > $file; done\nexit 1\n")
+    cut_off.chmod(0o700)
+    monkeypatch.setattr("provisioning.authority.nvflare_command", lambda: [str(cut_off)])
+    with pytest.raises(ProcessFailed):
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert state_of(federation).read_bytes() == before
+    assert not (federation.root / ".authority" / ".making").exists()
+    monkeypatch.undo()
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"root', "[]", '{"root_cert": "x", "root_pri_key": "y"}'])
+def test_a_damaged_root_is_never_replaced_by_a_new_one(federation, make_consortium, content):
+    state_of(federation).write_text(content)
+    with pytest.raises(ConfigInvalid, match="root's key is damaged"):
+        again(federation, make_consortium())
+    assert state_of(federation).read_text() == content
 
 
 def test_the_gateway_can_be_left_out(federation, make_consortium):
