@@ -98,7 +98,7 @@ class Federation:
 
     def down(self, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End every process of the federation, job processes included; return the numbers of those killed."""
-        return self._end(self._parts(), tell, grace)
+        return self._end_all(self._started(), tell, grace)
 
     def stop(self, name: str, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End one participant or one process; return the numbers of those killed."""
@@ -207,8 +207,14 @@ class Federation:
             remedy=f"The whole log: {part.log}",
         )
 
+    def _started(self) -> list[Record]:
+        """Return the records of all that was started here, also of who is no longer in the federation's file."""
+        return [record for file in sorted((self.root / ".run").glob("*.json")) if (record := read_record(file))]
+
     def _end(self, found: Sequence[Part], tell: Tell, grace: float) -> list[int]:
-        records = self._records(found)
+        return self._end_all(self._records(found), tell, grace)
+
+    def _end_all(self, records: Sequence[Record], tell: Tell, grace: float) -> list[int]:
         killed = processes.end(records, grace=grace)
         for record in records:
             with contextlib.suppress(FileNotFoundError):

@@ -4,13 +4,15 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 
 import psutil
 import pytest
 
 from provisioning import parts, processes
 from provisioning.federation import Federation
-from provisioning.supervisor import Record, State
+from provisioning.supervisor import Record, State, stamp
+from silo_app import durable
 from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady, PortTaken, ProcessFailed
 
 
@@ -92,3 +94,17 @@ def test_what_fails_while_starting_is_told_with_its_log_and_nothing_is_left(fede
     with pytest.raises(ProcessFailed, match=r"ended with 7 before it was ready[\s\S]*no such module"):
         federation.up(wait=20)
     assert federation.pids("server") == []
+
+
+def test_down_ends_also_what_was_started_of_a_hospital_that_left(federation, make_consortium):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as site:
+        running = stamp(site.pid)
+        record = Record(name="hospital-b", token="of its own", log="", supervisor=State(1, 0.0), process=running)
+        durable.private_folder(federation.root / ".run")
+        (federation.root / ".run" / "hospital-b.json").write_text(json.dumps(asdict(record)))
+        left = Federation(federation.root, make_consortium("hospital-a"))
+        told = []
+        left.down(told.append)
+        assert site.wait(10) != 0
+    assert told == ["hospital-b: ended"]
+    assert list((federation.root / ".run").glob("*.json")) == []
