@@ -9,8 +9,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from provisioning.issued import Issued
 from silo_app import durable
 from silo_app.errors import ConfigInvalid, ProcessFailed
 
-__all__ = ["issue", "nvflare_command", "project"]
+__all__ = ["issue", "nvflare_command", "project", "state_file"]
 
 _PRIVATE_UMASK = 0o077
 
@@ -63,20 +64,25 @@ def project(consortium: Consortium) -> dict[str, Any]:
     }
 
 
+def state_file(consortium: Consortium, authority: Path) -> Path:
+    """Return where the root's key and everybody's certificates are kept."""
+    return authority / consortium.name / "state" / "cert.json"
+
+
 @contextmanager
-def issue(consortium: Consortium, authority: Path) -> Iterator[Path]:
+def issue(consortium: Consortium, authority: Path, *, anew: Collection[str] = ()) -> Iterator[Path]:
     """Run NVFlare's provisioning for `authority`; give the folder of the issued kits, which is gone after the block.
 
-    Who has a certificate that says what the consortium says keeps it.
+    Who has a certificate that says what the consortium says keeps it, but those in `anew` get new ones, with new keys.
     """
     durable.private_folder(authority)
-    state = authority / consortium.name / "state" / "cert.json"
+    state = state_file(consortium, authority)
     issued = Issued.read(state)
     _refuse_another_root(consortium, authority, state, issued)
     making = authority / ".making"
     _discard(making, state.parent.parent)
     try:
-        yield _made(consortium, issued.without(issued.differing(consortium)), making, state)
+        yield _made(consortium, issued.without({*issued.differing(consortium), *anew}), making, state)
     finally:
         _discard(making, state.parent.parent)
 
@@ -105,6 +111,12 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path, i
         )
     if issued.root is None:
         return
+    if issued.root.not_valid_after_utc <= datetime.now(UTC):
+        raise ConfigInvalid(
+            f"the root certificate expired on {issued.root.not_valid_after_utc:%Y-%m-%d}: it can issue nothing more",
+            where=str(authority.parent),
+            remedy="Provision into a new folder with --out: a new root means new kits for everybody.",
+        )
     days = (issued.root.not_valid_after_utc - issued.root.not_valid_before_utc).days
     wanted = consortium.certificates.root_valid_days
     if days != wanted:

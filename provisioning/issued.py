@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +52,11 @@ class Issued:
     def certificate(self, name: str) -> x509.Certificate | None:
         """Return a participant's certificate, or None if it has none."""
         return x509.load_pem_x509_certificate(self.content[name]["cert"].encode()) if name in self.content else None
+
+    def due(self, name: str, within: timedelta) -> bool:
+        """Return whether a participant's certificate ends within that time, or has ended."""
+        certificate = self.certificate(name)
+        return certificate is not None and certificate.not_valid_after_utc <= datetime.now(UTC) + within
 
     def without(self, names: Collection[str]) -> Self:
         """Return the same without some participants' certificates: NVFlare then issues new ones, with new keys."""

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,10 @@ def test_silos_alone_have_a_gateway(provisioned):
 
 def test_the_server_knows_whom_the_search_asks(provisioned):
     members = json.loads((provisioned.kit("server") / "local" / "consortium.json").read_text())
-    assert members == {"silos": ["hospital-a", "hospital-b"], "anchor": "anchor"}
+    people = ["lead@trial.example", "admin@trial.example"]
+    assert members == {"silos": ["hospital-a", "hospital-b"], "anchor": "anchor", "people": people, "revoked": []}
+    components = json.loads((provisioned.kit("server") / "local" / "resources.json").read_text())["components"]
+    assert {"id": "door", "path": "silo_app.flare.door.Door", "args": {}} in components
 
 
 def test_a_silos_configuration_can_be_loaded(provisioned):
@@ -175,6 +179,78 @@ def test_another_role_or_organisation_is_a_new_certificate_of_the_same_root_for_
     for name in ("hospital-a", "hospital-b", "lead@trial.example"):
         certificates.check(federation.kit(name))
     assert not any("client." in line for line in again(federation, make_consortium(**wanted)))
+
+
+def test_renewal_is_of_those_named_and_of_nothing_else(federation):
+    before, changes = snapshot(federation.root), []
+    kits.renew(federation, ["hospital-b"], within=timedelta(0), tell=changes.append)
+    assert changes == ["hospital-b: changed startup/client.crt", "hospital-b: changed startup/client.key"]
+    after = snapshot(federation.root)
+    assert {file for file in before if after[file][0] != before[file][0]} == {
+        "hospital-b/startup/client.crt",
+        "hospital-b/startup/client.key",
+    }
+    certificates.check(federation.kit("hospital-b"))
+
+
+@pytest.mark.parametrize(("days", "changed"), [(60, 0), (361, 6)])
+def test_without_names_those_are_renewed_that_end_soon(federation, days, changed):
+    changes = []
+    kits.renew(federation, [], within=timedelta(days=days), tell=changes.append)
+    assert len([line for line in changes if line.endswith(".crt")]) == changed
+
+
+def test_who_is_not_in_the_federation_is_not_renewed(federation):
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match="'hospital-x' is not in this federation"):
+        kits.renew(federation, ["hospital-a", "hospital-x"], within=timedelta(0))
+    assert snapshot(federation.root) == before
+
+
+def test_provisioning_says_whose_certificate_ends_soon(federation, make_consortium, monkeypatch):
+    monkeypatch.setattr(kits, "_SOON", timedelta(days=400))
+    told = [line for line in again(federation, make_consortium()) if line.endswith("consortium renew")]
+    assert len(told) == 6
+
+
+def members_of(federation):
+    return json.loads((federation.kit("server") / "local" / "consortium.json").read_text())
+
+
+def serial_of(kit):
+    return f"{x509.load_pem_x509_certificate((kit / 'startup' / 'client.crt').read_bytes()).serial_number:x}"
+
+
+def test_a_revoked_certificate_is_named_to_the_server_and_another_is_issued(federation, make_consortium):
+    kit = federation.kit("hospital-b")
+    before, changes = serial_of(kit), []
+    kits.revoke(federation, ["hospital-b"], tell=changes.append)
+    assert serial_of(kit) != before
+    assert members_of(federation)["revoked"] == [before]
+    assert "server: changed startup/server.crt" in changes
+    assert "server: changed local/consortium.json" in changes
+    assert again(federation, make_consortium()) == []
+    assert members_of(federation)["revoked"] == [before]
+
+
+def test_who_left_and_was_revoked_comes_back_with_a_new_key(federation, make_consortium):
+    kit = federation.kit("hospital-b")
+    before, key = serial_of(kit), (kit / "startup" / "client.key").read_bytes()
+    again(federation, make_consortium("hospital-a"))
+    assert members_of(federation)["silos"] == ["hospital-a"]
+    kits.revoke(Federation.load(federation.root), ["hospital-b"])
+    again(federation, make_consortium())
+    assert members_of(federation)["revoked"] == [before]
+    assert (kit / "startup" / "client.key").read_bytes() != key
+
+
+@pytest.mark.parametrize(("name", "problem"), [("server", "cannot be revoked"), ("hospital-x", "has no certificate")])
+def test_what_cannot_be_revoked_is_refused(federation, name, problem):
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match=problem):
+        kits.revoke(federation, ["hospital-a", name])
+    assert snapshot(federation.root) == before
+    assert members_of(federation)["revoked"] == []
 
 
 def state_of(federation):
