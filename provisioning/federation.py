@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 
 from provisioning import certificates, control, parts, ports, processes
 from provisioning.certificates import Certificate
@@ -17,6 +18,7 @@ from provisioning.parts import Part
 from provisioning.processes import read_record
 from provisioning.supervisor import Record
 from silo_app import durable
+from silo_app.config import problems
 from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
 __all__ = ["Federation", "Tell"]
@@ -42,14 +44,23 @@ class Federation:
 
     @classmethod
     def load(cls, root: Path) -> "Federation":
-        """Open a federation that was provisioned. Raises `NotReady` if there is none."""
+        """Open a federation that was provisioned. Raises `NotReady` if there is none, `ConfigInvalid` if it is damaged."""
         file = root / _DESCRIPTION
         if not file.is_file():
             raise NotReady(
                 f"no federation was provisioned in {root}",
                 remedy="Provision one: consortium provision provisioning/consortium.yaml",
             )
-        return cls(root=root.resolve(), consortium=Consortium.model_validate(json.loads(file.read_text())))
+        try:
+            consortium = Consortium.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            said = problems(file, error) if isinstance(error, ValidationError) else f"{file}: not readable as JSON"
+            raise ConfigInvalid(
+                said,
+                remedy="Provision again: it writes this file anew. Where the configuration has server.port 0, put the port "
+                "there that startup/fed_server.json of the server's kit has.",
+            ) from None
+        return cls(root=root.resolve(), consortium=consortium)
 
     def save(self) -> None:
         """Write down the federation, so that `load` finds it."""

@@ -16,6 +16,8 @@ import yaml
 from provisioning import site_policy
 from provisioning.consortium import SERVER, Consortium, SiloEntry
 from silo_app import durable
+from silo_app.config import read_yaml
+from silo_app.errors import ConfigInvalid
 from silo_app.job_files import jobs_folder
 
 __all__ = ["SERVER_LIST", "Tell", "lay_out", "link_jobs"]
@@ -149,7 +151,11 @@ def _write_silo_yaml(silo: SiloEntry, kit: Path, tell: Tell) -> None:
         durable.write_text(file, _SILO_HEADER + yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         return
     given = silo.model_dump(exclude_none=True, exclude_defaults=True, exclude={"organisation"})
-    found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        found = read_yaml(file) or {}
+    except ConfigInvalid as error:  # the hospital's to mend; the others' kits do not wait for it
+        tell(f"{silo.name}: kept local/silo.yaml, which cannot be read: {error.problem}")
+        return
     for key in given:
         if isinstance(found, dict) and found.get(key) != wanted[key]:
             tell(f"{silo.name}: kept local/silo.yaml, which has another {key} than consortium.yaml")

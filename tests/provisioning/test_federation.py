@@ -9,7 +9,7 @@ from dataclasses import asdict
 import psutil
 import pytest
 
-from provisioning import parts, processes
+from provisioning import kits, parts, processes
 from provisioning.federation import Federation
 from provisioning.supervisor import Record, State, stamp
 from silo_app import durable
@@ -27,6 +27,29 @@ def nothing_starts(monkeypatch):
 def test_a_folder_without_a_federation_is_not_ready(tmp_path):
     with pytest.raises(NotReady, match="no federation was provisioned"):
         Federation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "not readable as JSON"),
+        ("{", "not readable as JSON"),
+        ("[]", r"\(top\): Input should be a valid dictionary"),
+        ('{"name": "trial", "silos": [{"name": "a"}], "later": 1}', "later: Extra inputs are not permitted"),
+    ],
+)
+def test_a_damaged_description_or_one_of_another_version_is_named_and_provisioning_mends_it(
+    federation, make_consortium, content, problem
+):
+    (federation.root / "federation.json").write_text(content)
+    with pytest.raises(ConfigInvalid, match=problem) as caught:
+        Federation.load(federation.root)
+    assert "Provision again" in caught.value.remedy
+    with pytest.raises(ConfigInvalid, match=problem):  # another port for everybody would be worse
+        kits.provision(make_consortium(), federation.root)
+    server = {"port": federation.consortium.server.port, "home": "/srv/trial/server"}
+    kits.provision(make_consortium(server=server), federation.root)
+    assert Federation.load(federation.root).silos == ["hospital-a", "hospital-b"]
 
 
 def test_a_name_that_is_not_in_it_is_refused_with_those_that_are(federation):

@@ -141,6 +141,16 @@ def test_a_difference_to_the_hospitals_own_configuration_is_told(federation, mak
     assert config.load(federation.kit("hospital-a")).config.release.max_hits == 20
 
 
+@pytest.mark.parametrize("content", [b"a: [\n", b"name: \xff\n"])
+def test_a_hospitals_configuration_that_cannot_be_read_holds_up_nobody(federation, make_consortium, content):
+    file = federation.kit("hospital-a") / "local" / "silo.yaml"
+    file.write_bytes(content)
+    changes = again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert any(line.startswith("hospital-a: kept local/silo.yaml, which cannot be read") for line in changes)
+    assert file.read_bytes() == content
+    assert Federation.load(federation.root).silos == ["hospital-a", "hospital-b", "hospital-c"]
+
+
 def test_a_lost_key_is_put_back_as_it_was(federation, make_consortium):
     key = federation.kit("hospital-a") / "startup" / "client.key"
     content = key.read_bytes()
