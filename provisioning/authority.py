@@ -5,7 +5,9 @@ is kept, provisioning again issues only what is new: no hospital's kit becomes i
 works on a copy: it writes its state in place, and a run that is cut off there would cost everybody the root's key.
 """
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import yaml
 from provisioning.consortium import SERVER, Consortium
 from provisioning.issued import Issued
 from silo_app import durable
-from silo_app.errors import ConfigInvalid, ProcessFailed
+from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
 __all__ = ["issue", "nvflare_command", "project", "state_file"]
 
@@ -74,17 +76,40 @@ def issue(consortium: Consortium, authority: Path, *, anew: Collection[str] = ()
     """Run NVFlare's provisioning for `authority`; give the folder of the issued kits, which is gone after the block.
 
     Who has a certificate that says what the consortium says keeps it, but those in `anew` get new ones, with new keys.
+    Raises `NotReady` while another runs in the same folder.
     """
     durable.private_folder(authority)
     state = state_file(consortium, authority)
-    issued = Issued.read(state)
-    _refuse_another_root(consortium, authority, state, issued)
     making = authority / ".making"
-    _discard(making, state.parent.parent)
-    try:
-        yield _made(consortium, issued.without({*issued.differing(consortium), *anew}), making, state)
-    finally:
+    with _alone(authority):
+        issued = Issued.read(state)
+        _refuse_another_root(consortium, authority, state, issued)
         _discard(making, state.parent.parent)
+        try:
+            yield _made(consortium, issued.without({*issued.differing(consortium), *anew}), making, state)
+        finally:
+            _discard(making, state.parent.parent)
+
+
+@contextmanager
+def _alone(authority: Path) -> Iterator[None]:
+    """Keep others out: of two that issue at once, one would hand out certificates that the state does not know."""
+    descriptor = os.open(authority, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, authority)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, authority: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NotReady(
+            f"another `consortium` command is provisioning here ({authority.parent})",
+            remedy="Wait for its end, then try again.",
+        ) from None
 
 
 def _made(consortium: Consortium, keep: Issued, making: Path, state: Path) -> Path:

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from cryptography import x509
 
-from provisioning import certificates, kits
+from provisioning import authority, certificates, kits
 from provisioning.federation import Federation
 from silo_app import config
-from silo_app.errors import ConfigInvalid, ProcessFailed
+from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
 SITES = ("anchor", "hospital-a", "hospital-b")
 
@@ -278,6 +278,16 @@ def test_a_provisioning_that_is_cut_off_leaves_the_root_as_it_was(federation, ma
     assert state_of(federation).read_bytes() == before
     assert not (federation.root / ".authority" / ".making").exists()
     monkeypatch.undo()
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+def test_two_do_not_provision_one_folder_at_once(federation, make_consortium):
+    with (
+        authority.issue(make_consortium(), federation.root / ".authority") as staged,
+        pytest.raises(NotReady, match="is provisioning here"),
+    ):
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert not staged.exists()
     assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
 
 
