@@ -5,6 +5,7 @@ is kept, provisioning again issues only what is new: no hospital's kit becomes i
 works on a copy: it writes its state in place, and a run that is cut off there would cost everybody the root's key.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography import x509
 
 from provisioning.consortium import SERVER, Consortium
 from provisioning.issued import Issued
@@ -78,8 +80,9 @@ def issue(consortium: Consortium, authority: Path, *, anew: Collection[str] = ()
     Who has a certificate that says what the consortium says keeps it, but those in `anew` get new ones, with new keys.
     Raises `NotReady` while another runs in the same folder.
     """
-    durable.private_folder(authority)
     state = state_file(consortium, authority)
+    _refuse_without_root(authority, Issued.read(state))
+    durable.private_folder(authority)
     making = authority / ".making"
     with _alone(authority):
         issued = Issued.read(state)
@@ -150,6 +153,29 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path, i
             where=str(authority.parent),
             remedy=f"Set it to {days}: a root with another life would be a new root, with new kits for everybody.",
         )
+
+
+def _refuse_without_root(authority: Path, issued: Issued) -> None:
+    """Refuse kits of another root, or of one whose key lies offline, before a folder is made where it belongs."""
+    if issued.root is None and any(authority.glob("*/state/cert.json")):
+        return  # a federation of another name, which is refused as that
+    handed_out = _roots(authority.parent)
+    if handed_out and issued.root not in handed_out:
+        raise ConfigInvalid(
+            "the kits here are of a root whose key is not here",
+            where=str(authority),
+            remedy="Put .authority back from where it is kept, or choose another folder with --out: a new root would mean "
+            "new keys for everybody.",
+        )
+
+
+def _roots(out: Path) -> list[x509.Certificate]:
+    """Return the root certificates of the kits; one that is damaged is put back."""
+    found = []
+    for file in sorted(out.glob("*/startup/rootCA.pem")):
+        with contextlib.suppress(ValueError):
+            found.append(x509.load_pem_x509_certificate(file.read_bytes()))
+    return found
 
 
 def _run(authority: Path) -> None:

@@ -86,12 +86,17 @@ def revoke(federation: Federation, names: Collection[str], tell: Tell = _silent)
         )
     state = authority.state_file(consortium, private)
     issued = Issued.read(state)
+    if issued.root is not None:  # without it, provisioning says what to do
+        _require_known(names, issued)
+        revoke_present(private, issued, names)
+    return provision(consortium, federation.root, anew=[*names, SERVER], tell=tell)
+
+
+def _require_known(names: Collection[str], issued: Issued) -> None:
     known = [name for name in issued.participants if name != SERVER]
     for name in names:
         if name not in known:
             raise ConfigInvalid(f"{name!r} has no certificate of this federation", remedy=f"One of: {', '.join(known)}.")
-    revoke_present(private, issued, names)
-    return provision(consortium, federation.root, anew=[*names, SERVER], tell=tell)
 
 
 def _with_port(consortium: Consortium, out: Path) -> Consortium:

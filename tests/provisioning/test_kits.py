@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -279,6 +280,39 @@ def test_a_provisioning_that_is_cut_off_leaves_the_root_as_it_was(federation, ma
     assert not (federation.root / ".authority" / ".making").exists()
     monkeypatch.undo()
     assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+def test_without_the_roots_key_no_new_root_is_made(federation, make_consortium):
+    offline = federation.root.parent / "offline"
+    (federation.root / ".authority").rename(offline)
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match="of a root whose key is not here") as caught:
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert "Put .authority back" in caught.value.remedy
+    for change in (kits.renew, kits.revoke):
+        options = {"within": timedelta(0)} if change is kits.renew else {}
+        with pytest.raises(ConfigInvalid, match="of a root whose key is not here"):
+            change(federation, ["hospital-a"], **options)
+    assert snapshot(federation.root) == before
+    assert not (federation.root / ".authority").exists()
+    offline.rename(federation.root / ".authority")
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+def test_nor_are_kits_given_the_root_of_another_federation(federation, make_consortium, tmp_path):
+    other = kits.provision(make_consortium(), tmp_path / "other")
+    shutil.rmtree(federation.root / ".authority")
+    shutil.copytree(other.root / ".authority", federation.root / ".authority")
+    with pytest.raises(ConfigInvalid, match="of a root whose key is not here"):
+        again(federation, make_consortium())
+
+
+def test_a_damaged_root_certificate_of_a_kit_is_put_back(federation, make_consortium):
+    file = federation.kit("hospital-a") / "startup" / "rootCA.pem"
+    content = file.read_bytes()
+    file.write_text("damaged")
+    assert again(federation, make_consortium()) == ["hospital-a: changed startup/rootCA.pem"]
+    assert file.read_bytes() == content
 
 
 def test_two_do_not_provision_one_folder_at_once(federation, make_consortium):
