@@ -1,15 +1,20 @@
-"""The federation's certificate authority: NVFlare's provisioning, run in one private folder that outlives every run.
+"""The federation's certificate authority: NVFlare's provisioning, over a state in a private folder that outlives every run.
 
 `<federation>/.authority/` holds the root's private key and what was issued (NVFlare's `state/cert.json`). As long as it
-is kept, provisioning again issues only what is new: no hospital's kit becomes invalid because another joined.
+is kept, provisioning again issues only what is new: no hospital's kit becomes invalid because another joined. NVFlare
+works on a copy: it writes its state in place, and a run that is cut off there would cost everybody the root's key.
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,11 @@ import yaml
 from cryptography import x509
 
 from provisioning.consortium import SERVER, Consortium
+from provisioning.issued import Issued
 from silo_app import durable
-from silo_app.errors import ConfigInvalid, ProcessFailed
+from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
-__all__ = ["issue", "nvflare_command", "project"]
+__all__ = ["issue", "nvflare_command", "project", "state_file"]
 
 _PRIVATE_UMASK = 0o077
 
@@ -62,25 +68,68 @@ def project(consortium: Consortium) -> dict[str, Any]:
     }
 
 
+def state_file(consortium: Consortium, authority: Path) -> Path:
+    """Return where the root's key and everybody's certificates are kept."""
+    return authority / consortium.name / "state" / "cert.json"
+
+
 @contextmanager
-def issue(consortium: Consortium, authority: Path) -> Iterator[Path]:
-    """Run NVFlare's provisioning in `authority`; give the folder of the issued kits, which is gone after the block."""
+def issue(consortium: Consortium, authority: Path, *, anew: Collection[str] = ()) -> Iterator[Path]:
+    """Run NVFlare's provisioning for `authority`; give the folder of the issued kits, which is gone after the block.
+
+    Who has a certificate that says what the consortium says keeps it, but those in `anew` get new ones, with new keys.
+    Raises `NotReady` while another runs in the same folder.
+    """
+    state = state_file(consortium, authority)
+    _refuse_without_root(authority, Issued.read(state))
     durable.private_folder(authority)
-    state = authority / consortium.name / "state" / "cert.json"
-    _refuse_another_root(consortium, authority, state)
-    _forget_server_of_another_host(consortium, state)
-    durable.write_text(authority / "project.yml", yaml.safe_dump(project(consortium), sort_keys=False))
-    _discard_staged(state.parent.parent)
-    _run(authority)
-    state.chmod(durable.PRIVATE)
-    staged = next(state.parent.parent.glob("prod_*"))
+    making = authority / ".making"
+    with _alone(authority):
+        issued = Issued.read(state)
+        _refuse_another_root(consortium, authority, state, issued)
+        _discard(making, state.parent.parent)
+        try:
+            yield _made(consortium, issued.without({*issued.differing(consortium), *anew}), making, state)
+        finally:
+            _discard(making, state.parent.parent)
+
+
+@contextmanager
+def _alone(authority: Path) -> Iterator[None]:
+    """Keep others out: of two that issue at once, one would hand out certificates that the state does not know."""
+    descriptor = os.open(authority, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield staged
+        _lock(descriptor, authority)
+        yield
     finally:
-        _discard_staged(state.parent.parent)
+        os.close(descriptor)
 
 
-def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -> None:
+def _lock(descriptor: int, authority: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NotReady(
+            f"another `consortium` command is provisioning here ({authority.parent})",
+            remedy="Wait for its end, then try again.",
+        ) from None
+
+
+def _made(consortium: Consortium, keep: Issued, making: Path, state: Path) -> Path:
+    """Let NVFlare issue what is missing in `making`, keep its new state, and return its folder of kits."""
+    workspace = making / consortium.name
+    for folder in (making, workspace, workspace / "state", state.parent.parent, state.parent):
+        durable.private_folder(folder)
+    if keep.content:
+        durable.write_text(workspace / "state" / "cert.json", json.dumps(keep.content))
+    durable.write_text(making / "project.yml", yaml.safe_dump(project(consortium), sort_keys=False))
+    _run(making)
+    durable.write_bytes(state, (workspace / "state" / "cert.json").read_bytes())
+    durable.write_bytes(making.parent / "project.yml", (making / "project.yml").read_bytes())
+    return next(workspace.glob("prod_*"))
+
+
+def _refuse_another_root(consortium: Consortium, authority: Path, state: Path, issued: Issued) -> None:
     others = [file.parent.parent.name for file in authority.glob("*/state/cert.json") if file != state]
     if others:
         raise ConfigInvalid(
@@ -88,10 +137,15 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -
             where=str(authority.parent),
             remedy="Choose another folder with --out, or keep the name: another name means new keys for everybody.",
         )
-    if not state.is_file():
+    if issued.root is None:
         return
-    root = x509.load_pem_x509_certificate(json.loads(state.read_text())["root_cert"].encode())
-    days = (root.not_valid_after_utc - root.not_valid_before_utc).days
+    if issued.root.not_valid_after_utc <= datetime.now(UTC):
+        raise ConfigInvalid(
+            f"the root certificate expired on {issued.root.not_valid_after_utc:%Y-%m-%d}: it can issue nothing more",
+            where=str(authority.parent),
+            remedy="Provision into a new folder with --out: a new root means new kits for everybody.",
+        )
+    days = (issued.root.not_valid_after_utc - issued.root.not_valid_before_utc).days
     wanted = consortium.certificates.root_valid_days
     if days != wanted:
         raise ConfigInvalid(
@@ -101,18 +155,27 @@ def _refuse_another_root(consortium: Consortium, authority: Path, state: Path) -
         )
 
 
-def _forget_server_of_another_host(consortium: Consortium, state: Path) -> None:
-    """Let NVFlare issue a new server certificate when the server moved: it would reuse the one of the old host."""
-    if not state.is_file():
-        return
-    issued = json.loads(state.read_text())
-    if SERVER not in issued:
-        return
-    certificate = x509.load_pem_x509_certificate(issued[SERVER]["cert"].encode())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if consortium.server.host not in {str(name.value) for name in names}:
-        del issued[SERVER]
-        durable.write_text(state, json.dumps(issued))
+def _refuse_without_root(authority: Path, issued: Issued) -> None:
+    """Refuse kits of another root, or of one whose key lies offline, before a folder is made where it belongs."""
+    if issued.root is None and any(authority.glob("*/state/cert.json")):
+        return  # a federation of another name, which is refused as that
+    handed_out = _roots(authority.parent)
+    if handed_out and issued.root not in handed_out:
+        raise ConfigInvalid(
+            "the kits here are of a root whose key is not here",
+            where=str(authority),
+            remedy="Put .authority back from where it is kept, or choose another folder with --out: a new root would mean "
+            "new keys for everybody.",
+        )
+
+
+def _roots(out: Path) -> list[x509.Certificate]:
+    """Return the root certificates of the kits; one that is damaged is put back."""
+    found = []
+    for file in sorted(out.glob("*/startup/rootCA.pem")):
+        with contextlib.suppress(ValueError):
+            found.append(x509.load_pem_x509_certificate(file.read_bytes()))
+    return found
 
 
 def _run(authority: Path) -> None:
@@ -135,7 +198,7 @@ def _run(authority: Path) -> None:
         )
 
 
-def _discard_staged(workspace: Path) -> None:
-    # The staged kits hold private keys; each was moved to its participant's kit, the state keeps what must be kept.
-    for folder in workspace.glob("prod_*"):
-        shutil.rmtree(folder)
+def _discard(making: Path, workspace: Path) -> None:
+    # Staged kits hold private keys; each was moved to its participant's kit, the state keeps what must be kept.
+    for folder in (making, *workspace.glob("prod_*")):  # the latter were staged by earlier versions, and cut off
+        shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +50,48 @@ def provision(
     federation = kits.provision(description.read(file), out, tell=changes.append)
     data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
     emit(data, output, lambda _: _show_kits(data, federation))
+
+
+@app.command()
+def renew(
+    names: Annotated[list[str] | None, typer.Argument(help="Whose; none: all that end soon.", show_default=False)] = None,
+    folder: FolderOption = _DEFAULT,
+    within: Annotated[int, typer.Option(help="Without names: those that end within so many days.", min=0)] = 60,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Issue new certificates and keys, of the same root, before the old ones end; everything else stays as it is.
+
+    The old ones are good until they end. If a kit was lost, `consortium revoke` ends them now.
+
+    Examples:
+        consortium renew --dir consortium
+
+        consortium renew hospital-b --dir consortium
+    """
+    changes: list[str] = []
+    federation = kits.renew(Federation.load(folder), names or (), within=timedelta(days=within), tell=changes.append)
+    data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
+    emit(data, output, lambda _: _show_renewed(data))
+
+
+@app.command()
+def revoke(
+    names: Annotated[list[str], typer.Argument(help="Whose certificates end now.")],
+    folder: FolderOption = _DEFAULT,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """End certificates before their time: a kit was lost, or a hospital is not to come back with the one it has.
+
+    Who still is in the federation's file gets a new certificate and key. Who is not in it is let in by nobody anyway. It
+    holds once the server has its changed files and was started again; every site then has to start again too.
+
+    Example:
+        consortium revoke lead@siloscope.example --dir consortium
+    """
+    changes: list[str] = []
+    federation = kits.revoke(Federation.load(folder), names, tell=changes.append)
+    data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
+    emit(data, output, lambda _: _show_renewed(data))
 
 
 @app.command()
@@ -214,13 +256,30 @@ def _lives(federation: Federation) -> list[dict[str, Any]]:
     ]
 
 
-def _show_kits(data: dict[str, Any], federation: Federation) -> None:
+def _show_lives(data: dict[str, Any]) -> None:
     for change in data["changes"] or ["nothing changed"]:
         people.print(change, highlight=False, markup=False, soft_wrap=True)
     table = WholeTable("participant", "role", "startup kit", "certificate valid until", copied=("startup kit",))
     for kit in data["kits"]:
         table.add_row(kit["name"], kit["role"], kit["kit"], f"{kit['valid_until']} ({kit['days']} days)")
     data_screen().print(table)
+
+
+def _show_renewed(data: dict[str, Any]) -> None:
+    _show_lives(data)
+    if data["changes"]:
+        people.print(
+            "Send everybody the changed files over a channel you trust: they go into the kit's startup/. Then start again\n"
+            "what runs from it: startup/stop_fl.sh and start.sh, and at a hospital `silo serve` and `silo desk`. Where the\n"
+            "server's certificate is new, every site starts again after it: what it gave them ended with the old one.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _show_kits(data: dict[str, Any], federation: Federation) -> None:
+    _show_lives(data)
     people.print(
         f"On this machine: consortium up{_named(federation.root)}\n"
         "Elsewhere: send each hospital its own folder over a channel you trust (it holds a private key); with siloscope\n"

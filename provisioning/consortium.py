@@ -1,9 +1,9 @@
 """The consortium's description: who takes part, under which names, and where the server is."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from silo_app.config import (
     ReleaseSettings,
@@ -24,7 +24,31 @@ SERVER = "server"
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 _EMAIL = r"^[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$"
-_ORGANISATION = r"^[A-Za-z0-9_]{1,63}$"  # NVFlare's rule (apis/utils/format_check.py)
+_COMMON_NAME = 64  # the most that a certificate's subject takes (RFC 5280, ub-common-name)
+_TRUTH_VALUES = frozenset({"true", "t", "yes", "y", "false", "f", "no", "n"})  # nvflare/fuel/utils/argument_utils.py
+
+
+def _is_text(name: str) -> str:
+    """Refuse what NVFlare 2.9 takes for a number or a truth value where it stands in a command: the site would not start."""
+    if name.lower() in _TRUTH_VALUES or _is_number(name) or _is_number(name.replace("-", "_")):
+        raise ValueError(f"NVFlare reads {name!r} as a number or as yes or no; add a word to it")
+    return name
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+_Name = Annotated[str, Field(pattern=NAME), AfterValidator(_is_text)]
+_Organisation = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_]{1,63}$"),  # NVFlare's rule (apis/utils/format_check.py)
+    AfterValidator(_is_text),
+]
 
 
 class _Settings(BaseModel):
@@ -39,7 +63,7 @@ class Server(_Settings):
     port: int = Field(default=8002, ge=0, le=65_535)
     """0: a free one is chosen when the consortium is first provisioned, and kept."""
     scheme: Literal["tcp", "grpc", "http"] = "tcp"
-    organisation: str = Field(default="coordinator", pattern=_ORGANISATION)
+    organisation: _Organisation = "coordinator"
     home: Path | None = None
     """Where the kit will lie on the server's own machine, if not where it is made: NVFlare stores jobs by full path."""
 
@@ -53,9 +77,9 @@ class Certificates(_Settings):
 class SiloEntry(_Settings):
     """A hospital; what is given beside its names goes into the first `silo.yaml` of its kit."""
 
-    name: str = Field(pattern=NAME)
+    name: _Name
     display_name: str = ""
-    organisation: str | None = Field(default=None, pattern=_ORGANISATION)
+    organisation: _Organisation | None = None
     """By default the name, with "_" for "-"."""
     sources: tuple[SourceSettings, ...] = ()
     labels: Labels | None = None
@@ -78,8 +102,8 @@ class SiloEntry(_Settings):
 class Person(_Settings):
     """Somebody with an admin kit."""
 
-    name: str = Field(pattern=_EMAIL)
-    organisation: str = Field(default="coordinator", pattern=_ORGANISATION)
+    name: str = Field(pattern=_EMAIL, max_length=_COMMON_NAME)
+    organisation: _Organisation = "coordinator"
     role: Literal["lead", "member", "org_admin", "project_admin"] = "lead"
 
 
@@ -92,7 +116,7 @@ class Consortium(_Settings):
     silos: tuple[SiloEntry, ...] = Field(min_length=1)
     researchers: tuple[Person, ...] = ()
     operator: Person = Person(name="admin@siloscope.example", role="project_admin")
-    anchor: str = Field(default="anchor", pattern=NAME)
+    anchor: _Name = "anchor"
     """A site without data beside the server: NVFlare wants every job, the search job too, to have one."""
     keep: tuple[Literal["search"], ...] = ()
     """Jobs that `consortium up` keeps running: submitted again whenever server or job were killed."""
@@ -104,7 +128,7 @@ class Consortium(_Settings):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Consortium":
-        names = [*self.participants]
+        names = [*self.participants, *(f"keep-{job}" for job in self.keep)]  # so the process that keeps a job is called
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"names must differ, also from {SERVER!r} and the anchor's: {', '.join(twice)}")

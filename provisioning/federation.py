@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 
 from provisioning import certificates, control, parts, ports, processes
 from provisioning.certificates import Certificate
@@ -17,6 +18,7 @@ from provisioning.parts import Part
 from provisioning.processes import read_record
 from provisioning.supervisor import Record
 from silo_app import durable
+from silo_app.config import problems
 from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
 __all__ = ["Federation", "Tell"]
@@ -42,14 +44,23 @@ class Federation:
 
     @classmethod
     def load(cls, root: Path) -> "Federation":
-        """Open a federation that was provisioned. Raises `NotReady` if there is none."""
+        """Open a federation that was provisioned. Raises `NotReady` if there is none, `ConfigInvalid` if it is damaged."""
         file = root / _DESCRIPTION
         if not file.is_file():
             raise NotReady(
                 f"no federation was provisioned in {root}",
                 remedy="Provision one: consortium provision provisioning/consortium.yaml",
             )
-        return cls(root=root.resolve(), consortium=Consortium.model_validate(json.loads(file.read_text())))
+        try:
+            consortium = Consortium.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            said = problems(file, error) if isinstance(error, ValidationError) else f"{file}: not readable as JSON"
+            raise ConfigInvalid(
+                said,
+                remedy="Provision again: it writes this file anew. Where the configuration has server.port 0, put the port "
+                "there that startup/fed_server.json of the server's kit has.",
+            ) from None
+        return cls(root=root.resolve(), consortium=consortium)
 
     def save(self) -> None:
         """Write down the federation, so that `load` finds it."""
@@ -98,7 +109,7 @@ class Federation:
 
     def down(self, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End every process of the federation, job processes included; return the numbers of those killed."""
-        return self._end(self._parts(), tell, grace)
+        return self._end_all(self._started(), tell, grace)
 
     def stop(self, name: str, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End one participant or one process; return the numbers of those killed."""
@@ -207,8 +218,14 @@ class Federation:
             remedy=f"The whole log: {part.log}",
         )
 
+    def _started(self) -> list[Record]:
+        """Return the records of all that was started here, also of who is no longer in the federation's file."""
+        return [record for file in sorted((self.root / ".run").glob("*.json")) if (record := read_record(file))]
+
     def _end(self, found: Sequence[Part], tell: Tell, grace: float) -> list[int]:
-        records = self._records(found)
+        return self._end_all(self._records(found), tell, grace)
+
+    def _end_all(self, records: Sequence[Record], tell: Tell, grace: float) -> list[int]:
         killed = processes.end(records, grace=grace)
         for record in records:
             with contextlib.suppress(FileNotFoundError):

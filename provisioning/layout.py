@@ -6,7 +6,7 @@ provisioning itself wrote is recorded by digest, so the two can be told apart.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import yaml
 from provisioning import site_policy
 from provisioning.consortium import SERVER, Consortium, SiloEntry
 from silo_app import durable
+from silo_app.config import read_yaml
+from silo_app.errors import ConfigInvalid
 from silo_app.job_files import jobs_folder
 
 __all__ = ["SERVER_LIST", "Tell", "lay_out", "link_jobs"]
@@ -23,7 +25,7 @@ __all__ = ["SERVER_LIST", "Tell", "lay_out", "link_jobs"]
 Tell = Callable[[str], None]
 
 SERVER_LIST = "consortium.json"
-"""In the server's `local/`: which silos the search broker asks, and which site carries its job."""
+"""In the server's `local/`: who is let in, which silos the search broker asks, and which site carries its job."""
 
 _OWNER_ONLY_SCRIPT = 0o700
 _DEFAULTS_REPLACED = ("resources.json.default", "authorization.json.default")
@@ -48,12 +50,19 @@ class _File:
     owned_by_site: bool = False
 
 
-def lay_out(consortium: Consortium, staged: Path, out: Path, *, with_gateway: bool, tell: Tell) -> None:
-    """Write every participant's kit under `out`, touching only what changed; `tell` hears one line for each change."""
+def lay_out(
+    consortium: Consortium, staged: Path, out: Path, *, with_gateway: bool, revoked: Sequence[str], tell: Tell
+) -> None:
+    """Write every participant's kit under `out`, touching only what changed; `tell` hears one line for each change.
+
+    `revoked` are the serial numbers of certificates that the server lets in no more.
+    """
     record = out / ".authority" / "handed-out.json"
     written: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
     for participant in consortium.participants:
         files = _files(consortium, staged / participant, out / participant, with_gateway=with_gateway)
+        if participant == SERVER:
+            files = {**files, f"local/{SERVER_LIST}": _json_file(_members(consortium, revoked), owned_by_site=False)}
         _write_kit(out, participant, files, written, tell)
         durable.write_text(record, json.dumps(written, indent=1))
     for silo in consortium.silos:
@@ -82,14 +91,20 @@ def _local_files(consortium: Consortium, staged: Path, kit: Path, *, with_gatewa
     made: dict[str, Any] = {"authorization.json": site_policy.authorization(rights)}
     if kit.name == SERVER:
         made["resources.json"] = site_policy.server_resources(default, home=consortium.server.home or kit.resolve())
-        made[SERVER_LIST] = {"silos": list(consortium.silo_names), "anchor": consortium.anchor}
     else:
         gateway = with_gateway and kit.name in consortium.silo_names
         made["resources.json"] = site_policy.site_resources(default, gateway=gateway)
-    return {
-        f"local/{name}": _File((json.dumps(content, indent=2) + "\n").encode(), owned_by_site=name != SERVER_LIST)
-        for name, content in made.items()
-    }
+    return {f"local/{name}": _json_file(content, owned_by_site=True) for name, content in made.items()}
+
+
+def _members(consortium: Consortium, revoked: Sequence[str]) -> dict[str, Any]:
+    people = [person.name for person in consortium.people]
+    members = {"silos": list(consortium.silo_names), "anchor": consortium.anchor, "people": people}
+    return {**members, "revoked": list(revoked)}
+
+
+def _json_file(content: Mapping[str, Any], *, owned_by_site: bool) -> _File:
+    return _File((json.dumps(content, indent=2) + "\n").encode(), owned_by_site=owned_by_site)
 
 
 def _startup_content(path: Path, consortium: Consortium) -> bytes:
@@ -136,7 +151,11 @@ def _write_silo_yaml(silo: SiloEntry, kit: Path, tell: Tell) -> None:
         durable.write_text(file, _SILO_HEADER + yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         return
     given = silo.model_dump(exclude_none=True, exclude_defaults=True, exclude={"organisation"})
-    found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        found = read_yaml(file) or {}
+    except ConfigInvalid as error:  # the hospital's to mend; the others' kits do not wait for it
+        tell(f"{silo.name}: kept local/silo.yaml, which cannot be read: {error.problem}")
+        return
     for key in given:
         if isinstance(found, dict) and found.get(key) != wanted[key]:
             tell(f"{silo.name}: kept local/silo.yaml, which has another {key} than consortium.yaml")
@@ -157,7 +176,7 @@ def link_jobs(admin_kit: Path) -> None:
 def _tell_of_leavers(consortium: Consortium, out: Path, tell: Tell) -> None:
     kits = {path.parent.name for path in out.glob("*/startup") if not path.parent.name.startswith(".")}
     for name in sorted(kits - set(consortium.participants)):
-        tell(f"{name}: no longer in the federation's file; its kit is left, and its certificate stays valid")
+        tell(f"{name}: no longer in the federation's file; its kit is left, and the server lets it in no more")
 
 
 def _digest(content: bytes) -> str:

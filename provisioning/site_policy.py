@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "CLASS_ALLOW_LIST",
+    "DOOR",
     "GATEWAY",
     "JOB_REPORTS",
     "LAUNCHER",
@@ -31,6 +32,9 @@ LAUNCHER = {"id": "process_launcher", "path": "silo_app.flare.launcher.SiloJobLa
 
 JOB_REPORTS = {"id": "job_reports", "path": "silo_app.flare.containment.JobReports", "args": {}}
 """Our component in the server's NVFlare process: what a site reports of a job must not end the job for everybody."""
+
+DOOR = {"id": "door", "path": "silo_app.flare.door.Door", "args": {}}
+"""Our component in the server's NVFlare process: who left the federation is let in no more, however long its certificate."""
 
 MAX_JOBS = 8
 """Jobs that the server runs beside each other; the search broker holds one for good."""
@@ -60,7 +64,11 @@ def server_resources(default: Settings, *, home: Path) -> Settings:
         "class_list_enforcement_mode": "enforce",
         "class_allow_list": list(CLASS_ALLOW_LIST),
         "snapshot_persistor": persistor | {"args": persistor["args"] | {"storage": snapshots}},
-        "components": [*(_server_component(component, home) for component in _without_log_streams(default)), JOB_REPORTS],
+        "components": [
+            *(_server_component(component, home) for component in _without_log_streams(default)),
+            JOB_REPORTS,
+            DOOR,
+        ],
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from silo_app.config import SiloHome
 from silo_app.doctor.checked import Checked, ok, problem, warning
-from silo_app.identity import Identity
+from silo_app.search.own_identity import own_identity
 
 __all__ = ["certificates", "clock", "private_files", "site_policy"]
 
@@ -20,11 +20,11 @@ _SHOWN = 3
 
 
 def certificates(home: SiloHome, *, now: datetime | None = None) -> Checked:
-    """Look at the certificate and the key: whether they fit, are of the kit's root, and how long they live."""
+    """Look at the certificate and the key: whether they fit, are of the kit's root and this silo, and how long they live."""
     startup = home.kit / "startup"
     if not startup.is_dir():
         return ok("certificates", "none: this silo is not of a federation")
-    identity = Identity.load(home.kit)
+    identity = own_identity(home)
     ends = min(identity.certificate.not_valid_after_utc, identity.trust.root.not_valid_after_utc)
     left = ends - (now or datetime.now(UTC))
     seen = f"{identity.name}: valid until {ends:%Y-%m-%d}, {left.days} days"

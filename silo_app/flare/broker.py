@@ -74,9 +74,22 @@ class SearchBroker(Controller):  # type: ignore[misc]
             cells.serve(core, words.TOPIC_QUERY, lambda asker, frame, reply: broker.start(frame, reply, asker=asker), pool)
             self.log_info(fl_ctx, f"the search broker is up for {', '.join(self._silos)}")
             while not abort_signal.triggered:
+                self._follow_members(broker, fl_ctx)
                 for silo in self._silos:
                     pool.submit(_announce, core, silo, broker)
                 _sleep(self._announce_every_s, abort_signal)
+
+    def _follow_members(self, broker: Broker, fl_ctx: FLContext) -> None:
+        """Have those asked who are in the federation now: it may have been provisioned again since the job began."""
+        try:
+            silos = read_members(self._kit).silos
+        except SiloscopeError as error:
+            self.log_error(fl_ctx, f"who is in the federation is as it was before: {error}")
+            return
+        if silos != self._silos:
+            self._silos = silos
+            broker.ask_these(silos)
+            self.log_info(fl_ctx, f"the search broker is up for {', '.join(silos)} now")
 
 
 def _announce(core: Any, silo: str, broker: Broker) -> None:

@@ -76,8 +76,9 @@ class Console:
     def open(cls, kit: Path, *, timeout_s: float = 20.0) -> Iterator["Console"]:
         """Log in with the certificate in `kit`.
 
-        Raises `CertificateMissing` if the kit is not whole, `ServerUnreachable` if nobody answers.
+        Raises `CertificateMissing` if the kit is not whole, `ServerUnreachable` if nobody answers or lets this person in.
         """
+        from nvflare.apis.fl_exception import FLCommunicationError
         from nvflare.fuel.flare_api.api_spec import AuthenticationError, NoConnection
         from nvflare.fuel.flare_api.flare_api import new_secure_session
         from nvflare.fuel.utils.config_service import ConfigService
@@ -94,6 +95,12 @@ class Console:
                 f"cannot log in as {user}: {error}",
                 where=str(kit),
                 remedy="Is the server running (`consortium status`), and is this kit of the same consortium?",
+            ) from None
+        except FLCommunicationError:  # it answered, and did not register us
+            raise ServerUnreachable(
+                f"the server does not let {user} in",
+                where=str(kit),
+                remedy="Ask the provisioner: was this person taken out of the federation, or this certificate revoked?",
             ) from None
         try:
             yield cls(session)

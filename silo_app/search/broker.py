@@ -71,14 +71,24 @@ class Broker:
         self._transport = transport
         self._longest_ms = longest_ms
         self._budget_ms = min(budget_ms, longest_ms)
-        usual_s = self._budget_ms / 1000
-        names = sorted(set(silos))
-        self._lines = {silo: Line(silo, transport, in_flight=in_flight_per_silo, usual_s=usual_s) for silo in names}
-        self._relays = {silo: _Relays(silo) for silo in names}
+        self._in_flight = in_flight_per_silo
+        self._lines: dict[str, Line] = {}
+        self._relays: dict[str, _Relays] = {}
         self._vouchers: dict[str, bytes] = {}
+        self.ask_these(silos)
         self._deadlines = Deadlines()
         self._closed = threading.Event()
         threading.Thread(target=self._probe, name="probes", daemon=True).start()
+
+    def ask_these(self, silos: Sequence[str]) -> None:
+        """Have these silos asked from now on, and no others: one joined the federation, or left it. From one thread."""
+        left = [part[silo] for part in (self._lines, self._relays) for silo in part if silo not in silos]
+        names = sorted(set(silos))
+        self._lines = {silo: self._lines.get(silo) or self._line(silo) for silo in names}
+        self._relays = {silo: self._relays.get(silo) or _Relays(silo) for silo in names}
+        self._vouchers = {silo: voucher for silo, voucher in self._vouchers.items() if silo in names}
+        for part in left:
+            part.close()
 
     def met(self, silo: str, voucher: bytes) -> None:
         """Take note of a silo's voucher for its keys, as its gateway gave it; empty is none."""
@@ -149,6 +159,9 @@ class Broker:
         else:
             threading.Thread(target=lambda: done(encode(self.relay(message))), name="relay", daemon=True).start()
 
+    def _line(self, silo: str) -> Line:
+        return Line(silo, self._transport, in_flight=self._in_flight, usual_s=self._budget_ms / 1000)
+
     def _who(self) -> Silos:
         return Silos(
             silos=tuple(self._lines),
@@ -164,14 +177,15 @@ class Broker:
         request = peek_request(frame)
         left_ms = min(request.budget_ms, broadcast.budget_ms if broadcast else request.budget_ms, self._longest_ms)
         budget_s = left_ms / 1000 * _SHARE_OF_BUDGET
-        asked = [silo for silo in self._lines if broadcast is None or _is_asked(broadcast, silo)]
+        lines = self._lines  # which may become others
+        asked = [silo for silo in lines if broadcast is None or _is_asked(broadcast, silo)]
         query = Gathering(request, frame, tuple(asked), budget_s, over, broadcast.keys if broadcast else {})
         if not asked:
             query.expire()
             return
         self._deadlines.add(query)
         for silo in asked:
-            self._lines[silo].ask(query, asker)
+            lines[silo].ask(query, asker)
 
     def _probe(self) -> None:
         """Look for the silos that are left alone, each on a thread of its own: one may hang."""

@@ -16,7 +16,7 @@ from silo_app.audit.log import AuditLog, last_records
 from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
-from silo_app.identity import Identity, Trust
+from silo_app.identity import Trust
 from silo_app.index.keeping_up import KeepingUp
 from silo_app.index.storage import Storage
 from silo_app.policy.refusal import RefusalCode
@@ -29,6 +29,7 @@ from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_rep
 from silo_app.search.local import FrameServer
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
+from silo_app.search.own_identity import own_identity
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
@@ -62,7 +63,7 @@ class IndexProcess:
     ) -> None:
         self._silo = home.config.name
         self._settings = home.config.release
-        self._identity = Identity.load(home.kit)
+        self._identity = own_identity(home)
         self._trust = trust or self._identity.trust
         self._clock = clock
         self._cache = home.cache

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from silo_app.catalogue import Catalogue
+from silo_app.config import load
 from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Outcome, guarded
 from silo_app.doctor.examination import examine
@@ -132,6 +133,15 @@ def test_graphics_processor(tmp_path):
 def test_certificate_lives_ends_soon_or_is_over(certified, days, outcome):
     home = certified(days)
     assert guarded("certificates", lambda: kit.certificates(home)).outcome is outcome
+
+
+def test_a_kit_of_another_silo_is_a_problem(certified):
+    home = certified(100)
+    file = home.kit / "local" / "silo.yaml"
+    file.write_text(file.read_text().replace("name: north", "name: south"))
+    checked = guarded("certificates", lambda: kit.certificates(load(home.kit)))
+    assert checked.outcome is Outcome.PROBLEM
+    assert "the name is 'south', and the certificate of this kit is of 'north'" in checked.seen
 
 
 def test_missing_certificate_is_a_problem(certified):

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nvflare.apis.fl_exception import FLCommunicationError
 
 from silo_app.encoder.job_record import UNOPENED, Quarantined, RoundRecord
-from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady
+from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -90,6 +91,17 @@ def test_a_folder_that_is_no_job_is_refused(tmp_path):
 
 def test_a_kit_that_is_no_researchers_is_refused(tmp_path):
     with pytest.raises(CertificateMissing, match="not a researcher's startup kit"), Console.open(tmp_path):
+        pass
+
+
+def test_a_person_whom_the_server_does_not_let_in_is_told_so(tmp_path, monkeypatch):
+    def not_registered(*_args, **_options):
+        raise FLCommunicationError("error:client_registration")
+
+    monkeypatch.setattr("nvflare.fuel.flare_api.flare_api.new_secure_session", not_registered)
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "fed_admin.json").write_text(json.dumps({"admin": {"username": "lead@x.example"}}))
+    with pytest.raises(ServerUnreachable, match=r"does not let lead@x\.example in"), Console.open(tmp_path):
         pass
 
 

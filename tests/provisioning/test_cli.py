@@ -16,16 +16,34 @@ def run(*arguments) -> int:
 def test_help_names_every_command(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    for command in ("provision", "up", "down", "start", "stop", "status", "logs", "demo"):
+    for command in ("provision", "renew", "revoke", "up", "down", "start", "stop", "status", "logs", "demo"):
         assert command in shown
 
 
-@pytest.mark.parametrize("line", ["up", "down", "status", "logs", "start hospital-a", "stop hospital-a"])
+@pytest.mark.parametrize(
+    "line", ["up", "renew", "revoke hospital-a", "down", "status", "logs", "start hospital-a", "stop hospital-a"]
+)
 def test_without_a_federation_every_command_says_what_to_do(line, tmp_path, capsys):
     assert run(*line.split(), "--dir", tmp_path) == 1
     shown = capsys.readouterr().err
     assert "no federation was provisioned" in shown
     assert "consortium provision provisioning/consortium.yaml" in shown
+
+
+def test_renewing_says_which_files_go_where(federation, capsys):
+    assert run("renew", "hospital-a", "--dir", federation.root) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("hospital-a: changed startup/client.crt\nhospital-a: changed startup/client.key\nSend everybody")
+    assert run("renew", "--dir", federation.root, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["data"]["changes"] == []
+
+
+def test_revoking_says_that_the_server_changes_too(federation, capsys):
+    assert run("revoke", "lead@trial.example", "--dir", federation.root) == 0
+    told = capsys.readouterr().err
+    for line in ("server: changed startup/server.key", "server: changed local/consortium.json"):
+        assert line in told
+    assert "every site starts again after it" in told
 
 
 def test_status_as_json_is_one_envelope(provisioned, capsys):

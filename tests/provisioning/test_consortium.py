@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from nvflare.fuel.utils.argument_utils import parse_vars
 from pydantic import ValidationError
 
 from provisioning.consortium import Consortium, SiloEntry, read
@@ -62,11 +63,43 @@ def test_every_problem_is_reported_at_once(tmp_path):
         {"silos": [{"name": "server"}]},
         {"anchor": "server"},
         {"operator": {"name": "lead@trial.example"}},
+        {"silos": [{"name": "keep-search"}], "keep": ["search"]},
     ],
 )
 def test_names_must_differ(changes, make_consortium):
     with pytest.raises(ValidationError, match="names must differ"):
         make_consortium(**changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["1234", "007", "1e5", "1_000", "inf", "nan", "true", "t", "yes", "y", "no", "f", "False", "N"]
+)
+def test_what_nvflare_does_not_read_as_a_name_is_none(name, make_consortium):
+    assert not isinstance(parse_vars([f"uid={name}"])["uid"], str)
+    changes = [{"silos": [{"name": "hospital-a", "organisation": name}]}]
+    if name.islower() or name.isdigit():
+        changes += [{"silos": [{"name": name}]}, {"anchor": name}] if "_" not in name else []
+    for change in changes:
+        with pytest.raises(ValidationError, match="as a number or as yes or no"):
+            make_consortium(**change)
+
+
+def test_nor_is_one_of_which_the_organisation_is_a_number(make_consortium):
+    assert parse_vars(["org=1_000"]) == {"org": 1000}
+    with pytest.raises(ValidationError, match="as a number or as yes or no"):
+        make_consortium("1-000")
+
+
+@pytest.mark.parametrize("name", ["1-st-anna", "e5", "on", "off", "none", "all", "yes-or-no", "infirmary"])
+def test_what_nvflare_reads_as_a_name_is_one(name, make_consortium):
+    assert parse_vars([f"uid={name}"]) == {"uid": name}
+    assert make_consortium(name).silo_names == (name,)
+
+
+def test_a_name_fits_into_a_certificate(make_consortium):
+    assert make_consortium(operator={"name": "a" * 50 + "@trial.example"})
+    with pytest.raises(ValidationError, match="at most 64 characters"):
+        make_consortium(operator={"name": "a" * 60 + "@trial.example"})
 
 
 @pytest.mark.parametrize("silos", [[], None])

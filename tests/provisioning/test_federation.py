@@ -4,13 +4,15 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 
 import psutil
 import pytest
 
-from provisioning import parts, processes
+from provisioning import kits, parts, processes
 from provisioning.federation import Federation
-from provisioning.supervisor import Record, State
+from provisioning.supervisor import Record, State, stamp
+from silo_app import durable
 from silo_app.errors import CertificateMissing, ConfigInvalid, NotReady, PortTaken, ProcessFailed
 
 
@@ -25,6 +27,29 @@ def nothing_starts(monkeypatch):
 def test_a_folder_without_a_federation_is_not_ready(tmp_path):
     with pytest.raises(NotReady, match="no federation was provisioned"):
         Federation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "not readable as JSON"),
+        ("{", "not readable as JSON"),
+        ("[]", r"\(top\): Input should be a valid dictionary"),
+        ('{"name": "trial", "silos": [{"name": "a"}], "later": 1}', "later: Extra inputs are not permitted"),
+    ],
+)
+def test_a_damaged_description_or_one_of_another_version_is_named_and_provisioning_mends_it(
+    federation, make_consortium, content, problem
+):
+    (federation.root / "federation.json").write_text(content)
+    with pytest.raises(ConfigInvalid, match=problem) as caught:
+        Federation.load(federation.root)
+    assert "Provision again" in caught.value.remedy
+    with pytest.raises(ConfigInvalid, match=problem):  # another port for everybody would be worse
+        kits.provision(make_consortium(), federation.root)
+    server = {"port": federation.consortium.server.port, "home": "/srv/trial/server"}
+    kits.provision(make_consortium(server=server), federation.root)
+    assert Federation.load(federation.root).silos == ["hospital-a", "hospital-b"]
 
 
 def test_a_name_that_is_not_in_it_is_refused_with_those_that_are(federation):
@@ -92,3 +117,17 @@ def test_what_fails_while_starting_is_told_with_its_log_and_nothing_is_left(fede
     with pytest.raises(ProcessFailed, match=r"ended with 7 before it was ready[\s\S]*no such module"):
         federation.up(wait=20)
     assert federation.pids("server") == []
+
+
+def test_down_ends_also_what_was_started_of_a_hospital_that_left(federation, make_consortium):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as site:
+        running = stamp(site.pid)
+        record = Record(name="hospital-b", token="of its own", log="", supervisor=State(1, 0.0), process=running)
+        durable.private_folder(federation.root / ".run")
+        (federation.root / ".run" / "hospital-b.json").write_text(json.dumps(asdict(record)))
+        left = Federation(federation.root, make_consortium("hospital-a"))
+        told = []
+        left.down(told.append)
+        assert site.wait(10) != 0
+    assert told == ["hospital-b: ended"]
+    assert list((federation.root / ".run").glob("*.json")) == []

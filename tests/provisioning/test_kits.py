@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
 
-from provisioning import kits
+from provisioning import authority, certificates, kits
 from provisioning.federation import Federation
 from silo_app import config
-from silo_app.errors import ConfigInvalid, ProcessFailed
+from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 
 SITES = ("anchor", "hospital-a", "hospital-b")
 
@@ -75,7 +77,10 @@ def test_silos_alone_have_a_gateway(provisioned):
 
 def test_the_server_knows_whom_the_search_asks(provisioned):
     members = json.loads((provisioned.kit("server") / "local" / "consortium.json").read_text())
-    assert members == {"silos": ["hospital-a", "hospital-b"], "anchor": "anchor"}
+    people = ["lead@trial.example", "admin@trial.example"]
+    assert members == {"silos": ["hospital-a", "hospital-b"], "anchor": "anchor", "people": people, "revoked": []}
+    components = json.loads((provisioned.kit("server") / "local" / "resources.json").read_text())["components"]
+    assert {"id": "door", "path": "silo_app.flare.door.Door", "args": {}} in components
 
 
 def test_a_silos_configuration_can_be_loaded(provisioned):
@@ -137,6 +142,16 @@ def test_a_difference_to_the_hospitals_own_configuration_is_told(federation, mak
     assert config.load(federation.kit("hospital-a")).config.release.max_hits == 20
 
 
+@pytest.mark.parametrize("content", [b"a: [\n", b"name: \xff\n"])
+def test_a_hospitals_configuration_that_cannot_be_read_holds_up_nobody(federation, make_consortium, content):
+    file = federation.kit("hospital-a") / "local" / "silo.yaml"
+    file.write_bytes(content)
+    changes = again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert any(line.startswith("hospital-a: kept local/silo.yaml, which cannot be read") for line in changes)
+    assert file.read_bytes() == content
+    assert Federation.load(federation.root).silos == ["hospital-a", "hospital-b", "hospital-c"]
+
+
 def test_a_lost_key_is_put_back_as_it_was(federation, make_consortium):
     key = federation.kit("hospital-a") / "startup" / "client.key"
     content = key.read_bytes()
@@ -154,6 +169,168 @@ def test_a_server_that_moves_gets_a_certificate_for_its_new_name(federation, mak
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "fl.trial.example" in {str(name.value) for name in names}
     assert (federation.kit("server") / "startup" / "rootCA.pem").read_bytes() == root
+
+
+def subject(kit):
+    return x509.load_pem_x509_certificate((kit / "startup" / "client.crt").read_bytes()).subject.rfc4514_string()
+
+
+def test_another_role_or_organisation_is_a_new_certificate_of_the_same_root_for_that_one_alone(federation, make_consortium):
+    wanted = {
+        "silos": [{"name": "hospital-a", "organisation": "st_anna"}, {"name": "hospital-b"}],
+        "researchers": [{"name": "lead@trial.example", "role": "member"}],
+    }
+    changes = again(federation, make_consortium(**wanted))
+    new = [
+        f"{name}: changed startup/client.{kind}" for name in ("hospital-a", "lead@trial.example") for kind in ("crt", "key")
+    ]
+    assert sorted(line for line in changes if "client." in line) == sorted(new)
+    assert "O=st_anna" in subject(federation.kit("hospital-a"))
+    assert "member" in subject(federation.kit("lead@trial.example"))
+    for name in ("hospital-a", "hospital-b", "lead@trial.example"):
+        certificates.check(federation.kit(name))
+    assert not any("client." in line for line in again(federation, make_consortium(**wanted)))
+
+
+def test_renewal_is_of_those_named_and_of_nothing_else(federation):
+    before, changes = snapshot(federation.root), []
+    kits.renew(federation, ["hospital-b"], within=timedelta(0), tell=changes.append)
+    assert changes == ["hospital-b: changed startup/client.crt", "hospital-b: changed startup/client.key"]
+    after = snapshot(federation.root)
+    assert {file for file in before if after[file][0] != before[file][0]} == {
+        "hospital-b/startup/client.crt",
+        "hospital-b/startup/client.key",
+    }
+    certificates.check(federation.kit("hospital-b"))
+
+
+@pytest.mark.parametrize(("days", "changed"), [(60, 0), (361, 6)])
+def test_without_names_those_are_renewed_that_end_soon(federation, days, changed):
+    changes = []
+    kits.renew(federation, [], within=timedelta(days=days), tell=changes.append)
+    assert len([line for line in changes if line.endswith(".crt")]) == changed
+
+
+def test_who_is_not_in_the_federation_is_not_renewed(federation):
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match="'hospital-x' is not in this federation"):
+        kits.renew(federation, ["hospital-a", "hospital-x"], within=timedelta(0))
+    assert snapshot(federation.root) == before
+
+
+def test_provisioning_says_whose_certificate_ends_soon(federation, make_consortium, monkeypatch):
+    monkeypatch.setattr(kits, "_SOON", timedelta(days=400))
+    told = [line for line in again(federation, make_consortium()) if line.endswith("consortium renew")]
+    assert len(told) == 6
+
+
+def members_of(federation):
+    return json.loads((federation.kit("server") / "local" / "consortium.json").read_text())
+
+
+def serial_of(kit):
+    return f"{x509.load_pem_x509_certificate((kit / 'startup' / 'client.crt').read_bytes()).serial_number:x}"
+
+
+def test_a_revoked_certificate_is_named_to_the_server_and_another_is_issued(federation, make_consortium):
+    kit = federation.kit("hospital-b")
+    before, changes = serial_of(kit), []
+    kits.revoke(federation, ["hospital-b"], tell=changes.append)
+    assert serial_of(kit) != before
+    assert members_of(federation)["revoked"] == [before]
+    assert "server: changed startup/server.crt" in changes
+    assert "server: changed local/consortium.json" in changes
+    assert again(federation, make_consortium()) == []
+    assert members_of(federation)["revoked"] == [before]
+
+
+def test_who_left_and_was_revoked_comes_back_with_a_new_key(federation, make_consortium):
+    kit = federation.kit("hospital-b")
+    before, key = serial_of(kit), (kit / "startup" / "client.key").read_bytes()
+    again(federation, make_consortium("hospital-a"))
+    assert members_of(federation)["silos"] == ["hospital-a"]
+    kits.revoke(Federation.load(federation.root), ["hospital-b"])
+    again(federation, make_consortium())
+    assert members_of(federation)["revoked"] == [before]
+    assert (kit / "startup" / "client.key").read_bytes() != key
+
+
+@pytest.mark.parametrize(("name", "problem"), [("server", "cannot be revoked"), ("hospital-x", "has no certificate")])
+def test_what_cannot_be_revoked_is_refused(federation, name, problem):
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match=problem):
+        kits.revoke(federation, ["hospital-a", name])
+    assert snapshot(federation.root) == before
+    assert members_of(federation)["revoked"] == []
+
+
+def state_of(federation):
+    return federation.root / ".authority" / "trial" / "state" / "cert.json"
+
+
+def test_a_provisioning_that_is_cut_off_leaves_the_root_as_it_was(federation, make_consortium, monkeypatch, tmp_path):
+    before = state_of(federation).read_bytes()
+    cut_off = tmp_path / "nvflare"
+    cut_off.write_text("#!/bin/sh\nfor file in */state/cert.json; do echo '{\"root' > $file; done\nexit 1\n")
+    cut_off.chmod(0o700)
+    monkeypatch.setattr("provisioning.authority.nvflare_command", lambda: [str(cut_off)])
+    with pytest.raises(ProcessFailed):
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert state_of(federation).read_bytes() == before
+    assert not (federation.root / ".authority" / ".making").exists()
+    monkeypatch.undo()
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+def test_without_the_roots_key_no_new_root_is_made(federation, make_consortium):
+    offline = federation.root.parent / "offline"
+    (federation.root / ".authority").rename(offline)
+    before = snapshot(federation.root)
+    with pytest.raises(ConfigInvalid, match="of a root whose key is not here") as caught:
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert "Put .authority back" in caught.value.remedy
+    for change in (kits.renew, kits.revoke):
+        options = {"within": timedelta(0)} if change is kits.renew else {}
+        with pytest.raises(ConfigInvalid, match="of a root whose key is not here"):
+            change(federation, ["hospital-a"], **options)
+    assert snapshot(federation.root) == before
+    assert not (federation.root / ".authority").exists()
+    offline.rename(federation.root / ".authority")
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+def test_nor_are_kits_given_the_root_of_another_federation(federation, make_consortium, tmp_path):
+    other = kits.provision(make_consortium(), tmp_path / "other")
+    shutil.rmtree(federation.root / ".authority")
+    shutil.copytree(other.root / ".authority", federation.root / ".authority")
+    with pytest.raises(ConfigInvalid, match="of a root whose key is not here"):
+        again(federation, make_consortium())
+
+
+def test_a_damaged_root_certificate_of_a_kit_is_put_back(federation, make_consortium):
+    file = federation.kit("hospital-a") / "startup" / "rootCA.pem"
+    content = file.read_bytes()
+    file.write_text("damaged")
+    assert again(federation, make_consortium()) == ["hospital-a: changed startup/rootCA.pem"]
+    assert file.read_bytes() == content
+
+
+def test_two_do_not_provision_one_folder_at_once(federation, make_consortium):
+    with (
+        authority.issue(make_consortium(), federation.root / ".authority") as staged,
+        pytest.raises(NotReady, match="is provisioning here"),
+    ):
+        again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+    assert not staged.exists()
+    assert "hospital-c: made" in again(federation, make_consortium("hospital-a", "hospital-b", "hospital-c"))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"root', "[]", '{"root_cert": "x", "root_pri_key": "y"}'])
+def test_a_damaged_root_is_never_replaced_by_a_new_one(federation, make_consortium, content):
+    state_of(federation).write_text(content)
+    with pytest.raises(ConfigInvalid, match="root's key is damaged"):
+        again(federation, make_consortium())
+    assert state_of(federation).read_text() == content
 
 
 def test_the_gateway_can_be_left_out(federation, make_consortium):

@@ -315,3 +315,29 @@ def test_the_silos_vouchers_are_told_to_whoever_asks_who_is_there(broker):
     told = decode(broker.search(encode(Who())), Silos)
     assert told.silos == NAMES
     assert told.vouchers == {"south": b"voucher"}
+
+
+def test_who_joins_is_asked_and_who_left_is_told_nothing_more(transport, broker, ask):
+    broker.ask_these(("north", "south"))
+    assert set(states(ask())) == {"north", "south"}
+    broker.ask_these(("west", "north", "south"))
+    assert states(ask()) == dict.fromkeys(NAMES, "answered")
+
+
+def test_a_silo_that_left_is_not_among_those_that_are_there(broker):
+    broker.met("west", b"voucher")
+    broker.ask_these(("north", "south"))
+    told = decode(broker.search(encode(Who())), Silos)
+    assert (told.silos, told.vouchers) == (("north", "south"), {})
+    broker.met("west", b"voucher")
+    message = Relay(silo="west", frame=b"question", budget_ms=1000)
+    assert broker.relay(message).state is SiloState.UNREACHABLE
+    assert decode(broker.search(encode(Who())), Silos).vouchers == {}
+
+
+def test_silos_that_stay_keep_what_is_known_of_them(broker):
+    broker.met("north", b"voucher")
+    line = broker._lines["north"]
+    broker.ask_these(("north", "east"))
+    assert broker._lines["north"] is line
+    assert decode(broker.search(encode(Who())), Silos).vouchers == {"north": b"voucher"}

@@ -14,7 +14,8 @@ import pytest
 
 from silo_app.audit.log import verify
 from silo_app.catalogue import Catalogue
-from silo_app.errors import NotReady, ProcessFailed
+from silo_app.config import load
+from silo_app.errors import ConfigInvalid, NotReady, ProcessFailed
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_reply, seal
@@ -53,6 +54,16 @@ def start():
     yield begin
     for process in started:
         process.close()
+
+
+def test_a_silo_by_another_name_than_its_certificates_does_not_start(silo):
+    file = silo.home.kit / "local" / "silo.yaml"
+    file.write_text(file.read_text().replace("name: south", "name: south-2"))
+    with pytest.raises(
+        ConfigInvalid, match="the name is 'south-2', and the certificate of this kit is of 'south'"
+    ) as caught:
+        IndexProcess(load(silo.home.kit))
+    assert caught.value.where.endswith("silo.yaml:name")
 
 
 @pytest.fixture
