@@ -1,11 +1,12 @@
-"""What the federation gives a hospital for findings that only it knows: adults' findings, beside children's pneumonia.
+"""What the federation gives hospitals with other labels: findings that one knows alone, beside what all know.
 
 The hospitals of `benchmarks.unlike`: two with children and one with adults, who alone have labels for more than pneumonia,
-and few images with each. One encoder for all findings is trained by `jobs/train` as it stands ("shared", and the adults'
-own copy of it, "tuned") and, as often over each image, on the adults' images alone ("own"), with that job's settings too.
-AUC is of the adults' held-out patients; findings of fewer than --least images there are left out, since nothing can be said
-of them. A figure is a mean over the seeds, each with other held-out patients; "+-" is half of its 95 % interval over them
-(Student's t).
+and few images with each. One encoder for all findings is trained by `jobs/train` as it stands ("shared", and each hospital's
+own copy of it, "tuned") and, as often over each image, one on every hospital's images alone ("own"), with that job's
+settings too. AUC is of held-out patients, and of children whom no hospital has beside; findings of fewer than --least
+images there are left out, since nothing can be said of them. The adults' are told one by one; a hospital's gain is a mean
+over the findings that it knows. A figure is a mean over the seeds, each with other held-out patients; "+-" is half of its
+95 % interval over them (Student's t).
 
     python -m benchmarks.findings --data pediatric-chest-xray.zip nih-chest-xray-700.zip
 """
@@ -110,7 +111,7 @@ if __name__ == "__main__":
             "findings",
             measure,
             TARGETS,
-            describe="Findings that one hospital alone knows: the shared encoder against its own.",
+            describe="Hospitals with other labels: the shared encoder, and its copies, against each hospital's own.",
             options=_options,
         )
     )
