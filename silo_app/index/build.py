@@ -68,7 +68,7 @@ def build_generation(
     with building(home.index, wait_s=wait_s):
         views, taken_out = _views(home)
         if not views:
-            forget_cases(home.index, storage, taken_out)
+            forget_cases(home.index, taken_out)
             raise _nothing_to_index(home)
         old = generation_of(home, version, must_answer=True)
         if only_new and old is None:
@@ -98,7 +98,7 @@ def build_generation(
             likeness=estimate(vectors, cases, [view.patient for view in views]),
             look=look,
         )
-        forget_cases(home.index, storage, taken_out, kept=info.generation)
+        forget_cases(home.index, taken_out, kept=info.generation)
     embedded = sum(view.digest in fresh for view in views)
     return BuildReport(info, embedded, len(views) - embedded, time.monotonic() - start)
 
@@ -126,7 +126,7 @@ def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
 
 
 def leave_milvus(home: SiloHome, *, wait_s: float = 0.0) -> None:
-    """Drop whatever Milvus holds of this silo, now that the index in use is held in files and everybody has opened it.
+    """Drop what Milvus holds of this silo and no generation needs, now that everybody has opened the one in use.
 
     Nothing where silo.yaml names no server. Raises `NotReady` if another build runs and does so for `wait_s`, or if Milvus
     does not answer.

@@ -5,14 +5,13 @@ silo until the build after the next, although `silo index build` is said to remo
 """
 
 import contextlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from silo_app.cases import CaseId
-from silo_app.errors import IndexDamaged, SiloscopeError
+from silo_app.errors import IndexDamaged
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.generations import collections_named, generation_names, in_use, remove
 from silo_app.index.manifest import CASES_FILE, read_manifest, read_rows
@@ -20,35 +19,26 @@ from silo_app.index.storage import Storage
 
 __all__ = ["forget_cases", "forget_in_milvus"]
 
-_log = logging.getLogger(__name__)
 
+def forget_cases(root: Path, cases: Sequence[CaseId], *, kept: str = "") -> None:
+    """Remove the generations that hold any of the cases, all but the one named `kept`.
 
-def forget_cases(root: Path, storage: Storage, cases: Sequence[CaseId], *, kept: str = "") -> None:
-    """Remove the generations that hold any of the cases, with what Milvus has of them; all but the one named `kept`.
-
-    Call it within `building`. What a server that is away still holds, the next build drops.
+    Call it within `building`. What Milvus has of them stays for `forget_in_milvus`: somebody may still search there.
     """
-    if not cases:
-        return
-    held = [name for name in generation_names(root) if name != kept and _holds(root / name, cases)]
-    for name in held:
-        remove(root / name)
-    if held:
-        try:
-            storage.tidy(collections_named(root))
-        except SiloscopeError as error:
-            _log.warning("what Milvus holds of cases that were taken out stays there for now: %s", error)
+    for name in generation_names(root):
+        if cases and name != kept and _holds(root / name, cases):
+            remove(root / name)
 
 
 def forget_in_milvus(root: Path, storage: Storage) -> None:
-    """Remove the older generations that are in Milvus with all that it holds of them, if the one in use is in files.
+    """Drop what Milvus holds of no generation; if the one in use is in files, the older ones that are in Milvus too.
 
     Call it within `building`. Raises `NotReady` if Milvus does not answer: what it still holds, the next build drops.
     """
     used = in_use(root)
-    if used is None or storage.settings.milvus is None or read_manifest(root / used).kind == "milvus":
+    if used is None or storage.settings.milvus is None:
         return
-    for name in generation_names(root):
+    for name in generation_names(root) if read_manifest(root / used).kind != "milvus" else ():
         with contextlib.suppress(IndexDamaged):
             if read_manifest(root / name).kind == "milvus":
                 remove(root / name)

@@ -10,7 +10,7 @@ from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
 from silo_app.config import IndexSettings, MilvusSettings
 from silo_app.errors import EncoderMismatch, NotReady
-from silo_app.index.build import build_generation, move_generation
+from silo_app.index.build import build_generation, leave_milvus, move_generation
 from silo_app.index.generations import building, in_use, open_current
 from silo_app.index.storage import Storage
 
@@ -180,6 +180,7 @@ def test_what_was_taken_out_is_in_no_file_after_the_next_build(home, builds, hel
     report = build_generation(home, FIRST, Encoder())
     assert (report.info.views, report.embedded) == (1, 0)
     assert left_of(home, digests) == []
+    leave_milvus(home)
     assert Storage.of(home).collections() == {report.info.collection} - {""}
     build_generation(home, FIRST, Encoder())
     assert len(list(home.index.glob("0*"))) == 2  # with nothing to forget, there is one to fall back on
