@@ -137,14 +137,13 @@ def publish(
         remove(hidden)
         if _current_name(root) != name:
             remove(root / name)
+        if storage.settings.held_in == "milvus":  # each try would leave a whole gallery there
+            _tidy(root, storage)
         if isinstance(error, OSError | IndexDamaged):
             raise _not_written(root, error) from error
         raise
     _remove_old(root, name, storage)
-    try:
-        storage.tidy(collections_named(root))
-    except SiloscopeError as error:  # the generation is in use all the same; the next build tidies up
-        _log.warning("what Milvus holds of older generations stays there for now: %s", error)
+    _tidy(root, storage)
     return info
 
 
@@ -366,6 +365,14 @@ def _remove_old(root: Path, published: str, storage: Storage) -> None:
         except IndexDamaged:
             pass
         remove(root / name)
+
+
+def _tidy(root: Path, storage: Storage) -> None:
+    """Drop what Milvus holds of no generation; if it does not answer, the next build does."""
+    try:
+        storage.tidy(collections_named(root))
+    except SiloscopeError as error:
+        _log.warning("what Milvus holds of no generation stays there for now: %s", error)
 
 
 def collections_named(root: Path) -> set[str]:

@@ -167,8 +167,7 @@ class MilvusGallery:
 def write_milvus(settings: MilvusSettings, kit: Path, silo: str, vectors: NDArray[np.float32]) -> str:
     """Write unit vectors (n, D), rounded to half precision, into a new collection; return its name.
 
-    Raises `NotReady` if Milvus does not answer; what was written of the collection is then dropped, or by the next
-    build (`drop_others`).
+    Raises `NotReady` if Milvus does not answer; what was written of the collection stays for `drop_others`.
     """
     from pymilvus import DataType, MilvusClient
 
