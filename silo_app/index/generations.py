@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_NAME = re.compile(r"\d{6}")
+_NAME = re.compile(r"\d{6,}")
 _CURRENT = "current"
 _LOCK = ".build.lock"
 _OFTEN_S = 0.1
@@ -322,7 +322,7 @@ def generation_names(root: Path) -> list[str]:
     """Return the generations on disk, ascending, be they sound or damaged."""
     if not root.is_dir():
         return []
-    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+    return sorted((entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir()), key=int)
 
 
 def _next_name(root: Path) -> str:

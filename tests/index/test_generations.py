@@ -330,3 +330,12 @@ def test_durable_writes_are_used(root, monkeypatch):
     monkeypatch.setattr(durable, "sync_folder", lambda path: synced.append(path.name))
     put(root, 1)
     assert synced == [".000001.part", "index", "index"]
+
+
+def test_the_millionth_generation_is_one_like_any_other(root):
+    put(root, 3)
+    (root / "current").write_text("999998\n")
+    for name in ("999999", "1000000", "1000001"):
+        assert put(root, 3).generation == name
+        assert (open_current(root).info.generation, in_use(root)) == (name, name)
+    assert sorted(path.name for path in root.glob("[0-9]*")) == ["1000000", "1000001"]
