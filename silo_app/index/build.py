@@ -106,22 +106,29 @@ def build_generation(
 def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
     """Publish the generation in use once more, held as `silo.yaml` says now; nothing is embedded.
 
-    Raises `NotReady` if there is none, if another build runs and does so for `wait_s`, or if Milvus does not answer; the
-    old generation then stays in use.
+    Cases that were taken out of the silo are left behind: they go to no other server. Raises `NotReady` if there is none,
+    or nobody else in it, if another build runs and does so for `wait_s`, or if Milvus does not answer; the old generation
+    then stays in use.
     """
     storage = Storage.of(home)
     with building(home.index, wait_s=wait_s):
         old = open_current(home.index, storage)
-        cases = np.load(home.index / old.info.generation / CASES_FILE, allow_pickle=False)
+        folder = home.index / old.info.generation
+        named = [CaseId(case.tobytes().hex()) for case in np.load(folder / CASES_FILE, allow_pickle=False)]
+        rows = np.flatnonzero(~np.isin(named, _taken_out(home))).astype(np.int64)
+        if old.info.views and not len(rows):
+            raise _nothing_to_index(home)
+        digests = [digest.tobytes().hex() for digest in old.digests[rows]]
+        look = read_look(folder, old.info)
         return publish(
             home.index,
-            vectors=old.gallery.vectors(np.arange(old.info.views)),
-            cases=[CaseId(case.tobytes().hex()) for case in cases],
-            digests=[digest.tobytes().hex() for digest in old.digests],
+            vectors=old.gallery.vectors(rows),
+            cases=[named[row] for row in rows],
+            digests=digests,
             encoder_version=EncoderVersion(old.info.encoder_version),
             storage=storage,
             likeness=old.info.likeness,
-            look=read_look(home.index / old.info.generation, old.info),
+            look=look.without_the_gone(digests) if look and len(rows) < old.info.views else look,
         )
 
 
@@ -139,6 +146,13 @@ def _views(home: SiloHome) -> tuple[list[View], list[CaseId]]:
     """Return the views that the catalogue holds, and the cases that were taken out of it."""
     with Catalogue.open(home.catalogue) as catalogue:
         return catalogue.views(), catalogue.taken_out()
+
+
+def _taken_out(home: SiloHome) -> list[CaseId]:
+    if not home.catalogue.is_file():
+        return []
+    with Catalogue.open(home.catalogue) as catalogue:
+        return catalogue.taken_out()
 
 
 def _still_held(home: SiloHome, views: Sequence[View]) -> tuple[list[View], list[CaseId]]:

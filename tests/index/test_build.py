@@ -186,6 +186,20 @@ def test_what_was_taken_out_is_in_no_file_after_the_next_build(home, builds, hel
     assert len(list(home.index.glob("0*"))) == 2  # with nothing to forget, there is one to fall back on
 
 
+def test_whoever_was_taken_out_does_not_move_along(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    before, digests = stored(home), take_out(home, "b")
+    moved = move_generation(home)
+    assert (moved.views, set(stored(home))) == (1, {name("a")})
+    assert np.array_equal(stored(home)[name("a")], before[name("a")])
+    assert all("000001" in file for file in left_of(home, digests))
+    take_out(home, "a")
+    with pytest.raises(NotReady, match="no images to index"):
+        move_generation(home)
+    assert open_current(home.index).info.generation == "000002"
+
+
 def open_nothing(home):
     with pytest.raises(NotReady, match="no index yet"):
         open_current(home.index)
