@@ -185,14 +185,19 @@ def in_use(root: Path) -> str | None:
 
     Every file is read. Raises `IndexDamaged` if no generation is sound.
     """
+    named = pointer(root)
     names = _preferred(root)
     for name in names:
-        with contextlib.suppress(IndexDamaged):
+        try:
             info = read_manifest(root / name)
             if info.kind == "milvus":
                 require_sound(root / name, info)
             else:
                 _opened(root / name, info, Storage())
+        except IndexDamaged:
+            if pointer(root) != named:
+                return in_use(root)
+        else:
             return name
     if names:
         raise _none_is_sound(root, names)
@@ -205,14 +210,16 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
     Raises `NotReady` if nothing was indexed yet or Milvus does not answer, `IndexDamaged` if no generation is sound.
     """
     storage = storage or Storage()
-    names = generation_names(root)
-    if not names:
+    named = pointer(root)
+    if not generation_names(root):
         raise NotReady("this silo has no index yet", where=str(root), remedy="Run `silo index build`.")
     skipped: list[str] = []
     for name in _preferred(root):
         try:
             return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
+            if pointer(root) != named:  # not damaged: removed, since another was published
+                return open_current(root, storage)
             skipped.append(name)
     raise _none_is_sound(root, skipped)
 
