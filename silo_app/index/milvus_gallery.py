@@ -5,7 +5,7 @@ vector, so that a case has the same score wherever it is held (https://milvus.io
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ _DOUBT = 1e-5
 _WHOLE_S = 600.0
 """How long Milvus may take, at least, to load or to seal a whole gallery; every other call has `MilvusSettings.timeout_s`,
 which the client itself keeps to only while it connects."""
+_NOT_LOADED = 101
+"""Milvus's code for a collection that has to be loaded before it is searched."""
 _STRONG = "Strong"
 """Reads see all that was written: by default they may be some seconds old, and miss what a build has just put there."""
 
@@ -133,14 +135,9 @@ class MilvusGallery:
         found = np.empty((len(rows), self.dimension), np.float32)
         for start in range(0, len(rows), _BLOCK):
             asked = rows[start : start + _BLOCK].tolist()
-            with _understood(self._settings):
-                given = self._client.get(
-                    self._collection,
-                    asked,
-                    ["row", "vector"],
-                    timeout=self._settings.timeout_s,
-                    consistency_level=_STRONG,
-                )
+            given = self._asked(
+                self._client.get, asked, ["row", "vector"], timeout=self._settings.timeout_s, consistency_level=_STRONG
+            )
             entities = {int(entity["row"]): entity["vector"] for entity in given}
             if entities.keys() != set(asked):
                 raise _damaged(self._collection, f"{len(set(asked) - entities.keys())} of its vectors are missing")
@@ -150,18 +147,30 @@ class MilvusGallery:
     def _nearest(self, query: Embedding, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not wanted:
             return np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
-        with _understood(self._settings):
-            answer = self._client.search(
-                self._collection,
-                data=[query.tolist()],
-                limit=wanted,
-                output_fields=["vector"],
-                timeout=self._settings.timeout_s,
-                consistency_level=_STRONG,
-            )[0]
+        answer = self._asked(
+            self._client.search,
+            data=[query.tolist()],
+            limit=wanted,
+            output_fields=["vector"],
+            timeout=self._settings.timeout_s,
+            consistency_level=_STRONG,
+        )[0]
         rows = np.array([int(hit["row"]) for hit in answer], np.int64)
         vectors = np.array([hit["entity"]["vector"] for hit in answer], np.float32).reshape(len(rows), self.dimension)
         return rows, vectors
+
+    def _asked(self, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Return what Milvus says of the collection; one that it does not have loaded (any more) is loaded first."""
+        from pymilvus.exceptions import MilvusException
+
+        with _understood(self._settings):
+            try:
+                return ask(self._collection, *arguments, **named)
+            except MilvusException as error:
+                if error.code != _NOT_LOADED:
+                    raise
+            self._client.load_collection(self._collection, timeout=self._settings.timeout_s)
+            return ask(self._collection, *arguments, **named)
 
 
 def write_milvus(settings: MilvusSettings, kit: Path, silo: str, vectors: NDArray[np.float32]) -> str:
