@@ -106,6 +106,14 @@ class Catalogue:
         blocks = self._blocks("SELECT DISTINCT case_id FROM views ORDER BY case_id")
         return hex_rows([case for block in blocks for (case,) in block], 16)
 
+    def taken_out(self) -> list[CaseId]:
+        """Return the cases of studies and patients that were taken out of the silo and not let in again, in order."""
+        rows = self._rows(
+            "SELECT case_id FROM studies WHERE key IN (SELECT key FROM recalls WHERE kind = 'study') "
+            "OR patient IN (SELECT key FROM recalls WHERE kind = 'patient') ORDER BY case_id"
+        )
+        return [CaseId(case) for (case,) in rows]
+
     def contents(self) -> Iterator[list[str]]:
         """Yield of all views the digest with the case id behind it, block by block, as they lie in the file."""
         for block in self._blocks("SELECT digest || case_id FROM views"):

@@ -69,6 +69,9 @@ def build(
             wait_s=wait_s,
         )
     info = report.info
+    taken = _taken(home, info.generation)
+    if info.kind == "milvus" and (taken or not _runs(home)):
+        _leave_milvus(home, wait_s)
     data = {
         "generation": info.generation,
         "encoder_version": info.encoder_version,
@@ -77,7 +80,7 @@ def build(
         "embedded": report.embedded,
         "reused": report.reused,
         "seconds": round(report.seconds, 3),
-        "taken": _taken(home, info.generation),
+        "taken": taken,
     }
     emit(data, output, _print_built)
 
@@ -139,14 +142,14 @@ def move(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
 
 
 def _leave_milvus(home: SiloHome, wait_s: float) -> None:
-    """Drop what Milvus still holds of this silo; say so where it does not answer."""
+    """Drop what Milvus still holds of this silo for nothing; say so where it does not answer."""
     from silo_app.errors import NotReady
     from silo_app.index.build import leave_milvus
 
     try:
         leave_milvus(home, wait_s=wait_s)
     except NotReady as error:
-        people.print(f"What Milvus holds of this silo is still there: {error}", highlight=False, soft_wrap=True)
+        people.print(f"What Milvus holds of this silo for nothing is still there: {error}", highlight=False, soft_wrap=True)
 
 
 def _left_in_milvus(home: SiloHome, info: "GenerationInfo") -> list[str] | None:

@@ -12,7 +12,8 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, NotReady
-from silo_app.index.generations import Generation, building, forget_in_milvus, open_current, publish
+from silo_app.index.forgetting import forget_cases, forget_in_milvus
+from silo_app.index.generations import Generation, building, open_current, publish
 from silo_app.index.known import contents_of, generation_of, missing_from, vectors_of
 from silo_app.index.likeness import estimate
 from silo_app.index.looks import KeptLook, read_look
@@ -54,6 +55,8 @@ def build_generation(
 ) -> BuildReport:
     """Index every view of the catalogue with the encoder `version`, whose embeddings `embed` makes.
 
+    What leaves the catalogue meanwhile is left out. Cases that were taken out of the silo leave the older generations too.
+
     With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
     encoder, and again when these have become twice as many; then every view is embedded anew.
 
@@ -61,14 +64,12 @@ def build_generation(
     index, if another build runs and does so for `wait_s`, if Milvus holds what was embedded before and does not answer, or,
     with `only_new`, if no generation in use is of this encoder; `EncoderMismatch` if `embed` gives what no index can hold.
     """
-    start = time.monotonic()
+    start, storage = time.monotonic(), Storage.of(home)
     with building(home.index, wait_s=wait_s):
-        with Catalogue.open(home.catalogue) as catalogue:
-            views = catalogue.views()
+        views, taken_out = _views(home)
         if not views:
-            raise NotReady(
-                "the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first."
-            )
+            forget_cases(home.index, taken_out)
+            raise _nothing_to_index(home)
         old = generation_of(home, version, must_answer=True)
         if only_new and old is None:
             raise NotReady(
@@ -76,10 +77,13 @@ def build_generation(
             )
         if only_new and old and not missing_from(contents_of(old), [[view.digest + view.case for view in views]]):
             return BuildReport(old.info, 0, old.info.views, time.monotonic() - start)
-        look = _kept_look(home, old, views) if old and head else None
-        known = vectors_of(old) if old and (look or not head) else {}
-        missing = [view.digest for view in views if view.digest not in known]
-        fresh = _embedded(missing, embed, progress)
+        kept = _kept_look(home, old, views) if old and head else None
+        known = vectors_of(old) if old and (kept or not head) else {}
+        fresh = _embedded(home, [view.digest for view in views if view.digest not in known], embed, progress)
+        views, taken_out = _still_held(home, views)
+        if not views:
+            raise _nothing_to_index(home)
+        look = kept.without_the_gone(view.digest for view in views) if kept else None
         if head:
             look = look or _learned(head, views, fresh)
             fresh = {digest: look.look.removed(vector[None])[0] for digest, vector in fresh.items()}
@@ -90,37 +94,46 @@ def build_generation(
             cases=cases,
             digests=[view.digest for view in views],
             encoder_version=version,
-            storage=Storage.of(home),
+            storage=storage,
             likeness=estimate(vectors, cases, [view.patient for view in views]),
             look=look,
         )
-    return BuildReport(info, len(missing), len(views) - len(missing), time.monotonic() - start)
+        forget_cases(home.index, taken_out, kept=info.generation)
+    embedded = sum(view.digest in fresh for view in views)
+    return BuildReport(info, embedded, len(views) - embedded, time.monotonic() - start)
 
 
 def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
     """Publish the generation in use once more, held as `silo.yaml` says now; nothing is embedded.
 
-    Raises `NotReady` if there is none, if another build runs and does so for `wait_s`, or if Milvus does not answer; the
-    old generation then stays in use.
+    Cases that were taken out of the silo are left behind: they go to no other server. Raises `NotReady` if there is none,
+    or nobody else in it, if another build runs and does so for `wait_s`, or if Milvus does not answer; the old generation
+    then stays in use.
     """
     storage = Storage.of(home)
     with building(home.index, wait_s=wait_s):
         old = open_current(home.index, storage)
-        cases = np.load(home.index / old.info.generation / CASES_FILE, allow_pickle=False)
+        folder = home.index / old.info.generation
+        named = [CaseId(case.tobytes().hex()) for case in np.load(folder / CASES_FILE, allow_pickle=False)]
+        rows = np.flatnonzero(~np.isin(named, _taken_out(home))).astype(np.int64)
+        if old.info.views and not len(rows):
+            raise _nothing_to_index(home)
+        digests = [digest.tobytes().hex() for digest in old.digests[rows]]
+        look = read_look(folder, old.info)
         return publish(
             home.index,
-            vectors=old.gallery.vectors(np.arange(old.info.views)),
-            cases=[CaseId(case.tobytes().hex()) for case in cases],
-            digests=[digest.tobytes().hex() for digest in old.digests],
+            vectors=old.gallery.vectors(rows),
+            cases=[named[row] for row in rows],
+            digests=digests,
             encoder_version=EncoderVersion(old.info.encoder_version),
             storage=storage,
             likeness=old.info.likeness,
-            look=read_look(home.index / old.info.generation, old.info),
+            look=look.without_the_gone(digests) if look and len(rows) < old.info.views else look,
         )
 
 
 def leave_milvus(home: SiloHome, *, wait_s: float = 0.0) -> None:
-    """Drop whatever Milvus holds of this silo, now that the index in use is held in files and everybody has opened it.
+    """Drop what Milvus holds of this silo and no generation needs, now that everybody has opened the one in use.
 
     Nothing where silo.yaml names no server. Raises `NotReady` if another build runs and does so for `wait_s`, or if Milvus
     does not answer.
@@ -129,12 +142,34 @@ def leave_milvus(home: SiloHome, *, wait_s: float = 0.0) -> None:
         forget_in_milvus(home.index, Storage.of(home))
 
 
+def _views(home: SiloHome) -> tuple[list[View], list[CaseId]]:
+    """Return the views that the catalogue holds, and the cases that were taken out of it."""
+    with Catalogue.open(home.catalogue) as catalogue:
+        return catalogue.views(), catalogue.taken_out()
+
+
+def _taken_out(home: SiloHome) -> list[CaseId]:
+    if not home.catalogue.is_file():
+        return []
+    with Catalogue.open(home.catalogue) as catalogue:
+        return catalogue.taken_out()
+
+
+def _still_held(home: SiloHome, views: Sequence[View]) -> tuple[list[View], list[CaseId]]:
+    """Return those of the views that the catalogue holds still: embedding takes hours where there are many."""
+    with Catalogue.open(home.catalogue) as catalogue:
+        held = {content for block in catalogue.contents() for content in block}
+        return [view for view in views if view.digest + view.case in held], catalogue.taken_out()
+
+
+def _nothing_to_index(home: SiloHome) -> NotReady:
+    return NotReady("the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first.")
+
+
 def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:
-    """Return the look that the generation in use lacks, if it still fits, without views that have left the silo."""
+    """Return the look that the generation in use lacks, if it still fits."""
     kept = read_look(home.index / old.info.generation, old.info)
-    if not kept or not kept.still_fits(_train_views(views)):
-        return None
-    return KeptLook(kept.look.only_near({view.digest for view in views}), kept.views)
+    return kept if kept and kept.still_fits(_train_views(views)) else None
 
 
 def _learned(head: FindingsHead, views: Sequence[View], vectors: dict[str, NDArray[np.float32]]) -> KeptLook:
@@ -146,13 +181,27 @@ def _train_views(views: Sequence[View]) -> int:
     return sum(view.split is Split.TRAIN for view in views)
 
 
-def _embedded(digests: list[str], embed: Embed, progress: Progress | None) -> dict[str, NDArray[np.float32]]:
+def _embedded(
+    home: SiloHome, digests: Sequence[str], embed: Embed, progress: Progress | None
+) -> dict[str, NDArray[np.float32]]:
+    """Return the embeddings of all radiographs but those that leave the silo meanwhile."""
     made: dict[str, NDArray[np.float32]] = {}
-    for start in range(0, len(digests), _BATCH):
-        batch = digests[start : start + _BATCH]
-        made.update(zip(batch, _normalized(embed(batch), len(batch)), strict=True))
+    left = list(digests)
+    while left:
+        batch = left[:_BATCH]
+        try:
+            rows = _normalized(embed(batch), len(batch))
+        except NotReady:
+            with Catalogue.open(home.catalogue) as catalogue:
+                held = [digest for digest in batch if catalogue.case_of_digest(digest)]
+            if held == batch:
+                raise
+            left[:_BATCH] = held
+            continue
+        made.update(zip(batch, rows, strict=True))
+        left = left[_BATCH:]
         if progress:
-            progress(len(made), len(digests))
+            progress(len(made), len(made) + len(left))
     return made
 
 

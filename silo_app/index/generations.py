@@ -51,8 +51,9 @@ from silo_app.policy.likeness import Likeness
 __all__ = [
     "Generation",
     "building",
+    "collections_named",
     "encoder_in_use",
-    "forget_in_milvus",
+    "generation_names",
     "has_generations",
     "in_use",
     "is_building",
@@ -61,10 +62,11 @@ __all__ = [
     "open_current",
     "pointer",
     "publish",
+    "remove",
 ]
 
 _log = logging.getLogger(__name__)
-_NAME = re.compile(r"\d{6}")
+_NAME = re.compile(r"\d{6,}")
 _CURRENT = "current"
 _LOCK = ".build.lock"
 _OFTEN_S = 0.1
@@ -99,7 +101,7 @@ def publish(
     does not take the files: the old generation then stays in use, and nothing is left of the new one.
     """
     storage = storage or Storage()
-    name = f"{max([int(old) for old in _names(root)], default=0) + 1:06d}"
+    name = _next_name(root)
     hidden = root / f".{name}.part"
     try:
         durable.private_folder(hidden)
@@ -132,17 +134,16 @@ def publish(
         durable.sync_folder(root)
         durable.write_text(root / _CURRENT, name + "\n")
     except Exception as error:
-        _remove(hidden)
+        remove(hidden)
         if _current_name(root) != name:
-            _remove(root / name)
+            remove(root / name)
+        if storage.settings.held_in == "milvus":  # each try would leave a whole gallery there
+            _tidy(root, storage)
         if isinstance(error, OSError | IndexDamaged):
             raise _not_written(root, error) from error
         raise
     _remove_old(root, name, storage)
-    try:
-        storage.tidy(_collections(root))
-    except SiloscopeError as error:  # the generation is in use all the same; the next build tidies up
-        _log.warning("what Milvus holds of older generations stays there for now: %s", error)
+    _tidy(root, storage)
     return info
 
 
@@ -161,7 +162,7 @@ def building(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
                 raise NotReady("another process builds this silo's index", where=str(root), remedy="Wait until it is done.")
             time.sleep(_OFTEN_S)
         for left in root.glob(".*.part"):
-            _remove(left)
+            remove(left)
         yield
     finally:
         os.close(descriptor)
@@ -184,14 +185,19 @@ def in_use(root: Path) -> str | None:
 
     Every file is read. Raises `IndexDamaged` if no generation is sound.
     """
+    named = pointer(root)
     names = _preferred(root)
     for name in names:
-        with contextlib.suppress(IndexDamaged):
+        try:
             info = read_manifest(root / name)
             if info.kind == "milvus":
                 require_sound(root / name, info)
             else:
                 _opened(root / name, info, Storage())
+        except IndexDamaged:
+            if pointer(root) != named:
+                return in_use(root)
+        else:
             return name
     if names:
         raise _none_is_sound(root, names)
@@ -204,14 +210,16 @@ def open_current(root: Path, storage: Storage | None = None) -> Generation:
     Raises `NotReady` if nothing was indexed yet or Milvus does not answer, `IndexDamaged` if no generation is sound.
     """
     storage = storage or Storage()
-    names = _names(root)
-    if not names:
+    named = pointer(root)
+    if not generation_names(root):
         raise NotReady("this silo has no index yet", where=str(root), remedy="Run `silo index build`.")
     skipped: list[str] = []
     for name in _preferred(root):
         try:
             return _open(root / name, storage, tuple(skipped))
         except IndexDamaged:
+            if pointer(root) != named:  # not damaged: removed, since another was published
+                return open_current(root, storage)
             skipped.append(name)
     raise _none_is_sound(root, skipped)
 
@@ -229,7 +237,7 @@ def encoder_in_use(root: Path) -> EncoderVersion | None:
 
 def has_generations(root: Path) -> bool:
     """Return whether anything was indexed yet, be it sound or damaged."""
-    return bool(_names(root))
+    return bool(generation_names(root))
 
 
 def look_in_use(root: Path, version: EncoderVersion) -> Look:
@@ -250,27 +258,12 @@ def look_in_use(root: Path, version: EncoderVersion) -> Look:
     )
 
 
-def forget_in_milvus(root: Path, storage: Storage) -> None:
-    """Remove the older generations that are in Milvus with all that it holds of them, if the one in use is in files.
-
-    Call it within `building`. Raises `NotReady` if Milvus does not answer: what it still holds, the next build drops.
-    """
-    used = in_use(root)
-    if used is None or storage.settings.milvus is None or read_manifest(root / used).kind == "milvus":
-        return
-    for name in _names(root):
-        with contextlib.suppress(IndexDamaged):
-            if read_manifest(root / name).kind == "milvus":
-                _remove(root / name)
-    storage.tidy(_collections(root))
-
-
 def left_in_milvus(root: Path, storage: Storage, used: GenerationInfo) -> list[str]:
     """Return the collections in Milvus that nothing needs: of no generation, or, where new ones go to files, not in use.
 
     Where silo.yaml names no server, those that generations on disk name. Raises `NotReady` if Milvus does not answer.
     """
-    named = _collections(root)
+    named = collections_named(root)
     needed = {used.collection} | (named if storage.settings.held_in == "milvus" else set())
     return sorted((storage.collections() | named) - needed)
 
@@ -332,16 +325,23 @@ def _locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _names(root: Path) -> list[str]:
+def generation_names(root: Path) -> list[str]:
+    """Return the generations on disk, ascending, be they sound or damaged."""
     if not root.is_dir():
         return []
-    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+    return sorted((entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir()), key=int)
+
+
+def _next_name(root: Path) -> str:
+    """Return a name that was not used before: the generation in use may have been removed with a case that left."""
+    used = [name for name in (*generation_names(root), _current_name(root)) if _NAME.fullmatch(name)]
+    return f"{max(map(int, used), default=0) + 1:06d}"
 
 
 def _preferred(root: Path) -> list[str]:
     """Return the generations, the one in use first and then from the newest on."""
     named = _current_name(root)
-    return sorted(_names(root), key=lambda name: (name != named, -int(name)))
+    return sorted(generation_names(root), key=lambda name: (name != named, -int(name)))
 
 
 def _current_name(root: Path) -> str:
@@ -357,7 +357,7 @@ def _remove_old(root: Path, published: str, storage: Storage) -> None:
     Those in Milvus stay too while nobody can tell whether they are sound, or drop what they hold there.
     """
     fallback = False
-    for name in reversed(_names(root)):
+    for name in reversed(generation_names(root)):
         if name == published:
             continue
         try:
@@ -371,19 +371,28 @@ def _remove_old(root: Path, published: str, storage: Storage) -> None:
             continue
         except IndexDamaged:
             pass
-        _remove(root / name)
+        remove(root / name)
 
 
-def _collections(root: Path) -> set[str]:
+def _tidy(root: Path, storage: Storage) -> None:
+    """Drop what Milvus holds of no generation; if it does not answer, the next build does."""
+    try:
+        storage.tidy(collections_named(root))
+    except SiloscopeError as error:
+        _log.warning("what Milvus holds of no generation stays there for now: %s", error)
+
+
+def collections_named(root: Path) -> set[str]:
     """Return the collections in Milvus that generations on disk name."""
     named = set()
-    for name in _names(root):
+    for name in generation_names(root):
         with contextlib.suppress(IndexDamaged):
             named.add(read_manifest(root / name).collection)
     return named - {""}
 
 
-def _remove(left: Path) -> None:
+def remove(left: Path) -> None:
+    """Remove a generation, or what a killed build left."""
     if left.is_dir():
         shutil.rmtree(left, ignore_errors=True)
     else:

@@ -1,5 +1,6 @@
 """The silo's look as a generation keeps it: learned once for an encoder, so that vectors of many builds stay comparable."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ class KeptLook:
     def still_fits(self, train_views: int) -> bool:
         """Return whether so many training views need no new look: not twice as many as it was learned from, or too few."""
         return train_views < (_GROWTH * self.views if self.views >= FEWEST else FEWEST)
+
+    def without_the_gone(self, digests: Iterable[str]) -> "KeptLook":
+        """Return it without views that are none of these: they have left the silo."""
+        return KeptLook(self.look.only_near(set(digests)), self.views)
 
 
 def read_look(folder: Path, info: GenerationInfo) -> KeptLook | None:

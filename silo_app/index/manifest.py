@@ -55,7 +55,7 @@ class GenerationInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    generation: str = Field(pattern=r"^\d{6}$")
+    generation: str = Field(pattern=r"^\d{6,}$")
     encoder_version: str
     dimension: int = Field(ge=1)
     views: int = Field(ge=0)

@@ -5,7 +5,7 @@ vector, so that a case has the same score wherever it is held (https://milvus.io
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ _SPARE = 64
 _BLOCK = 1000
 _DOUBT = 1e-5
 """What Milvus may be off by in float32; nearer to the last candidate than this, another case could tie."""
+_WHOLE_S = 600.0
+"""How long Milvus may take, at least, to load or to seal a whole gallery; every other call has `MilvusSettings.timeout_s`,
+which the client itself keeps to only while it connects."""
+_NOT_LOADED = 101
+"""Milvus's code for a collection that has to be loaded before it is searched."""
+_STRONG = "Strong"
+"""Reads see all that was written: by default they may be some seconds old, and miss what a build has just put there."""
 
 
 class MilvusGallery:
@@ -50,10 +57,10 @@ class MilvusGallery:
         """Connect and load. Raises `NotReady` if Milvus does not answer, `IndexDamaged` for a missing collection."""
         client = _connect(settings, kit)
         with _understood(settings):
-            if not client.has_collection(collection):
+            if not client.has_collection(collection, timeout=settings.timeout_s):
                 raise _damaged(collection, "Milvus does not have it")
-            client.load_collection(collection)
-            rows = int(client.get_collection_stats(collection)["row_count"])
+            client.load_collection(collection, timeout=max(settings.timeout_s, _WHOLE_S))
+            rows = int(client.get_collection_stats(collection, timeout=settings.timeout_s)["row_count"])
         if rows != len(cases):
             raise _damaged(collection, f"it has {rows} vectors for {len(cases)} views")
         return cls(client, settings, collection, dimension, cases)
@@ -128,8 +135,9 @@ class MilvusGallery:
         found = np.empty((len(rows), self.dimension), np.float32)
         for start in range(0, len(rows), _BLOCK):
             asked = rows[start : start + _BLOCK].tolist()
-            with _understood(self._settings):
-                given = self._client.get(self._collection, asked, ["row", "vector"])
+            given = self._asked(
+                self._client.get, asked, ["row", "vector"], timeout=self._settings.timeout_s, consistency_level=_STRONG
+            )
             entities = {int(entity["row"]): entity["vector"] for entity in given}
             if entities.keys() != set(asked):
                 raise _damaged(self._collection, f"{len(set(asked) - entities.keys())} of its vectors are missing")
@@ -139,20 +147,36 @@ class MilvusGallery:
     def _nearest(self, query: Embedding, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not wanted:
             return np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
-        with _understood(self._settings):
-            answer = self._client.search(
-                self._collection, data=[query.tolist()], limit=wanted, output_fields=["vector"], consistency_level="Strong"
-            )[0]
+        answer = self._asked(
+            self._client.search,
+            data=[query.tolist()],
+            limit=wanted,
+            output_fields=["vector"],
+            timeout=self._settings.timeout_s,
+            consistency_level=_STRONG,
+        )[0]
         rows = np.array([int(hit["row"]) for hit in answer], np.int64)
         vectors = np.array([hit["entity"]["vector"] for hit in answer], np.float32).reshape(len(rows), self.dimension)
         return rows, vectors
+
+    def _asked(self, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Return what Milvus says of the collection; one that it does not have loaded (any more) is loaded first."""
+        from pymilvus.exceptions import MilvusException
+
+        with _understood(self._settings):
+            try:
+                return ask(self._collection, *arguments, **named)
+            except MilvusException as error:
+                if error.code != _NOT_LOADED:
+                    raise
+            self._client.load_collection(self._collection, timeout=self._settings.timeout_s)
+            return ask(self._collection, *arguments, **named)
 
 
 def write_milvus(settings: MilvusSettings, kit: Path, silo: str, vectors: NDArray[np.float32]) -> str:
     """Write unit vectors (n, D), rounded to half precision, into a new collection; return its name.
 
-    Raises `NotReady` if Milvus does not answer; what was written of the collection is then dropped, or by the next
-    build (`drop_others`).
+    Raises `NotReady` if Milvus does not answer; what was written of the collection stays for `drop_others`.
     """
     from pymilvus import DataType, MilvusClient
 
@@ -165,11 +189,12 @@ def write_milvus(settings: MilvusSettings, kit: Path, silo: str, vectors: NDArra
     indexed.add_index("vector", index_type=settings.index_type, metric_type="IP")
     stored = vectors.astype(np.float16).astype(np.float32)
     with _understood(settings):
-        client.create_collection(name, schema=schema, index_params=indexed)
+        client.create_collection(name, schema=schema, index_params=indexed, timeout=settings.timeout_s)
         for start in range(0, len(stored), _BLOCK):
             block = stored[start : start + _BLOCK].tolist()
-            client.insert(name, [{"row": start + i, "vector": vector} for i, vector in enumerate(block)])
-        client.flush(name)
+            rows = [{"row": start + i, "vector": vector} for i, vector in enumerate(block)]
+            client.insert(name, rows, timeout=settings.timeout_s)
+        client.flush(name, timeout=max(settings.timeout_s, _WHOLE_S))
     return name
 
 
@@ -177,21 +202,22 @@ def drop_others(settings: MilvusSettings, kit: Path, silo: str, kept: set[str]) 
     """Remove the silo's collections that no generation names: what a killed build left."""
     client = _connect(settings, kit)
     with _understood(settings):
-        for name in _of_silo(client, silo):
+        for name in _of_silo(client, settings, silo):
             if name not in kept:
-                client.drop_collection(name)
+                client.drop_collection(name, timeout=settings.timeout_s)
 
 
 def collections_of(settings: MilvusSettings, kit: Path, silo: str) -> list[str]:
     """Return the names of the silo's collections. Raises `NotReady` if Milvus does not answer."""
     client = _connect(settings, kit)
     with _understood(settings):
-        return _of_silo(client, silo)
+        return _of_silo(client, settings, silo)
 
 
-def _of_silo(client: Any, silo: str) -> list[str]:
+def _of_silo(client: Any, settings: MilvusSettings, silo: str) -> list[str]:
     prefix = f"{_PREFIX}{silo.replace('-', '_')}_"
-    return [name for name in client.list_collections() if name.startswith(prefix) and len(name) == len(prefix) + 16]
+    names = client.list_collections(timeout=settings.timeout_s)
+    return [name for name in names if name.startswith(prefix) and len(name) == len(prefix) + 16]
 
 
 def _connect(settings: MilvusSettings, kit: Path) -> Any:
@@ -213,17 +239,24 @@ def _connect(settings: MilvusSettings, kit: Path) -> Any:
 
 @contextmanager
 def _understood(settings: MilvusSettings) -> Iterator[None]:
-    """Turn what Milvus raises into what a person can act upon."""
+    """Turn what Milvus raises, or gRPC below it for a call that took too long, into what a person can act upon."""
+    from grpc import RpcError
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
     except MilvusException as error:
-        raise NotReady(
-            f"Milvus refused, or did not answer: {type(error).__name__} (code {error.code})",
-            where=settings.uri,
-            remedy="Is the server running, and are uri and token_file (silo.yaml: index.milvus) right?",
-        ) from None
+        raise _unanswered(settings, f"{type(error).__name__} (code {error.code})") from None
+    except RpcError as error:
+        raise _unanswered(settings, error.code().name) from None
+
+
+def _unanswered(settings: MilvusSettings, how: str) -> NotReady:
+    return NotReady(
+        f"Milvus refused, or did not answer: {how}",
+        where=settings.uri,
+        remedy="Is the server running, and are uri and token_file (silo.yaml: index.milvus) right?",
+    )
 
 
 def _damaged(collection: str, problem: str) -> IndexDamaged:

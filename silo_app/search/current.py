@@ -31,6 +31,8 @@ _NOTHING = (0, 0)
 """The pointer where no generation is."""
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+_LONGEST_SILENCE_S = 5.0
+"""The longest pause while nothing is open, and every query is refused."""
 
 
 class CurrentGallery:
@@ -62,19 +64,23 @@ class CurrentGallery:
                 return self._opened
             if self._opened is None:
                 return self._open_first()
-            if not self._opening and (named != self._failed or self._clock() >= self._again_at):
-                self._opening = True
-                threading.Thread(target=self._exchange, name="open-generation", daemon=True).start()
-            return self._opened
+            return self._exchanged(named)
 
     def _open_first(self) -> SearchableCases | None:
-        """Open what there is; damage is found once, not with every query, until something new is published."""
-        if self._damage is not None and pointer(self._root) == self._pointer:
-            raise self._damage
+        """Open what there is; damage is found once, not with every query, until something new is published.
+
+        Who asks waits for the first try alone: a server that hangs would otherwise make everybody late, one after another.
+        """
         named = pointer(self._root)
+        if self._damage is not None and named == self._pointer:
+            raise self._damage
+        if self._failures and named == self._failed:
+            return self._exchanged(named)
         try:
             return self._open(named)
-        except NotReady:
+        except NotReady as error:
+            if named != _NOTHING:
+                self._postpone(named, error)
             return None
         except IndexDamaged as error:
             self._damage, self._pointer = error, named
@@ -96,18 +102,31 @@ class CurrentGallery:
         _log.info("generation %s of the index is open: %d cases", info.generation, info.cases)
         return self._opened
 
+    def _exchanged(self, named: tuple[int, int]) -> SearchableCases | None:
+        """Return what is open, and have what is in use now opened beside it if it is time."""
+        if not self._opening and (named != self._failed or self._clock() >= self._again_at):
+            self._opening = True
+            threading.Thread(target=self._exchange, name="open-generation", daemon=True).start()
+        return self._opened
+
     def _exchange(self) -> None:
         named = pointer(self._root)
         try:
             self._open(named)
         except Exception as error:  # noqa: BLE001  (whatever it is: it must not stay the last try)
-            self._failures = self._failures + 1 if named == self._failed else 1
-            pause_s = min(_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
-            self._failed, self._again_at = named, self._clock() + pause_s
-            said = str(error) if isinstance(error, SiloscopeError) else repr(error)
-            _log.error("the new generation cannot be opened, the old one stays for another %g s: %s", pause_s, said)
+            if isinstance(error, IndexDamaged) and self._opened is None:
+                self._damage, self._pointer = error, named
+            self._postpone(named, error)
         finally:
             self._opening = False
+
+    def _postpone(self, named: tuple[int, int], error: Exception) -> None:
+        self._failures = self._failures + 1 if named == self._failed else 1
+        longest_s = _LONGEST_SILENCE_S if self._opened is None else _LONGEST_PAUSE_S
+        pause_s = min(_PAUSE_S * 2 ** (self._failures - 1), longest_s)
+        self._failed, self._again_at = named, self._clock() + pause_s
+        said = str(error) if isinstance(error, SiloscopeError) else repr(error)
+        _log.error("the generation in use cannot be opened; it is tried again after %g s: %s", pause_s, said)
 
 
 class _Known(dict[CaseId, View | None]):

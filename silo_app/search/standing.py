@@ -31,6 +31,6 @@ def wait_until_taken(home: SiloHome, generation: str, *, timeout_s: float) -> bo
     Raises as `open_generation` does.
     """
     end = time.monotonic() + timeout_s
-    while not (taken := open_generation(home) >= generation) and time.monotonic() < end:
+    while not (taken := int(open_generation(home) or 0) >= int(generation)) and time.monotonic() < end:
         time.sleep(_POLL_S)
     return taken

@@ -39,7 +39,7 @@ class MilvusSettings(Settings):
     index_type: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
     """What Milvus finds candidates with: FLAT is exact, HNSW and AUTOINDEX are not."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
-    """How long one call may take."""
+    """How long one call may take; to load or seal a whole gallery, ten minutes at least."""
 
 
 class IndexSettings(Settings):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import typer
+import yaml
 
 from silo_app.cases import EncoderVersion
 from silo_app.cli import edge
@@ -245,9 +246,10 @@ def test_a_build_ends_when_the_running_index_process_has_taken_it(stocked_kit, m
     assert told in capsys.readouterr().err
 
 
-def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
+@pytest.fixture
+def devices(monkeypatch):
+    """Let builds embed without a network; the devices that it was loaded onto."""
     import silo_app.encoder.embed
-    from silo_app.imaging.ingest import ingest
 
     class Fake:
         version, head = "ab" * 16, None
@@ -255,13 +257,45 @@ def test_index_build_and_status(stocked_kit, image, monkeypatch, capsys):
         def radiographs(self, radiographs):
             return np.stack([np.full(16, radiograph.mean() + 1, np.float32) for radiograph in radiographs])
 
-    devices = []
+    loaded = []
 
     def load_encoder(models, *, device):
-        devices.append(device)
+        loaded.append(device)
         return Fake()
 
     monkeypatch.setattr(silo_app.encoder.embed, "load_encoder", load_encoder)
+    return loaded
+
+
+def test_a_build_drops_from_milvus_what_was_taken_out(stocked_kit, make_dicom, make_picture, devices, capsys):
+    from silo_app.config import load
+    from silo_app.imaging.ingest import ingest
+    from silo_app.imaging.recall import Subject, recall
+    from silo_app.index.storage import Storage
+
+    source = stocked_kit.kit.parent / "more"
+    source.mkdir()
+    for patient in "AB":
+        picture = make_picture(24, 20, seed=ord(patient))
+        (source / f"{patient}.dcm").write_bytes(make_dicom(picture, PatientID=patient, StudyInstanceUID=f"1.{ord(patient)}"))
+    settings = stocked_kit.kit / "local" / "silo.yaml"
+    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    content |= {"sources": [{"path": str(source)}], "index": {"held_in": "milvus", "milvus": {"uri": "milvus.db"}}}
+    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
+    home = load(stocked_kit.kit)
+    ingest(home, workers=1)
+    assert run("index", "build", "--silo", home.kit) == 0
+    recall(home, Subject(patient_id="B"), user="u", reason="consent")
+    capsys.readouterr()
+    assert run("index", "build", "--silo", home.kit, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["data"]["views"] == 1
+    assert len(Storage.of(home).collections()) == 1
+    assert [path.name for path in home.index.glob("0*")] == ["000002"]
+
+
+def test_index_build_and_status(stocked_kit, image, devices, capsys):
+    from silo_app.imaging.ingest import ingest
+
     ingest(stocked_kit, workers=1)
     assert run("index", "build", "--silo", stocked_kit.kit, "--format", "json") == 0
     assert devices == ["auto"], "as training.device of silo.yaml says"

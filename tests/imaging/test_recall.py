@@ -104,6 +104,23 @@ def test_a_case_that_is_out_leaves_the_other_study_of_its_uid(home, tmp_path, ma
     assert {view.case for view in views(home)} == set(patients) - {gone}
 
 
+def taken_out(home):
+    with Catalogue.open(home.catalogue) as catalogue:
+        return set(catalogue.taken_out())
+
+
+def test_the_cases_of_whoever_was_taken_out_are_known_until_they_are_let_in(home):
+    before = {view.case for view in views(home)}
+    assert taken_out(home) == set()
+    recall(home, Subject(patient_id="PATIENT-1"), **WHO)
+    assert taken_out(home) == before - {view.case for view in views(home)}
+    recall(home, Subject(study_uid="2.1"), **WHO)
+    assert taken_out(home) == before
+    restore(home, Subject(patient_id="PATIENT-1"), **WHO)
+    restore(home, Subject(study_uid="2.1"), **WHO)
+    assert taken_out(home) == set()
+
+
 def test_what_is_let_in_again_has_its_case_id_after_the_next_ingest(home):
     before = views(home)
     recall(home, Subject(patient_id="PATIENT-1"), **WHO)

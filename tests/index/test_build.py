@@ -10,8 +10,9 @@ from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
 from silo_app.config import IndexSettings, MilvusSettings
 from silo_app.errors import EncoderMismatch, NotReady
-from silo_app.index.build import build_generation, move_generation
-from silo_app.index.generations import building, open_current
+from silo_app.index.build import build_generation, leave_milvus, move_generation
+from silo_app.index.generations import building, in_use, open_current
+from silo_app.index.storage import Storage
 
 FIRST, SECOND = EncoderVersion("ab" * 16), EncoderVersion("cd" * 16)
 
@@ -152,6 +153,100 @@ def test_an_empty_catalogue_is_not_ready(home):
 def test_no_catalogue_is_not_ready(home):
     with pytest.raises(NotReady, match="no catalogue"):
         build_generation(home, FIRST, Encoder())
+
+
+def take_out(home, study):
+    with Catalogue.open(home.catalogue) as catalogue, catalogue.writing() as writer:
+        return writer.recall("study", [study], since="2026-01-01T00:00:00+00:00", reason="recalled", detail="")
+
+
+def left_of(home, digests):
+    """The files of the index that have any of these contents' digests in them."""
+    keys = [bytes.fromhex(digest) for digest in digests]
+    files = [file for file in home.index.rglob("*") if file.is_file()]
+    return [str(file) for file in files if any(key in file.read_bytes() for key in keys)]
+
+
+@pytest.mark.parametrize("builds", [1, 3])
+@pytest.mark.parametrize("held_in", ["files", "milvus"])
+def test_what_was_taken_out_is_in_no_file_after_the_next_build(home, builds, held_in):
+    put(home, name("a"), name("b"), name("b", 1))
+    home = with_index(home, held_in=held_in, milvus=MilvusSettings(uri="milvus.db"))
+    for _ in range(builds):
+        build_generation(home, FIRST, Encoder())
+    digests = take_out(home, "b")
+    assert sorted(digests) == [name("b"), name("b", 1)]
+    assert left_of(home, digests)
+    report = build_generation(home, FIRST, Encoder())
+    assert (report.info.views, report.embedded) == (1, 0)
+    assert left_of(home, digests) == []
+    leave_milvus(home)
+    assert Storage.of(home).collections() == {report.info.collection} - {""}
+    build_generation(home, FIRST, Encoder())
+    assert len(list(home.index.glob("0*"))) == 2  # with nothing to forget, there is one to fall back on
+
+
+def test_whoever_was_taken_out_does_not_move_along(home):
+    put(home, name("a"), name("b"))
+    build_generation(home, FIRST, Encoder())
+    before, digests = stored(home), take_out(home, "b")
+    moved = move_generation(home)
+    assert (moved.views, set(stored(home))) == (1, {name("a")})
+    assert np.array_equal(stored(home)[name("a")], before[name("a")])
+    assert all("000001" in file for file in left_of(home, digests))
+    take_out(home, "a")
+    with pytest.raises(NotReady, match="no images to index"):
+        move_generation(home)
+    assert open_current(home.index).info.generation == "000002"
+
+
+def open_nothing(home):
+    with pytest.raises(NotReady, match="no index yet"):
+        open_current(home.index)
+    return in_use(home.index) is None
+
+
+def test_whoever_is_alone_in_the_silo_leaves_the_index_too(home):
+    put(home, name("b"))
+    build_generation(home, FIRST, Encoder())
+    digests = take_out(home, "b")
+    with pytest.raises(NotReady, match="no images to index"):
+        build_generation(home, FIRST, Encoder())
+    assert left_of(home, digests) == []
+    assert open_nothing(home)
+    put(home, name("a"))
+    info = build_generation(home, FIRST, Encoder()).info
+    assert (info.generation, info.views) == ("000002", 1)
+
+
+def test_what_leaves_the_catalogue_while_it_is_built_costs_the_rest_nothing(home):
+    digests = [name(letter, number) for letter in "abcde" for number in range(9)] + [name("f")] * 1
+    put(home, *digests, *(f"{number:064x}" for number in range(100)))
+    encoder, asked = Encoder(), []
+
+    def embed(some):
+        asked.append(len(some))
+        if len(asked) == 1:
+            take_out(home, "a")  # embedded a moment later
+            take_out(home, "f")  # asked for with a later batch, when its radiograph is gone
+        if name("f") in some:
+            raise NotReady("the decoded radiograph is missing", remedy="Ingest.")
+        return encoder(some)
+
+    report = build_generation(home, FIRST, embed)
+    assert len(asked) == 4
+    assert (report.info.views, report.embedded, report.reused) == (136, 136, 0)
+    assert not {digest for digest in stored(home) if digest[0] in "af"}
+
+
+def test_an_image_that_the_catalogue_holds_and_nobody_can_read_ends_the_build(home):
+    put(home, name("a"), name("b"))
+
+    def embed(_some):
+        raise NotReady("the decoded radiograph is missing", remedy="Ingest.")
+
+    with pytest.raises(NotReady, match="missing"):
+        build_generation(home, FIRST, embed)
 
 
 NONSENSE = {

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from silo_app import durable
 from silo_app.cases import CaseId, EncoderVersion
 from silo_app.errors import IndexDamaged, NotReady
-from silo_app.index import faiss_gallery
+from silo_app.index import faiss_gallery, generations
 from silo_app.index.generations import building, in_use, open_current, pointer, publish
 
 ENCODER = EncoderVersion("ab" * 16)
@@ -330,3 +331,30 @@ def test_durable_writes_are_used(root, monkeypatch):
     monkeypatch.setattr(durable, "sync_folder", lambda path: synced.append(path.name))
     put(root, 1)
     assert synced == [".000001.part", "index", "index"]
+
+
+def test_the_millionth_generation_is_one_like_any_other(root):
+    put(root, 3)
+    (root / "current").write_text("999998\n")
+    for name in ("999999", "1000000", "1000001"):
+        assert put(root, 3).generation == name
+        assert (open_current(root).info.generation, in_use(root)) == (name, name)
+    assert sorted(path.name for path in root.glob("[0-9]*")) == ["1000000", "1000001"]
+
+
+@pytest.mark.parametrize("opens", [lambda root: open_current(root).info.generation, in_use])
+def test_a_generation_that_is_replaced_while_it_is_opened_is_not_called_damaged(root, monkeypatch, opens):
+    put(root, 1)
+    real, times = generations.read_manifest, []
+
+    def overtaken(folder):
+        info = real(folder)
+        if not times:
+            times.append(folder)
+            put(root, 2)
+            shutil.rmtree(root / "000001")  # as what was taken out of the silo is, and any after two more builds
+        return info
+
+    monkeypatch.setattr(generations, "read_manifest", overtaken)
+    assert opens(root) == "000002"
+    assert open_current(root).skipped == ()

@@ -112,6 +112,41 @@ def test_collections_that_no_generation_names_are_dropped(tmp_path):
         MilvusGallery.open(MILVUS, tmp_path, other, 8, cases)
 
 
+@pytest.mark.parametrize("step", ["write_rows", "digest_of", "write_text"])
+def test_a_publication_that_fails_leaves_no_collection(tmp_path, monkeypatch, step):
+    home = home_of(tmp_path, held_in="milvus", milvus=MILVUS)
+    kept = put(home, unit(5)).collection
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if step == "write_text":
+            patched.setattr(durable, "write_text", full)
+        else:
+            patched.setattr(f"silo_app.index.generations.{step}", full)
+        for _ in range(3):
+            with pytest.raises(NotReady, match="No space left"):
+                put(home, unit(6))
+    assert collections(home) == {kept}
+    assert open_current(home.index, Storage.of(home)).info.generation == "000001"
+
+
+def test_a_collection_that_is_filled_in_part_is_not_left(tmp_path, monkeypatch):
+    home = home_of(tmp_path, held_in="milvus", milvus=MILVUS)
+    kept = put(home, unit(5)).collection
+    from pymilvus import MilvusClient, MilvusException
+
+    def refused(*_arguments, **_named):
+        raise MilvusException(message="quota exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MilvusClient, "insert", refused)
+        with pytest.raises(NotReady, match="Milvus refused"):
+            put(home, unit(6))
+    assert collections(home) == {kept}
+
+
 def test_a_collection_of_other_rows_is_damaged(tmp_path):
     name = write_milvus(MILVUS, tmp_path, "st-anna", unit(3))
     with pytest.raises(IndexDamaged, match="it has 3 vectors for 2 views"):

@@ -84,6 +84,38 @@ def test_the_pause_is_a_minute_at_most_and_ends_with_a_newer_generation(stocked,
     until(lambda: current.get().generation == "000003")
 
 
+def test_where_nothing_could_be_opened_yet_nobody_waits_for_the_next_try(stocked, failing):
+    silo = stocked()
+    silo.index()
+    now, waiting, go_on = [0.0], threading.Event(), threading.Event()
+    current = CurrentGallery(silo.home.index, failing(), clock=lambda: now[0])
+    failing.error = NotReady("Milvus did not answer", remedy="Wait.")
+    for passed, tries in ((0.0, 1), (0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3), (4.1, 4), (4.9, 4), (0.2, 5), (5.1, 6)):
+        now[0] += passed
+        assert current.get() is None
+        until(lambda tries=tries: failing.tries == tries and not current._opening)
+
+    def hangs(_folder, _info, _cases):
+        waiting.set()
+        assert go_on.wait(10)
+        raise IndexDamaged("Milvus does not have it", remedy="Build.")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(failing, "open", staticmethod(hangs))
+        now[0] += 6.0
+        assert current.get() is None
+        assert waiting.wait(10)
+        assert current.get() is None
+        go_on.set()
+        until(lambda: not current._opening)
+    with pytest.raises(IndexDamaged):
+        current.get()
+    failing.error = None
+    silo.index()
+    until(lambda: current.get() is not None)
+    assert current.get().generation == "000002"
+
+
 def test_damage_is_found_once_until_something_new_is_published(stocked, failing):
     silo = stocked()
     silo.index()
