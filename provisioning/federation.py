@@ -97,12 +97,16 @@ class Federation:
         self._start(self._named(name), tell, restart=restart, wait=wait)
 
     def down(self, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
-        """End every process of the federation, job processes included; return the numbers of those killed."""
-        return self._end(self._parts(), tell, grace)
+        """End every process of the federation, job processes included; return the numbers of those killed.
+
+        Those of a participant that has left since it was started are among them.
+        """
+        run = self.root / ".run"
+        return self._end(filter(None, map(read_record, sorted(run.glob("*.json")))), tell, grace)
 
     def stop(self, name: str, tell: Tell = _silent, *, grace: float = _GRACE) -> list[int]:
         """End one participant or one process; return the numbers of those killed."""
-        return self._end(self._named(name), tell, grace)
+        return self._end(self._records(self._named(name)), tell, grace)
 
     def pids(self, name: str) -> list[int]:
         """Return the processes of a participant or part: its own first, then supervisor, jobs and other children."""
@@ -207,8 +211,8 @@ class Federation:
             remedy=f"The whole log: {part.log}",
         )
 
-    def _end(self, found: Sequence[Part], tell: Tell, grace: float) -> list[int]:
-        records = self._records(found)
+    def _end(self, records: Iterable[Record], tell: Tell, grace: float) -> list[int]:
+        records = list(records)
         killed = processes.end(records, grace=grace)
         for record in records:
             with contextlib.suppress(FileNotFoundError):

@@ -92,3 +92,27 @@ def test_what_fails_while_starting_is_told_with_its_log_and_nothing_is_left(fede
     with pytest.raises(ProcessFailed, match=r"ended with 7 before it was ready[\s\S]*no such module"):
         federation.up(wait=20)
     assert federation.pids("server") == []
+
+
+def test_down_ends_also_who_has_left_since_it_was_started(federation, monkeypatch, make_consortium):
+    monkeypatch.undo()
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    (leaver,) = [part for part in parts.parts(federation.consortium, federation.root) if part.name == "hospital-b"]
+    record = processes.start(
+        leaver.name,
+        list(command),
+        folder=leaver.kit,
+        log=leaver.log,
+        run=federation.root / ".run",
+        environment=parts.environment(2),
+        restart=True,
+    )
+    try:
+        Federation(federation.root, make_consortium("hospital-a")).save()
+        told: list[str] = []
+        Federation.load(federation.root).down(told.append)
+        assert told == ["hospital-b: ended"]
+        assert processes.living([record]) == []
+        assert not list((federation.root / ".run").iterdir())
+    finally:
+        processes.end([record], grace=0)
