@@ -53,7 +53,7 @@ def check(kit: Path) -> Certificate:
         raise CertificateMissing(
             f"the certificate expired on {found.expires:%Y-%m-%d}",
             where=str(kit),
-            remedy="Ask the provisioner of the federation for a new one.",
+            remedy="Whoever has the root's key renews it (`consortium renew`); it goes into the kit's startup folder.",
         )
     return found
 

@@ -34,6 +34,7 @@ FolderOption = Annotated[
 NameArgument = Annotated[str, typer.Argument(help="A participant (hospital-a) or one process (hospital-a.index).")]
 RestartOption = Annotated[bool, typer.Option(help="Start a process again when it ends by itself.")]
 _DEFAULT = Path("consortium")
+_SOON_DAYS = 90
 
 
 @app.command()
@@ -51,6 +52,28 @@ def provision(
     federation = kits.provision(description.read(file), out, tell=changes.append)
     data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
     emit(data, output, lambda _: _show_kits(data, federation))
+
+
+@app.command()
+def renew(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Participants; none: all whose certificate ends soon.", show_default=False)
+    ] = None,
+    folder: FolderOption = _DEFAULT,
+    within: Annotated[int, typer.Option(help="How many days are soon.", min=0)] = _SOON_DAYS,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Give participants whose certificate ends soon another of the same key; the root's key must be there.
+
+    Examples:
+        consortium renew --dir kits
+
+        consortium renew hospital-a lead@siloscope.example --dir kits
+    """
+    changes: list[str] = []
+    federation = kits.renew(Federation.load(folder), names or [], within_days=within, tell=changes.append)
+    data = {"folder": str(federation.root), "changes": changes, "kits": _lives(federation)}
+    emit(data, output, lambda _: _show_renewed(data))
 
 
 @app.command()
@@ -216,12 +239,13 @@ def _lives(federation: Federation) -> list[dict[str, Any]]:
 
 
 def _show_kits(data: dict[str, Any], federation: Federation) -> None:
-    for change in data["changes"] or ["nothing changed"]:
-        people.print(change, highlight=False, markup=False, soft_wrap=True)
-    table = WholeTable("participant", "role", "startup kit", "certificate valid until", copied=("startup kit",))
-    for kit in data["kits"]:
-        table.add_row(kit["name"], kit["role"], kit["kit"], f"{kit['valid_until']} ({kit['days']} days)")
-    data_screen().print(table)
+    _show_lives(data)
+    if any(kit["days"] < _SOON_DAYS for kit in data["kits"]):
+        people.print(
+            f"[yellow]Certificates end soon:[/yellow] consortium renew{escape(_named(federation.root))}",
+            highlight=False,
+            soft_wrap=True,
+        )
     people.print(
         f"On this machine: consortium up{_named(federation.root)}\n"
         "Elsewhere: send each hospital its own folder over a channel you trust (it holds a private key); with siloscope\n"
@@ -231,6 +255,27 @@ def _show_kits(data: dict[str, Any], federation: Federation) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _show_renewed(data: dict[str, Any]) -> None:
+    _show_lives(data)
+    if data["changes"]:
+        people.print(
+            "Elsewhere: send each its new file of startup/; it is no secret, for the key stays. It counts from the next\n"
+            "start of the server, or of a site, its `silo serve` and its `silo desk`; until then they have the old one.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _show_lives(data: dict[str, Any]) -> None:
+    for change in data["changes"] or ["nothing changed"]:
+        people.print(change, highlight=False, markup=False, soft_wrap=True)
+    table = WholeTable("participant", "role", "startup kit", "certificate valid until", copied=("startup kit",))
+    for kit in data["kits"]:
+        table.add_row(kit["name"], kit["role"], kit["kit"], f"{kit['valid_until']} ({kit['days']} days)")
+    data_screen().print(table)
 
 
 def _show_status(found: list[PartStatus]) -> None:

@@ -8,9 +8,10 @@
 Provisioning again keeps the root and everything that is right, and makes only what is new.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from provisioning import authority, layout, ports
+from provisioning import authority, layout, ports, renewal
 from provisioning.consortium import Consortium
 from provisioning.federation import Federation
 from provisioning.layout import Tell
@@ -18,7 +19,7 @@ from silo_app import durable
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.job_files import jobs_folder
 
-__all__ = ["jobs_folder", "provision"]
+__all__ = ["jobs_folder", "provision", "renew"]
 
 
 def _silent(_line: str) -> None:
@@ -41,6 +42,17 @@ def provision(consortium: Consortium, out: Path, *, with_gateway: bool = True, t
     federation = Federation(root=out, consortium=consortium)
     federation.save()
     return federation
+
+
+def renew(federation: Federation, names: Sequence[str], *, within_days: int, tell: Tell = _silent) -> Federation:
+    """Give `names` certificates that live anew: without names, all whose own ends within so many days."""
+    for name in names:
+        federation.kit(name)  # refuses who is not of it
+    ending = names or [one.participant for one in federation.certificates() if one.days_left < within_days]
+    if not ending:
+        return federation
+    renewal.renew(federation.consortium, federation.root / ".authority", ending)
+    return provision(federation.consortium, federation.root, tell=tell)
 
 
 def _with_port(consortium: Consortium, out: Path) -> Consortium:

@@ -29,7 +29,7 @@ def certificates(home: SiloHome, *, now: datetime | None = None) -> Checked:
     left = ends - (now or datetime.now(UTC))
     seen = f"{identity.name}: valid until {ends:%Y-%m-%d}, {left.days} days"
     if left <= SOON:
-        remedy = "Ask the provisioner to renew this silo's kit (`consortium renew`)."
+        remedy = "Ask the provisioner for a new startup/client.crt (`consortium renew`)."
         return (problem if left <= timedelta(0) else warning)("certificates", seen, remedy)
     return ok("certificates", seen)
 

@@ -16,7 +16,7 @@ def run(*arguments) -> int:
 def test_help_names_every_command(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    for command in ("provision", "up", "down", "start", "stop", "status", "logs", "demo"):
+    for command in ("provision", "renew", "up", "down", "start", "stop", "status", "logs", "demo"):
         assert command in shown
 
 
