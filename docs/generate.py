@@ -36,8 +36,8 @@ REMEDIES = {
     "catalogue-damaged": "Restore `silo/catalogue.db` from a backup, or move it away and run `silo ingest` again: the "
     "images are still where they were. Case ids will be new, and what was taken out since (`case-recalled` in the audit log) "
     "has to be taken out again.",
-    "certificate-missing": "Ask the provisioner for the startup kit again, or for a renewed one; `consortium status` and "
-    "the message name the file.",
+    "certificate-missing": "Ask the provisioner for the file that the message names: what is missing `consortium provision` "
+    "puts back, and what has ended `consortium renew` makes anew.",
     "checkpoint-invalid": "Remove the version's folder under `silo/models/` and take part in a training job again.",
     "config-invalid": "Every wrong line is named at once; correct them and repeat the command.",
     "encoder-mismatch": "Run `silo index build`, or choose the encoder that the federation uses with `silo model use`.",

@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Provision a consortium of hospitals, and run one on this machine for demo, tests and development.",
     pretty_exceptions_enable=False,
 )
+edge.with_version(app)
 FolderOption = Annotated[
     Path, typer.Option("--dir", envvar="CONSORTIUM", help="The folder that `consortium provision` made.")
 ]

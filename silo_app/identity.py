@@ -322,7 +322,7 @@ def _require_fit(path: Path, certificate: x509.Certificate, key: PrivateKey, roo
             path, "is not the certificate of the private key beside it", "Restore the kit as the provisioner made it."
         )
     if reason := _distrust(certificate, root):
-        raise _missing(path, f"the certificate {reason}", "Ask the provisioner to renew this silo's kit.")
+        raise _missing(path, f"the certificate {reason}", "Ask the provisioner for a new one (`consortium renew`).")
 
 
 def _servers(startup: Path) -> frozenset[str]:

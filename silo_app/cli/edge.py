@@ -5,6 +5,7 @@ Data go to stdout and people's text to stderr. `--format json` prints one envelo
 """
 
 import errno
+import importlib.metadata
 import json
 import math
 import os
@@ -30,6 +31,7 @@ __all__ = [
     "emit",
     "people",
     "run",
+    "with_version",
     "writable_file",
     "writable_folder",
     "write_asked_page",
@@ -113,6 +115,24 @@ def write_asked_page(path: Path, make: Callable[[], str]) -> None:
         _report(error.code, error.problem, error.where, error.remedy, wants_json=False)
         raise typer.Exit(error.exit_status) from None
     people.print(f"wrote {written}", highlight=False, markup=False)
+
+
+def with_version(app: typer.Typer) -> None:
+    """Give a command line `--version`: server and hospitals need the same one."""
+
+    def tell(wanted: bool) -> None:  # noqa: FBT001  (typer's way to call it)
+        if wanted:
+            typer.echo(f"siloscope {importlib.metadata.version('siloscope')}")
+            raise typer.Exit
+
+    @app.callback()
+    def _options(
+        *,
+        version: Annotated[
+            bool, typer.Option("--version", callback=tell, is_eager=True, help="Say the version, and end.")
+        ] = False,
+    ) -> None:
+        pass
 
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:

@@ -17,7 +17,7 @@ def explain(
     html: HtmlOption = None,
     output: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Show where the similarity of two images lies, as the silo's encoder sees them.
+    """Show where the similarity of two images lies, as the silo's searches see them.
 
     Each place of an image has a share in the cosine similarity, and their mean is the similarity, exactly. The page draws
     them over the images; it holds images of patients, and only this account can read it.
@@ -25,12 +25,12 @@ def explain(
     Examples:
         silo explain first.dcm second.dcm --silo kits/st-anna --html why.html
     """
-    from silo_app.encoder.embed import load_encoder
     from silo_app.imaging.cache import as_cached
     from silo_app.imaging.radiograph import read_radiograph
+    from silo_app.search.own_encoder import own_encoder
     from silo_app.search.why import explained
 
-    encoder = load_encoder(load(silo).models)
+    encoder = own_encoder(load(silo))
     one, other = explained(encoder, *(as_cached(read_radiograph(path)) for path in (first, second)))
     data = {
         "similarity": round(one.similarity, 6),

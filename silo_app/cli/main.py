@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Siloscope inside a hospital: hold, train, index and search X-rays that never leave.",
     pretty_exceptions_enable=False,
 )
+edge.with_version(app)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)

@@ -17,10 +17,16 @@ def set_current(models: Path, version: EncoderVersion) -> None:
 
 
 def current_version(models: Path) -> EncoderVersion:
-    """Return the version in use. Raises `NotReady` if the silo has no encoder yet."""
+    """Return the version in use. Raises `NotReady` if the silo has no encoder yet, or chose none."""
     try:
         return EncoderVersion((models / _CURRENT).read_text(encoding="utf-8").strip())
     except FileNotFoundError:
+        if any(models.glob("*/card.json")):
+            raise NotReady(
+                "none of this silo's encoders is in use",
+                where=str(models),
+                remedy="Choose one: `silo model list` has them, `silo model use VERSION` takes it into use.",
+            ) from None
         raise NotReady(
             "this silo has no encoder yet",
             where=str(models),

@@ -116,7 +116,7 @@ class Console:
             raise JobFailed(
                 f"the server refused the job: {error}",
                 where=str(folder),
-                remedy="Correct the job folder; a job of this federation holds JSON files only, no code.",
+                remedy=_remedy(error, "Correct the job folder; a job of this federation holds JSON files only, no code."),
             ) from None
 
     def jobs(self, *, limit: int = 20) -> list[JobState]:
@@ -214,7 +214,7 @@ class Console:
         try:
             self._session.abort_job(job)
         except Exception as error:  # noqa: BLE001  (as in `submit`)
-            raise JobFailed(f"cannot abort job {job}: {error}", remedy="See `silo job list`.") from None
+            raise JobFailed(f"cannot abort job {job}: {error}", remedy=_remedy(error, "See `silo job list`.")) from None
 
     def _reason(self, job: str) -> str:
         """Return ": " and why the job failed, if its log says so."""
@@ -229,7 +229,7 @@ class Console:
             return Path(self._session.download_job_result(job))
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(
-                f"cannot download job {job}: {error}", remedy="A job can be downloaded when it is over."
+                f"cannot download job {job}: {error}", remedy=_remedy(error, "A job can be downloaded when it is over.")
             ) from None
 
     def log(self, job: str) -> str:
@@ -237,11 +237,18 @@ class Console:
         try:
             result = self._session.get_job_logs(job, target="server")
         except Exception as error:  # noqa: BLE001  (as in `submit`)
-            raise JobFailed(f"no log of job {job}: {error}", remedy="See `silo job list`.") from None
+            raise JobFailed(f"no log of job {job}: {error}", remedy=_remedy(error, "See `silo job list`.")) from None
         logs = result.get("logs", result) if isinstance(result, dict) else {"server": str(result)}
         if not logs:  # NVFlare says so of a job that never ran, and of one whose record it has lost
             raise JobFailed(f"no log of job {job}: the server has none", remedy="See `silo job list`.")
         return "\n".join(str(text) for text in logs.values()) if isinstance(logs, dict) else str(logs)
+
+
+def _remedy(error: Exception, otherwise: str) -> str:
+    """Return what to do: who lacks the right can do nothing about the job."""
+    if "not authorized" not in str(error):
+        return otherwise
+    return "Ask whoever submitted the job, or the operator: a job is its submitter's, and `member` may submit none."
 
 
 def told_of_failure(log: str) -> str:

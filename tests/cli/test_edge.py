@@ -1,6 +1,7 @@
 """The command line's edge: data on stdout, people on stderr, one envelope for programs, a status for every outcome."""
 
 import errno
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import pytest
 import typer
 
+from provisioning.cli import app as consortium
 from silo_app.cli import main
 from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, emit, run, writable_folder
 from silo_app.errors import ConfigInvalid, NotReady
@@ -100,6 +102,14 @@ def test_a_wrong_command_line_is_a_usage_error(capsys, arguments):
     status, out, err = ended(capsys, *arguments, "--format", "json")
     assert (status, err) == (2, "")
     assert json.loads(out)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize("program", [main.app, consortium])
+def test_both_commands_say_which_version_they_are(capsys, program):
+    with pytest.raises(SystemExit) as over:
+        run(program, ["--version"])
+    assert over.value.code == 0
+    assert capsys.readouterr().out == f"siloscope {importlib.metadata.version('siloscope')}\n"
 
 
 def test_what_the_system_refuses_is_no_bug(capsys):

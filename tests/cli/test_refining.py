@@ -10,6 +10,7 @@ import typer
 from silo_app.catalogue import Catalogue
 from silo_app.cli import edge
 from silo_app.cli import explain as explain_command
+from silo_app.cli import index as index_command
 from silo_app.cli import search as search_command
 from silo_app.encoder import checkpoint
 from silo_app.encoder.embed import load_encoder
@@ -33,6 +34,7 @@ from silo_app.search.messages import (
     SiloState,
     Who,
 )
+from silo_app.search.own_encoder import own_encoder
 from silo_app.search.rocchio import Weights, refined
 from silo_app.search.sealed import Broadcast
 from silo_app.search.wire import decode, encode
@@ -43,6 +45,7 @@ SPEC = EncoderSpec(backbone="densenet-small", input_size=32, embedding_dim=16)
 app = typer.Typer()
 app.command("search")(search_command.search)
 app.command("explain")(explain_command.explain)
+app.command("index-build")(index_command.build)
 
 
 def run(*arguments):
@@ -202,3 +205,19 @@ def test_two_files_are_explained(asked, other, tmp_path, capsys):
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert run("explain", asked.file, other, "--silo", asked.kit) == 0
     assert f"similarity {data['similarity']:.4f}" in capsys.readouterr().out
+
+
+def test_two_files_are_explained_without_the_look_as_a_search_compares_them(asked, other, capsys):
+    spec = SPEC.model_copy(update={"looks": "removed"})
+    version = checkpoint.save(asked.home.models, spec, to_vector(build(spec, 1)), {})
+    checkpoint.set_current(asked.home.models, version)
+    assert run("explain", asked.file, other, "--silo", asked.kit) == 1
+    assert "silo index build" in capsys.readouterr().err
+    assert run("index-build", "--silo", asked.kit) == 0
+    capsys.readouterr()
+    assert run("explain", asked.file, other, "--silo", asked.kit, "--format", "json") == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    searched = own_encoder(asked.home)
+    assert data["similarity"] == pytest.approx(float(searched.file(asked.file) @ searched.file(other)), abs=1e-4)
+    plain = load_encoder(asked.home.models)
+    assert data["similarity"] != pytest.approx(float(plain.file(asked.file) @ plain.file(other)), abs=1e-3)

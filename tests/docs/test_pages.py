@@ -201,3 +201,14 @@ def test_the_changelog_is_in_the_form_it_claims():
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading) for heading in headings[1:])
     kinds = set(re.findall(r"^### (.+)$", text_of("CHANGELOG.md"), re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_page_of_jobs_lists_every_setting_of_a_training():
+    from silo_app.encoder.plan import TrainingPlan
+    from silo_app.encoder.settings import PrivacyPlan
+
+    listed = set(re.findall(r"^\| `([\w.*]+)` \|", text_of("jobs/README.md"), re.MULTILINE))
+    groups = {"encoder", "training", "averaging", "privacy"}
+    wanted = set(TrainingPlan.model_fields) - groups - {"resume", "admit"}  # these two are options of the command
+    assert wanted | {f"privacy.{name}" for name in PrivacyPlan.model_fields} <= listed
+    assert {"encoder.*", "training.*", "averaging.*"} <= listed

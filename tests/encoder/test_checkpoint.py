@@ -84,6 +84,9 @@ def test_the_current_version(models, spec, vector):
     with pytest.raises(NotReady, match="no encoder yet"):
         checkpoint.current_version(models)
     version = checkpoint.save(models, spec, vector, CARD)
+    with pytest.raises(NotReady, match="none of this silo's encoders is in use") as caught:
+        checkpoint.current_version(models)  # trained or adopted by the silo itself: nothing takes it into use
+    assert "silo model use VERSION" in caught.value.remedy
     checkpoint.set_current(models, version)
     assert checkpoint.current_version(models) == version
 

@@ -252,3 +252,15 @@ def test_what_cannot_be_resumed_is_refused(jobs, problem):
 )
 def test_which_states_are_final(status, over):
     assert JobState("1", "train", status, "", "").over is over
+
+
+@pytest.mark.parametrize("right", ["submit", "abort", "download", "log"])
+def test_who_lacks_the_right_is_not_told_to_mend_the_job(right, tmp_path):
+    def refuse(*_args, **_options):
+        raise RuntimeError("user not authorized for the action 'x'")
+
+    calls = dict.fromkeys(("submit_job", "abort_job", "download_job_result", "get_job_logs"), refuse)
+    console = Console(SimpleNamespace(**calls))
+    with pytest.raises(JobFailed, match="not authorized") as caught:
+        getattr(console, right)(tmp_path if right == "submit" else ONE)
+    assert "the operator" in caught.value.remedy

@@ -100,6 +100,14 @@ def test_start_scripts_take_the_python_that_has_siloscope(provisioned):
     assert "python3 -" not in script
 
 
+def test_a_service_manager_can_run_a_kit_in_the_foreground(provisioned):
+    for name in ("server", *SITES):  # docs/how-to-several-machines.md relies on it
+        script = (provisioned.kit(name) / "startup" / "sub_start.sh").read_text()
+        _, _, once = script.partition('if [[ "$doOnce" == "true" ]]; then')
+        assert "start_python\n" in once.partition("\nfi")[0]
+        assert 'start_python() {\n  exec "$PYTHON"' in script
+
+
 def test_a_second_run_touches_nothing(federation, make_consortium):
     before = snapshot(federation.root)
     assert again(federation, make_consortium()) == []
