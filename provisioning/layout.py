@@ -58,7 +58,7 @@ def lay_out(
     `revoked` are the serial numbers of certificates that the server lets in no more.
     """
     record = out / ".authority" / "handed-out.json"
-    written: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
+    written = _handed_out(record)
     for participant in consortium.participants:
         files = _files(consortium, staged / participant, out / participant, with_gateway=with_gateway)
         if participant == SERVER:
@@ -70,6 +70,21 @@ def lay_out(
     for person in consortium.people:
         link_jobs(out / person.name)
     _tell_of_leavers(consortium, out, tell)
+
+
+def _handed_out(record: Path) -> dict[str, str]:
+    """Return the digests of what the kits were given, by path. Raises `ConfigInvalid` if nobody can tell any more."""
+    if not record.is_file():
+        return {}
+    try:
+        return {str(path): str(digest) for path, digest in json.loads(record.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError):
+        raise ConfigInvalid(
+            "this list of what kits were given is damaged",
+            where=str(record),
+            remedy="Restore it from the backup of .authority. Without one, move it away: all that lies in the kits' local "
+            "folders is then taken for their owners' own, and kept.",
+        ) from None
 
 
 def _files(consortium: Consortium, staged: Path, kit: Path, *, with_gateway: bool) -> Mapping[str, _File]:

@@ -65,6 +65,10 @@ class Catalogue:
         """Close it; a second time does nothing."""
         self._connection.close()
 
+    def is_of(self, check: str) -> bool:
+        """Return whether the silo's key of this `SiloKey.check` made it; an empty one is of any."""
+        return all(known == check for (known,) in self._rows("SELECT value FROM meta WHERE key = 'key-check'"))
+
     def views(self, split: Split | None = None) -> list[View]:
         """Return all views, or those of one split, ordered by digest."""
         if split is None:

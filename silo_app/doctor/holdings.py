@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.schema import ANEW
 from silo_app.config import SiloHome
 from silo_app.doctor.checked import Checked, guarded, ok, problem, warning
@@ -18,6 +18,7 @@ _SAMPLE = 100
 _BUILD = "Run `silo index build`, or ask for the job `jobs/index`."
 _PLANT = "Plant them anew (`silo audit plant`), by the ids that they have now; `silo audit unplant` takes the old ones away."
 _SERVE = "Start it: `silo serve --silo KIT`; its log says why if it ends."
+_KEY = "Restore silo.key and catalogue.db of the same backup: `silo ingest` goes on with no other key."
 _INGEST = "Run `silo ingest`: it decodes again what is not in the cache."
 
 Reach = Callable[[SiloHome, Any], str]
@@ -25,14 +26,16 @@ Reach = Callable[[SiloHome, Any], str]
 
 
 def catalogue(home: SiloHome) -> Checked:
-    """Check every page of the catalogue's file, and every reference in it."""
+    """Check every page of the catalogue's file, every reference in it, and the key that it goes on with."""
     if not home.catalogue.is_file():
         return warning("catalogue", "there is none yet", "Run `silo ingest` to read the silo's images.")
     with Catalogue.open(home.catalogue) as opened:
-        views = opened.counts().views
+        views, is_ours = opened.counts().views, opened.is_of(SiloKey.load(home.key).check)
     wrong = _integrity(home)
     if wrong:
         return problem("catalogue", wrong, ANEW)
+    if not is_ours:
+        return problem("catalogue", f"it was made with another key than {home.key}", _KEY)
     return ok("catalogue", f"sound; {views} usable images")
 
 

@@ -48,7 +48,7 @@ class CsvLabels(Settings):
     values in one column for each finding (`columns`). `mapping` turns local names into the shared vocabulary (names of
     the vocabulary map to themselves, whatever their case). `scope` lists the findings that whoever labelled the images
     looked for: one in the scope that is not named is absent, one outside the scope is unknown. A row that names
-    "No Finding" (or maps to it) has every finding of the scope absent.
+    "No Finding" (or maps to it) has every finding of the scope absent. A row of which no name is understood says nothing.
     """
 
     kind: Literal["csv"] = "csv"
@@ -65,8 +65,8 @@ class CsvLabels(Settings):
     """The column of findings; not read when there are `columns`."""
     separator: str = Field(default="|", min_length=1)
     """What separates findings in one value."""
-    mapping: dict[str, Finding] = Field(default_factory=dict)
-    """Local name: finding of the shared vocabulary."""
+    mapping: dict[str, Finding | None] = Field(default_factory=dict)
+    """Local name: finding of the shared vocabulary, or null for one that is right and has no name there."""
     columns: dict[str, Finding] = Field(default_factory=dict)
     """Column: the finding of which it holds values."""
     values: dict[str, Said] = Field(default_factory=lambda: dict(VALUES))
@@ -144,8 +144,8 @@ class TagLabels(Settings):
     """The attribute's keyword (DICOM PS3.6)."""
     separator: str = Field(default="|", min_length=1)
     """What separates findings in one value."""
-    mapping: dict[str, Finding] = Field(default_factory=dict)
-    """Local name: finding of the shared vocabulary."""
+    mapping: dict[str, Finding | None] = Field(default_factory=dict)
+    """Local name: finding of the shared vocabulary, or null for one that is right and has no name there."""
     scope: tuple[Finding, ...] = ()
     """The findings that were looked for."""
 

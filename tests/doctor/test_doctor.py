@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from silo_app.catalogue import Catalogue
+from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.config import load
 from silo_app.doctor import holdings, kit, machine, server
 from silo_app.doctor.checked import Outcome, guarded
@@ -258,6 +258,18 @@ def test_catalogue_that_is_damaged_inside_is_a_problem(stocked):
     checked = guarded("catalogue", lambda: holdings.catalogue(stocked))
     assert checked.outcome is Outcome.PROBLEM
     assert checked.remedy
+
+
+def test_a_catalogue_without_its_key_is_a_problem(stocked):
+    kept = stocked.key.read_bytes()
+    stocked.key.unlink()
+    lost = guarded("catalogue", lambda: holdings.catalogue(stocked))
+    assert (lost.outcome, "silo.key from a backup" in lost.remedy) == (Outcome.PROBLEM, True)
+    SiloKey.load_or_create(stocked.key)
+    other = guarded("catalogue", lambda: holdings.catalogue(stocked))
+    assert (other.outcome, "another key" in other.seen) == (Outcome.PROBLEM, True)
+    stocked.key.write_bytes(kept)
+    assert guarded("catalogue", lambda: holdings.catalogue(stocked)).outcome is Outcome.OK
 
 
 def test_a_planted_case_that_the_catalogue_does_not_have_is_a_problem(stocked):

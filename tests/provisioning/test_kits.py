@@ -276,6 +276,19 @@ def state_of(federation):
     return federation.root / ".authority" / "trial" / "state" / "cert.json"
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_list_of_what_was_handed_out_is_named_and_changes_nothing(federation, make_consortium, content):
+    record = federation.root / ".authority" / "handed-out.json"
+    record.write_text(content)
+    kits = {name: snapshot(federation.kit(name)) for name in ("server", "hospital-a")}
+    with pytest.raises(ConfigInvalid) as refused:
+        again(federation, make_consortium("hospital-a", "hospital-b"))
+    assert refused.value.where == str(record)
+    assert kits == {name: snapshot(federation.kit(name)) for name in kits}
+    record.unlink()
+    again(federation, make_consortium("hospital-a", "hospital-b"))
+
+
 def test_a_provisioning_that_is_cut_off_leaves_the_root_as_it_was(federation, make_consortium, monkeypatch, tmp_path):
     before = state_of(federation).read_bytes()
     cut_off = tmp_path / "nvflare"

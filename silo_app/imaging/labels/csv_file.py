@@ -122,7 +122,9 @@ def _words(reading: _Reading, line: int, row: dict[str, str | None]) -> Statemen
     if not words and not layout.blank_speaks:
         reading.odd(line, layout.words_column, "the cell is empty; the line says nothing")
         return Statement(silent=True)
-    found = ((reading.terms.finding(word), word) for word in words if folded(word) not in layout.mute)
+    found = [(reading.terms.finding(word), word) for word in words if folded(word) not in layout.mute]
+    if layout.free_words and found and not any(reading.terms.knows(word) for _, word in found):
+        return Statement(silent=True)
     return _with_also(layout, {finding: (Said.PRESENT, word) for finding, word in found if finding is not None})
 
 

@@ -51,6 +51,8 @@ class CsvLayout:
     this column is one reader's, or a consensus."""
     many_rows: bool = False
     """Whether several rows of one key belong together (boxes); if not, they must say the same."""
+    free_words: bool = False
+    """Whether words are from no published list: where none of them is known, they may be misspelt, and deny nothing."""
     blank_speaks: bool = False
     """Whether an empty cell of names means that nothing was found."""
     delimiter: str = ","
@@ -78,6 +80,7 @@ def layout_of(settings: CsvLabels) -> CsvLayout:
         scope=settings.scope,
         normal_scope=tuple(finding for finding in settings.columns.values() if finding is not Finding.NO_FINDING),
         uncertain=settings.uncertain,
+        free_words=True,
         blank_speaks=True,
         delimiter=settings.delimiter,
         encoding=settings.encoding,

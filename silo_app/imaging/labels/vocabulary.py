@@ -48,6 +48,10 @@ class Terms:
             _count(self.outside, word)
         return self._known[name]
 
+    def knows(self, word: str) -> bool:
+        """Return whether a word means something to us, be it nothing that has a shared name."""
+        return folded(word) in self._known
+
 
 @dataclass(slots=True)
 class Vocabulary:
@@ -75,7 +79,7 @@ class Vocabulary:
         named = {finding: word for word in words if (finding := self._terms.finding(word)) is not None}
         if len(named) > 1:
             named.pop(Finding.NO_FINDING, None)
-        if not named:
+        if not any(self._terms.knows(word) for word in words):
             return ()
         known = dict.fromkeys(self.settings.scope, "") | named
         source = self.settings.keyword

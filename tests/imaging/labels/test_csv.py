@@ -33,12 +33,13 @@ def findings(text, **settings):
         ("No Finding|Mass", {"Mass": True, "Pneumonia": False}, {}),
         ("", {}, {}),
         ("CHEST PA", {}, {"CHEST PA": 1}),
+        ("scoliosis", {"Pneumonia": False, "Mass": False}, {}),
         ("Gout|Mass|gout", {"Mass": True, "Pneumonia": False}, {"Gout": 1, "gout": 1}),
         ("Pleural_Thickening", {"Pleural Thickening": True, "Pneumonia": False, "Mass": False}, {}),
     ],
 )
 def test_words_of_an_attribute_become_findings(text, known, unmapped):
-    assert findings(text, mapping={"Normal": "No Finding", "bacteria": "Pneumonia"}) == (known, unmapped)
+    assert findings(text, mapping={"Normal": "No Finding", "bacteria": "Pneumonia", "scoliosis": None}) == (known, unmapped)
 
 
 def test_without_a_scope_nothing_is_absent():
@@ -69,6 +70,21 @@ def test_csv_of_names_with_provenance(read_own):
     assert (label.source, label.term) == ("labels.csv:findings", "Mass")
     assert (label.origin.source, label.origin.preset, len(label.origin.digest)) == ("labels.csv", "csv", 64)
     assert label.origin.since
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("Pneumonai", {}),
+        ("Scoliosis|Gout", {}),
+        ("fine", {"Pneumonia": False, "Mass": False}),
+        ("Mass|Gout", {"Mass": True, "Pneumonia": False}),
+        ("", {"Pneumonia": False, "Mass": False}),
+    ],
+)
+def test_words_that_nobody_mapped_deny_nothing(read_own, words, known):
+    table = read_own(f"file,says\na,{words}\n", findings_column="says", mapping={"fine": None})
+    assert said(table) == {"a": known}
 
 
 COLUMNS = {"pn": "Pneumonia", "mass": "Mass", "ok": "No Finding"}
