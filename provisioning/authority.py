@@ -6,7 +6,6 @@ works on a copy: it writes its state in place, and a run that is cut off there w
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -99,20 +98,14 @@ def _alone(authority: Path) -> Iterator[None]:
     """Keep others out: of two that issue at once, one would hand out certificates that the state does not know."""
     descriptor = os.open(authority, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(descriptor, authority)
+        if not durable.try_lock(descriptor):
+            raise NotReady(
+                f"another `consortium` command is provisioning here ({authority.parent})",
+                remedy="Wait for its end, then try again.",
+            )
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, authority: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise NotReady(
-            f"another `consortium` command is provisioning here ({authority.parent})",
-            remedy="Wait for its end, then try again.",
-        ) from None
 
 
 def _made(consortium: Consortium, keep: Issued, making: Path, state: Path) -> Path:

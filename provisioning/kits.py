@@ -19,13 +19,11 @@ from provisioning.issued import Issued
 from provisioning.layout import Tell
 from provisioning.revocations import revocations, revoke_present
 from silo_app import durable
+from silo_app.doctor.kit import SOON
 from silo_app.errors import ConfigInvalid, NotReady
 from silo_app.job_files import jobs_folder
 
 __all__ = ["jobs_folder", "provision", "renew", "revoke"]
-
-_SOON = timedelta(days=30)
-"""So long before the end the silo's doctor speaks of it too."""
 
 
 def _silent(_line: str) -> None:
@@ -54,7 +52,7 @@ def provision(
     federation = Federation(root=out, consortium=consortium)
     federation.save()
     for certificate in federation.certificates():
-        if certificate.days_left < _SOON.days:
+        if certificate.days_left < SOON.days:
             tell(f"{certificate.participant}: its certificate ends on {certificate.expires:%Y-%m-%d}: consortium renew")
     return federation
 

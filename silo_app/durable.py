@@ -4,6 +4,7 @@ Every file that Siloscope publishes goes through here: temporary file in the sam
 folder. Private files are created 0600, so there is no moment in which another account could read them.
 """
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file or folder (flock(2)), unless another process has it; the kernel frees it with the descriptor."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def private_folder(path: Path) -> Path:

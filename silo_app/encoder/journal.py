@@ -101,12 +101,9 @@ def is_being_written(folder: Path) -> bool:
     """Return whether the silo still takes part in the job of this journal."""
     try:
         with (folder / _RUNNING).open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not durable.try_lock(file.fileno())
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def read_journal(folder: Path) -> list[JournalRound]:

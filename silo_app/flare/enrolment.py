@@ -11,13 +11,13 @@ from typing import Any
 
 from nvflare.apis.shareable import Shareable
 
-from silo_app.encoder.job_record import UNOPENED, JobRecord, Quarantined
+from silo_app.encoder.job_record import JobRecord, Quarantined
 from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.errors import ProtocolError, RoundRefused, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
-from silo_app.flare.line import Line, octets, quarantined
+from silo_app.flare.line import Line, octets, quarantined, take_back
 from silo_app.flare.presence import LONG
 from silo_app.flare.round_trip import Patience
 
@@ -93,8 +93,7 @@ class Enrolment:
         opened = any(roll.position(silo) > number for silo in roll.members)
         if opened or len(unopened) < self.plan.min_silos or self.ledger.read(number).void:
             return False
-        self.ledger.void(number)
-        self.line.tell(f"exchange {number}: {UNOPENED}")
+        take_back(self.line, self.ledger, number)
         self.catch_up.forgive()
         return True
 

@@ -12,14 +12,14 @@ from nvflare.apis.shareable import Shareable
 
 from silo_app.aggregation.settings import threshold
 from silo_app.aggregation.sums import RoundSums
-from silo_app.encoder.job_record import UNOPENED, Quarantined, RoundRecord
+from silo_app.encoder.job_record import Quarantined, RoundRecord
 from silo_app.encoder.ledger import ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import drawn
 from silo_app.errors import RoundRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
-from silo_app.flare.line import Line, octets, quarantined
+from silo_app.flare.line import Line, octets, quarantined, take_back
 from silo_app.flare.round_trip import Patience
 
 __all__ = ["Exchanges"]
@@ -187,8 +187,7 @@ class Exchanges:
             return False
         if self.line.aborted or number < 0 or self.ledger.read(number).void:
             return False
-        self.ledger.void(number)
-        self.line.tell(f"exchange {number}: {UNOPENED}")
+        take_back(self.line, self.ledger, number)
         return True
 
     def _unmask(self, record: RoundRecord) -> dict[str, bytes]:

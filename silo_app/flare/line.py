@@ -10,14 +10,15 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from silo_app.aggregation.vetting import Vetting
-from silo_app.encoder.job_record import Quarantined
+from silo_app.encoder.job_record import UNOPENED, Quarantined
+from silo_app.encoder.ledger import Ledger
 from silo_app.encoder.roll import Roll
 from silo_app.errors import ProtocolError, UpdateRefused
 from silo_app.flare import round_trip, words
 from silo_app.flare.presence import Presence
 from silo_app.flare.round_trip import Answers, Patience
 
-__all__ = ["Line", "octets", "quarantined"]
+__all__ = ["Line", "octets", "quarantined", "take_back"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,12 @@ class Line:
     def tell(self, text: str) -> None:
         """Write a line into the job's log."""
         self.controller.log_info(self.fl_ctx, text)
+
+
+def take_back(line: Line, ledger: Ledger, number: int) -> None:
+    """Void an exchange whose sum no silo can open, and say so as `console.records_told` reads it."""
+    ledger.void(number)
+    line.tell(f"exchange {number}: {UNOPENED}")
 
 
 def quarantined(answers: Answers, step: str) -> dict[str, Quarantined]:

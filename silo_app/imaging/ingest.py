@@ -6,7 +6,6 @@ killed is finished by the next one with the same outcome. What has left a source
 does not answer loses nothing.
 """
 
-import fcntl
 import hashlib
 import os
 import time
@@ -21,7 +20,7 @@ from silo_app.cases import Finding
 from silo_app.catalogue import Catalogue, CatalogueCounts, FileRecord, Refusal, SiloKey, Vault
 from silo_app.catalogue.writing import CatalogueWriter
 from silo_app.config import FolderSource, NoLabels, PresetLabels, SiloHome, TagLabels
-from silo_app.durable import PRIVATE, private_folder
+from silo_app.durable import PRIVATE, private_folder, try_lock
 from silo_app.errors import NotReady, SiloscopeError, SourceEmpty, SourceUnreachable
 from silo_app.imaging.apply import Applier
 from silo_app.imaging.arriving import arriving
@@ -348,12 +347,8 @@ def _only_one(home: SiloHome) -> Iterator[None]:
     """Hold the silo's ingest lock; the kernel gives it back however we end."""
     descriptor = os.open(home.root / "ingest.lock", os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotReady(
-                "another ingest of this silo is running", where=str(home.root), remedy="Wait until it has ended."
-            ) from None
+        if not try_lock(descriptor):
+            raise NotReady("another ingest of this silo is running", where=str(home.root), remedy="Wait until it has ended.")
         yield
     finally:
         os.close(descriptor)

@@ -54,12 +54,8 @@ class IsolatedReader:
         for left in self._folder.iterdir():  # by one that was killed
             shutil.rmtree(left, ignore_errors=True)
 
-    def read(self, source: Path | bytes) -> NDArray[np.float32]:
-        """Return a file's radiograph, float32 (H, W) in [0, 1]. Raises `ImageUnsupported`, `NotReady`."""
-        return self.read_whole(source)[0]
-
-    def read_whole(self, source: Path | bytes) -> tuple[NDArray[np.float32], Header]:
-        """Return a file's radiograph, and its header with whom it is of. Raises as `read` does."""
+    def read(self, source: Path | bytes) -> tuple[NDArray[np.float32], Header]:
+        """Return a file's radiograph, float32 (H, W) in [0, 1], and its header. Raises `ImageUnsupported`, `NotReady`."""
         where = str(source) if isinstance(source, Path) else ""
         with self._decoder() as decoder, _readable(source) as path, tempfile.TemporaryDirectory(dir=self._folder) as folder:
             reply = decoder.decode(_request(path, folder, self._seconds))

@@ -157,7 +157,7 @@ def building(root: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
     try:
         until = time.monotonic() + wait_s
-        while not _locked(descriptor, fcntl.LOCK_EX):
+        while not durable.try_lock(descriptor):
             if time.monotonic() >= until:
                 raise NotReady("another process builds this silo's index", where=str(root), remedy="Wait until it is done.")
             time.sleep(_OFTEN_S)
@@ -175,7 +175,7 @@ def is_building(root: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _locked(descriptor, fcntl.LOCK_SH)
+        return not durable.try_lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
@@ -315,14 +315,6 @@ def _seal(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def generation_names(root: Path) -> list[str]:

@@ -3,29 +3,18 @@
 A generator for simulations gives its state away to whoever sees some of its numbers, and with the state all others.
 """
 
-import secrets
-
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.keystream import KEY_BYTES, keystream
+from silo_app.keystream import Keystream
 
 __all__ = ["UniformNumbers"]
 
 _ALL = 1 << 32
 
 
-class UniformNumbers:
+class UniformNumbers(Keystream):
     """A stream of uniform numbers: AES-256 in counter mode (NIST SP 800-38A), read 32 bits at a time."""
-
-    def __init__(self, key: bytes) -> None:
-        """Take the key, 32 bytes, which is used for nothing else. Raises `ValueError` for another length."""
-        self._stream = keystream(key)
-
-    @classmethod
-    def secret(cls) -> "UniformNumbers":
-        """Return a stream that nobody can foresee or repeat."""
-        return cls(secrets.token_bytes(KEY_BYTES))
 
     def below(self, bound: int, count: int) -> NDArray[np.int64]:
         """Return the next numbers from 0 to `bound` - 1, int64 (count,); `bound` is at most 2^32.
@@ -34,6 +23,6 @@ class UniformNumbers:
         """
         found = np.empty(0, np.int64)
         while len(found) < count:
-            words = np.frombuffer(self._stream.update(bytes(4 * (count - len(found)))), "<u4").astype(np.int64)
+            words = np.frombuffer(self.octets(4 * (count - len(found))), "<u4").astype(np.int64)
             found = np.concatenate([found, words[words < _ALL - _ALL % bound] % bound])
         return found

@@ -4,7 +4,6 @@ The index process and the gateway listen; the socket is 0600 in a folder of mode
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from silo_app.durable import PRIVATE, private_folder
+from silo_app.durable import PRIVATE, private_folder, try_lock
 from silo_app.errors import MessageInvalid, NotReady, ProcessFailed, SiloscopeError
 from silo_app.search.frames import announced, exactly, passed_over, receive, require_fits, send
 from silo_app.search.messages import ErrorMessage
@@ -322,13 +321,11 @@ def is_own_account(connection: socket.socket) -> bool:
 def _claim(path: Path) -> int:
     """Return the locked descriptor of `<socket>.lock`: the kernel frees it with the process, however that ends."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor):
         os.close(descriptor)
         raise NotReady(
             "another process listens here already", where=str(path), remedy="End it first, or use the one that runs."
-        ) from None
+        )
     return descriptor
 
 

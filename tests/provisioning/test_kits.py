@@ -227,7 +227,7 @@ def test_who_is_not_in_the_federation_is_not_renewed(federation):
 
 
 def test_provisioning_says_whose_certificate_ends_soon(federation, make_consortium, monkeypatch):
-    monkeypatch.setattr(kits, "_SOON", timedelta(days=400))
+    monkeypatch.setattr(kits, "SOON", timedelta(days=400))
     told = [line for line in again(federation, make_consortium()) if line.endswith("consortium renew")]
     assert len(told) == 6
 

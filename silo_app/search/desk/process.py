@@ -112,7 +112,7 @@ class DeskProcess:
             )
 
     def _found(self, question: DeskSearch, reader: IsolatedReader) -> DeskFound:
-        means = Means(self._encoder.get, reader.read_whole, self._holdings.catalogue, self._holdings.known)
+        means = Means(self._encoder.get, reader.read, self._holdings.catalogue, self._holdings.known)
         found = find(self._home, question.wanted(), asker=self._asker, means=means)
         self._see(found.result)
         return DeskFound.of(found)
