@@ -7,7 +7,7 @@ cases of one patient against pairs of different patients, drawn at random.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,32 @@ from silo_app.cases import Embedding
 from silo_app.index.gallery import GalleryIndex
 from silo_app.policy.likeness import PERCENTS, Likeness
 
-__all__ = ["Sense", "estimate", "sense_of"]
+__all__ = ["CROWD", "Bound", "Sense", "estimate", "sense_of"]
 
 MIN_PATIENTS = 20
 """With fewer patients who have several cases nothing is said of them, and the conservative default holds."""
-_COHORT = 256
+CROWD = 64
+"""To a query that is like very many, about so many cases stand out and no more: whoever is as like to that many strangers
+is hidden among them."""
+_COHORT = 1024
+_FEWEST = 8
+"""Of the cohort: of fewer one could not say where a part of the gallery as small as that begins."""
 _VIEWS = 2000
 _PARTNERS = 32
 _PAIRS_OF_A_PATIENT = 10
 _PATIENTS = 5000
 _SMALLEST_SPREAD = 1e-6
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is kept back of one query's neighbors."""
+
+    limit: float
+    """The similarity from which on a case may be of the query's own patient."""
+    alike: float
+    """How many cases of the gallery are expected to be as similar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +51,39 @@ class Sense:
     likeness: Likeness
     cohort: NDArray[np.float32]
     """float32 (n, D)."""
+    cases: int
+    """Of the gallery."""
+    known: dict[bytes, Bound] | None = field(default=None, compare=False)
+    """Bounds of queries that were judged before, by their bytes; None remembers none."""
 
-    def limit_for(self, query: Embedding) -> float:
-        """Return the similarity to a query, float32 (D,), that stands out from the cohort's by the estimate's limit."""
+    def remembering(self) -> "Sense":
+        """Return one that judges each query once: for those that came together."""
+        return replace(self, known={})
+
+    def bound_for(self, query: Embedding) -> Bound:
+        """Return from where on neighbors of a query, float32 (D,), are kept back.
+
+        That is the similarity that stands out from the cohort's by the estimate's limit; or, where more than `CROWD` of all
+        cases would, the one that as many of the cohort reach. No case that is kept back has a say in it, as it would if the
+        nearest `CROWD` were counted: then without one of them the next would be kept back.
+        """
+        if self.known is None:
+            return self._bound_for(query)
+        if (key := query.tobytes()) not in self.known:
+            self.known[key] = self._bound_for(query)
+        return self.known[key]
+
+    def _bound_for(self, query: Embedding) -> Bound:
         usual = (self.cohort @ query).astype(np.float64)  # (n,)
-        mean = float(usual.sum()) / len(usual)
-        usual -= mean
-        spread = math.sqrt(float(usual @ usual) / len(usual))  # every query pays for this: half the cost of `usual.std()`
-        return mean + self.likeness.limit * max(spread, _SMALLEST_SPREAD)
+        count = len(usual)
+        mean = float(usual.sum()) / count
+        spread = usual - mean
+        deviation = math.sqrt(float(spread @ spread) / count)  # every query pays for this: half the cost of `usual.std()`
+        limit = mean + self.likeness.limit * max(deviation, _SMALLEST_SPREAD)
+        alike = int(np.count_nonzero(usual >= limit))
+        if alike > (crowd := max(_FEWEST, int(CROWD / self.cases * count))):
+            limit, alike = float(np.partition(usual, count - crowd)[count - crowd]), crowd
+        return Bound(limit, alike / count * self.cases)
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
@@ -53,7 +94,7 @@ def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
         rows = _some(random, index.views, _VIEWS)
         cases = [index.case_of(int(row)) for row in rows]
         likeness = estimate(index.vectors(rows), cases, cases)
-    return Sense(likeness, cohort)
+    return Sense(likeness, cohort, index.cases)
 
 
 def estimate(vectors: NDArray[np.float32], cases: Sequence[str], patients: Sequence[str]) -> Likeness:
@@ -120,7 +161,7 @@ def _evidence(same: NDArray[np.float64], of: NDArray[np.int64], strangers: NDArr
     above_strangers = 1.0 - np.searchsorted(ranked, same[order], side="left") / len(ranked)
     best = float(same[order][int(np.argmax(above_same - above_strangers))])
     lower = int(np.searchsorted(ranked, best, side="left")) - 1
-    return float(ranked[max(lower, 0)])
+    return round(float(ranked[max(lower, 0)]), _DIGITS)
 
 
 def _standing(queries: NDArray[np.float32], cohort: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -133,7 +174,7 @@ def _standing(queries: NDArray[np.float32], cohort: NDArray[np.float32], scores:
 def _curve(values: NDArray[np.float64]) -> tuple[float, ...]:
     if not len(values):  # one patient, or none: nobody is a stranger, and everything may be the same patient
         return (-1.0,) * len(PERCENTS)
-    return tuple(round(float(value), 6) for value in np.percentile(values, PERCENTS))
+    return tuple(round(float(value), _DIGITS) for value in np.percentile(values, PERCENTS))
 
 
 def _flat(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:

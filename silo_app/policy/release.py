@@ -4,6 +4,7 @@ An allow-list and not a scrubbed record: a card is built from nothing, field by 
 """
 
 import functools
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,7 +20,7 @@ from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
 
 __all__ = [
-    "GUARDED",
+    "MOST_KEPT_BACK",
     "Candidate",
     "Card",
     "Release",
@@ -32,11 +33,17 @@ __all__ = [
     "release",
     "shows_same_patient",
     "shows_thumbnail",
+    "suffices",
 ]
 
-GUARDED = 64
-"""So many of the nearest cases may be kept back because of their patients. Whoever is alike to that many strangers is
-hidden among them; and the cost of the guard does not grow with the gallery."""
+MOST_KEPT_BACK = 4096
+"""Of the nearest cases no more are kept back for standing out: nobody waits for a search through half a gallery. Behind so
+many that all do, one patient more or less moves the end of what is kept back."""
+_BEYOND = 48
+"""So many cases more than can be shown are looked at, for the number of their patients."""
+_MORE = 1.25
+_AND_MORE = 8
+"""More than are expected to stand out may do."""
 
 # Members of an enumeration arrive as their plain text: the one place where a strict message is read leniently.
 _Word = Field(strict=False)
@@ -120,9 +127,33 @@ def hits_allowed(settings: ReleaseSettings, k: int) -> int:
     return min(k, settings.max_hits)
 
 
-def candidates_for(settings: ReleaseSettings, k: int) -> int:
-    """Return how many of the nearest cases the rules look at: the same number whatever they will keep back."""
-    return max(hits_allowed(settings, k), settings.min_cases) + GUARDED
+def candidates_for(settings: ReleaseSettings, k: int, alike: float | None) -> int:
+    """Return how many of the nearest cases the rules likely have to look at: `alike` ones are expected to be kept back.
+
+    None is for a query that keeps nobody back. Whether they were enough says `suffices`.
+    """
+    kept_back = 0 if alike is None else min(MOST_KEPT_BACK, math.ceil(_MORE * alike) + _AND_MORE)
+    return _looked_at(settings, k) + kept_back
+
+
+def suffices(
+    settings: ReleaseSettings,
+    k: int,
+    ranked: Sequence[Candidate],
+    *,
+    limit: float | None,
+    also: AbstractSet[PatientKey] = frozenset(),
+) -> bool:
+    """Return whether `release` says the same of these candidates, ranked best first, as of any that come behind them."""
+    if not ranked:
+        return False
+    last = ranked[-1].score
+    if last < settings.min_similarity:
+        return True
+    if limit is not None and last >= limit and len(ranked) < MOST_KEPT_BACK:
+        return False
+    named = _named(ranked, limit) | also
+    return sum(candidate.view.patient not in named for candidate in ranked) >= _looked_at(settings, k)
 
 
 def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:
@@ -142,14 +173,14 @@ def release(
 
     `limit` is the similarity from which on a case may be of the query's own patient; None where that is shown. Whoever has
     one such case is kept back with all cases, and the next ones take their place. So is whoever is in `also`: a query that
-    is narrowed must not show the other cases of a patient whom the same query, not narrowed, keeps back.
+    is narrowed must not show the other cases of a patient whom the same query, not narrowed, keeps back. As many of the
+    others are looked at, whoever is kept back: so nothing that is said depends on them.
     """
     similar = _from(ranked, settings.min_similarity)
     named = _named(similar, limit) | also
-    others, withheld = similar, frozenset[PatientKey]()
+    others, withheld = similar[: _looked_at(settings, k)], frozenset[PatientKey]()
     if named:
-        others = [candidate for candidate in similar if candidate.view.patient not in named]
-        withheld = frozenset(candidate.view.patient for candidate in similar) & named
+        others, withheld = _divided(similar, named, _looked_at(settings, k))
     nearest = others[0].case if others else None
     if not _are_of(settings.min_cases, others):
         return Release((), withheld, nearest, enough=False)
@@ -165,6 +196,22 @@ def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]
     return ranked[: bisect_right(ranked, -similarity, key=lambda candidate: -candidate.score)]
 
 
+def _divided(
+    similar: Sequence[Candidate], named: AbstractSet[PatientKey], count: int
+) -> tuple[list[Candidate], frozenset[PatientKey]]:
+    """Return the best `count` cases of others than `named`, and those of the named who have cases before the last."""
+    others: list[Candidate] = []
+    withheld: set[PatientKey] = set()
+    for candidate in similar:
+        if candidate.view.patient in named:
+            withheld.add(candidate.view.patient)
+        elif len(others) < count:
+            others.append(candidate)
+        else:
+            break
+    return others, frozenset(withheld)
+
+
 def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
     """Return whether candidates are of at least so many patients; looks at no more of them than it must."""
     seen: set[PatientKey] = set()
@@ -175,11 +222,16 @@ def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
     return len(seen) >= patients
 
 
+def _looked_at(settings: ReleaseSettings, k: int) -> int:
+    """Return of how many cases that are not kept back what is said depends."""
+    return max(hits_allowed(settings, k), settings.min_cases) + _BEYOND
+
+
 def _named(similar: Sequence[Candidate], limit: float | None) -> set[PatientKey]:
     """Return the patients who may be the query's own."""
     if limit is None:
         return set()
-    return {candidate.view.patient for candidate in _from(similar[:GUARDED], limit)}
+    return {candidate.view.patient for candidate in _from(similar[:MOST_KEPT_BACK], limit)}
 
 
 def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:

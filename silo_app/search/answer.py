@@ -1,17 +1,19 @@
 """A silo's answer to a verified request: the encoder must be the same, the policy decides, the index ranks. No I/O."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, EncoderVersion, View
+from silo_app.cases import CaseId, EncoderVersion, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
-from silo_app.index.likeness import Sense, sense_of
+from silo_app.index.likeness import Bound, Sense, sense_of
 from silo_app.policy.filters import Filters
 from silo_app.policy.levels import levels_of
 from silo_app.policy.refusal import RefusalCode
@@ -23,6 +25,7 @@ from silo_app.policy.release import (
     refusal,
     release,
     shows_same_patient,
+    suffices,
 )
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
@@ -35,7 +38,8 @@ __all__ = [
     "SearchableCases",
     "answer",
     "are_of",
-    "limit_of",
+    "around",
+    "bound_of",
     "told",
     "unfit",
 ]
@@ -106,13 +110,12 @@ def answer(
     if rows is not None and not are_of(settings.min_gallery, gallery.index, rows):
         return refused(RefusalCode.GALLERY_TOO_SMALL)
     sense = gallery.sense or sense_of(gallery.index, None)
-    limit = limit_of(request, sense, silo=silo, settings=settings)
-    ranked = _ranked(request, gallery.index, view_of, settings)
-    released = release(settings, request.k, ranked, limit=limit)
+    bound = bound_of(request, sense, silo=silo, settings=settings)
+    look_around = partial(around, request, gallery.index, view_of, settings, request.k, bound)
+    ranked, released = look_around()
     about = released.nearest
     if rows is not None:
-        ranked = _ranked(request, gallery.index, view_of, settings, rows)
-        released = release(settings, request.k, ranked, limit=limit, also=released.withheld)
+        ranked, released = look_around(rows=rows, also=released.withheld)
     first = [candidate.case for candidate in ranked[: hits_allowed(settings, request.k)]]
     seen = list(dict.fromkeys([*first, *(hit.case for hit in released.hits)]))
     if code := look(Found(seen, about, len(released.withheld))):
@@ -126,15 +129,42 @@ def answer(
         generation=gallery.generation,
         indexed=gallery.index.cases,
         hits=tuple(ReleasedHit(case=hit.case, score=hit.score, card=hit.card) for hit in released.hits),
-        withheld=0 if limit is None else told(settings, released),
+        withheld=0 if bound is None else told(settings, released),
         levels=levels_of(sense.likeness, views=gallery.index.views, least=settings.min_gallery),
     )
 
 
-def limit_of(request: SearchRequest | CountRequest, sense: Sense, *, silo: str, settings: ReleaseSettings) -> float | None:
-    """Return the similarity from which on a case may be of the query's own patient; None where that patient is shown."""
+def bound_of(request: SearchRequest | CountRequest, sense: Sense, *, silo: str, settings: ReleaseSettings) -> Bound | None:
+    """Return from where on a case may be of the query's own patient; None where that patient is shown."""
     is_shown = request.asker == silo or shows_same_patient(settings, request.purpose)
-    return None if is_shown else sense.limit_for(request.embedding)
+    return None if is_shown else sense.bound_for(request.embedding)
+
+
+def around(
+    request: SearchRequest | CountRequest,
+    index: GalleryIndex,
+    view_of: CardLookup,
+    settings: ReleaseSettings,
+    k: int,
+    bound: Bound | None,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    also: AbstractSet[PatientKey] = frozenset(),
+) -> tuple[list[Candidate], Release]:
+    """Return the nearest cases, best first, as many as the rules have to look at, and what they release of them.
+
+    Of those rows, for which the filters hold, or of all; held by the catalogue still. `also` is kept back, too.
+    """
+    limit, wanted = bound.limit if bound else None, candidates_for(settings, k, bound.alike if bound else None)
+    query = request.embedding
+    while True:
+        hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
+        ranked = _held(hits, view_of)
+        if rows is not None:  # a case may have changed since its row was chosen
+            ranked = [candidate for candidate in ranked if request.filters.holds(candidate.view)]
+        if len(hits) < wanted or suffices(settings, k, ranked, limit=limit, also=also):
+            return ranked, release(settings, k, ranked, limit=limit, also=also)
+        wanted *= 2
 
 
 def told(settings: ReleaseSettings, released: Release) -> int | None:
@@ -162,29 +192,6 @@ def are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
         if len(seen) >= cases:
             return True
     return False
-
-
-def _ranked(
-    request: SearchRequest,
-    index: GalleryIndex,
-    view_of: CardLookup,
-    settings: ReleaseSettings,
-    rows: NDArray[np.int64] | None = None,
-) -> list[Candidate]:
-    """Return the nearest cases that the rules look at, best first: of those rows, for which the filters hold, or of all.
-
-    All are held by the catalogue still; asks for more where some are gone.
-    """
-    wanted = count = candidates_for(settings, request.k)
-    while True:
-        query = request.embedding
-        hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
-        held = _held(hits, view_of)
-        if rows is not None:  # a case may have changed since its row was chosen
-            held = [candidate for candidate in held if request.filters.holds(candidate.view)]
-        if len(held) >= count or len(hits) < wanted:
-            return held[:count]
-        wanted *= 2
 
 
 def _held(hits: Sequence[Hit], view_of: CardLookup) -> list[Candidate]:

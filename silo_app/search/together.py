@@ -1,7 +1,8 @@
 """Requests that came together: one look at index and catalogue for all of them, and replies that fit into one parcel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +10,16 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.index.likeness import sense_of
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import candidates_for, refusal
-from silo_app.search.answer import CardLookup, SearchableCases
+from silo_app.search.answer import CardLookup, SearchableCases, bound_of
 from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
 from silo_app.search.parcels import MAX_PARCEL_BYTES, Content
 from silo_app.search.room import left_out
 
-__all__ = ["Together", "fitting", "roomy", "search_together"]
+__all__ = ["Together", "fitting", "reading_ahead", "roomy", "search_together"]
 
 _OF_A_CONTENT = 32
 """Bytes that a content has beside its body, at most."""
@@ -32,13 +34,19 @@ class Together:
 
 
 def search_together(
-    gallery: SearchableCases, requests: Sequence[SearchRequest], settings: ReleaseSettings, catalogue: OpenCatalogue
+    gallery: SearchableCases,
+    requests: Sequence[SearchRequest],
+    settings: ReleaseSettings,
+    catalogue: OpenCatalogue,
+    *,
+    silo: str,
 ) -> Together:
     """Search for every request that this gallery will answer, and look up the cards of all hits at once.
 
     Those that are narrowed too: what is kept back of them does not depend on what they are narrowed to.
     """
-    index, found = gallery.index, {}
+    index, found = gallery.index, dict[bytes, tuple[int, list[Hit]]]()
+    sense = (gallery.sense or sense_of(index, None)).remembering()
     fit = [
         request
         for request in requests
@@ -47,11 +55,20 @@ def search_together(
         and _refusal(settings, request, index.cases) is None
     ]
     if fit:
-        counts = [candidates_for(settings, request.k) for request in fit]
+        bounds = [bound_of(request, sense, silo=silo, settings=settings) for request in fit]
+        counts = [
+            candidates_for(settings, one.k, bound.alike if bound else None) for one, bound in zip(fit, bounds, strict=True)
+        ]
         hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
     ahead = list({hit.case: None for _, hits in found.values() for hit in hits})
-    return Together(replace(gallery, index=_Searched(index, found)), catalogue.as_it_is(ahead))
+    view_of = catalogue.as_it_is(ahead)
+    return Together(replace(gallery, index=_Searched(index, catalogue.as_it_is, found), sense=sense), view_of)
+
+
+def reading_ahead(index: GalleryIndex, ahead: Callable[[Sequence[CaseId]], object]) -> GalleryIndex:
+    """Return the same index; of what is found by `search`, `ahead` reads the cards at once."""
+    return _Searched(index, ahead)
 
 
 def _refusal(settings: ReleaseSettings, request: SearchRequest, cases: int) -> RefusalCode | None:
@@ -59,10 +76,19 @@ def _refusal(settings: ReleaseSettings, request: SearchRequest, cases: int) -> R
 
 
 class _Searched:
-    """A `GalleryIndex` that knows what was found for some queries; whatever else is asked, the gallery says."""
+    """A `GalleryIndex` that knows what was found for some queries; whatever else is asked, the gallery says.
 
-    def __init__(self, index: GalleryIndex, found: dict[bytes, tuple[int, list[Hit]]]) -> None:
+    Of what that finds, `ahead` reads the cards at once: one by one, many would take longer than the search.
+    """
+
+    def __init__(
+        self,
+        index: GalleryIndex,
+        ahead: Callable[[Sequence[CaseId]], object],
+        found: Mapping[bytes, tuple[int, list[Hit]]] = MappingProxyType({}),
+    ) -> None:
         self._index = index
+        self._ahead = ahead
         self._found = found
 
     @property
@@ -79,7 +105,11 @@ class _Searched:
 
     def search(self, query: Embedding, k: int) -> list[Hit]:
         count, hits = self._found.get(query.astype("<f4").tobytes(), (0, []))
-        return hits[:k] if 0 < k <= count else self._index.search(query, k)
+        if 0 < k <= count:
+            return hits[:k]
+        hits = self._index.search(query, k)
+        self._ahead([hit.case for hit in hits])
+        return hits
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         return self._index.search_many(queries, counts)

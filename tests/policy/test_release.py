@@ -1,5 +1,6 @@
 """The release policy: an allow-list, and a stricter setting never lets out more."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +8,17 @@ from hypothesis import strategies as st
 from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.config import ReleaseSettings
 from silo_app.policy.refusal import PUBLIC, RefusalCode
-from silo_app.policy.release import Candidate, Card, card_of, refusal, release, shows_same_patient
+from silo_app.policy.release import (
+    MOST_KEPT_BACK,
+    Candidate,
+    Card,
+    candidates_for,
+    card_of,
+    refusal,
+    release,
+    shows_same_patient,
+    suffices,
+)
 
 FIELDS = ("position", "sex", "age_band", "study_year", "findings")
 
@@ -162,6 +173,66 @@ def test_no_case_of_a_patient_who_may_be_the_querys_own_is_released_unless_polic
     hits = release(policy, 12, candidates, limit=LIMIT).hits
     patients = {c.case: c.view.patient for c in candidates}
     assert not alike & {patients[hit.case] for hit in hits}
+
+
+def many_candidates(seed, count, patients, alike):
+    """Candidates of which so many are alike enough to be kept back; a patient has cases anywhere."""
+    rng = np.random.default_rng(seed)
+    scores = np.sort(np.concatenate([rng.uniform(LIMIT, 1, alike), rng.uniform(-0.2, LIMIT - 1e-3, count - alike)]))[::-1]
+    owners = rng.integers(0, patients, count)
+    views = [a_view(patient=PatientKey(f"p{owner}")) for owner in owners]
+    return [Candidate(CaseId(f"{i:032x}"), float(s), view) for i, (s, view) in enumerate(zip(scores, views, strict=True))]
+
+
+galleries = st.builds(
+    many_candidates,
+    seed=st.integers(0, 2**32),
+    count=st.integers(150, 300),
+    patients=st.sampled_from([4, 20, 100, 1000]),
+    alike=st.sampled_from([0, 1, 2, 20, 64, 100]),
+)
+patients_or_none = st.sampled_from([frozenset(), frozenset({PatientKey("p1"), PatientKey("p3")})])
+
+
+@settings(max_examples=100, deadline=None)
+@given(galleries, policies, st.integers(1, 30), patients_or_none)
+def test_nothing_that_is_said_depends_on_who_is_kept_back(candidates, policy, k, also):
+    found = release(policy, k, candidates, limit=LIMIT, also=also)
+    for patient in [*sorted(found.withheld)[:20], *sorted(also)]:
+        without = [candidate for candidate in candidates if candidate.view.patient != patient]
+        other = release(policy, k, without, limit=LIMIT, also=also)
+        assert (other.hits, other.nearest, other.enough) == (found.hits, found.nearest, found.enough)
+        assert other.withheld == found.withheld - {patient}
+
+
+@settings(max_examples=100, deadline=None)
+@given(galleries, policies, st.integers(1, 30), patients_or_none, st.sampled_from([None, LIMIT]))
+def test_what_comes_behind_changes_nothing_where_there_is_enough(candidates, policy, k, also, limit):
+    whole = release(policy, k, candidates, limit=limit, also=also)
+    lengths = [n for n in range(0, len(candidates), 7) if suffices(policy, k, candidates[:n], limit=limit, also=also)]
+    assert lengths == list(range(min(lengths, default=len(candidates)), len(candidates), 7)), "more is enough, too"
+    for length in lengths[:4]:
+        assert release(policy, k, candidates[:length], limit=limit, also=also) == whole
+
+
+def test_enough_is_looked_at_at_once_where_as_many_are_kept_back_as_expected():
+    policy = ReleaseSettings()
+    for limit, alike in ((None, 0), (LIMIT, 0), (LIMIT, 1), (LIMIT, 64)):
+        candidates = many_candidates(0, 300, 1000, alike)
+        first = candidates_for(policy, 10, None if limit is None else alike)
+        assert suffices(policy, 10, candidates[:first], limit=limit)
+        assert first < 150
+
+
+def test_of_a_gallery_that_is_all_alike_no_more_than_the_most_are_kept_back():
+    policy = ReleaseSettings(min_cases=1)
+    candidates = many_candidates(0, MOST_KEPT_BACK + 200, 10**6, MOST_KEPT_BACK + 200)
+    first = candidates_for(policy, 10, 1e6)
+    assert suffices(policy, 10, candidates[:first], limit=LIMIT)
+    assert not suffices(policy, 10, candidates[: MOST_KEPT_BACK - 1], limit=LIMIT)
+    found = release(policy, 10, candidates[:first], limit=LIMIT)
+    shown = [candidate.case for candidate in candidates[MOST_KEPT_BACK:] if candidate.view.patient not in found.withheld]
+    assert [hit.case for hit in found.hits] == shown[:10]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all sealed."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from silo_app.config import load
 from silo_app.index.generations import open_current
-from silo_app.index.likeness import MIN_PATIENTS, estimate
+from silo_app.index.likeness import CROWD, MIN_PATIENTS, estimate, sense_of
 from silo_app.policy.canaries import write_canaries
 from silo_app.policy.likeness import PERCENTS
 from silo_app.policy.refusal import RefusalCode
@@ -26,6 +27,7 @@ from silo_app.search.messages import (
 from silo_app.search.server import IndexProcess
 from silo_app.search.verified import verified, verified_bundle
 from silo_app.search.wire import encode
+from tests.search.conftest import BruteForceGallery
 
 ENCODER = "ab" * 32
 
@@ -65,6 +67,45 @@ def test_evidence_raises_the_limit_and_never_lowers_it():
 def test_a_gallery_of_nobody_or_of_one_patient_has_a_strict_limit(count):
     vectors = np.eye(16, dtype=np.float32)[:count]
     assert estimate(vectors, [f"{i:032x}" for i in range(count)], ["p"] * count).limit == -1.0
+
+
+def a_crowd(close, others, spread=0.35, dimension=32):
+    """The query, and unit vectors: so many around it, and others anywhere; and the cases' names."""
+    rng = np.random.default_rng(1)
+    query = rng.standard_normal(dimension)
+    near = query + spread * rng.standard_normal((close, dimension))
+    vectors = np.concatenate([near, rng.standard_normal((others, dimension))])
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return (query / np.linalg.norm(query)).astype(np.float32), vectors, [f"{i:032x}" for i in range(len(vectors))]
+
+
+def test_to_a_query_like_very_many_about_as_many_stand_out_as_hide_one():
+    query, vectors, cases = a_crowd(400, 3600)
+    sense = sense_of(BruteForceGallery(vectors, cases), estimate(vectors, cases, cases))
+    bound = sense.bound_for(query)
+    assert bound.alike == pytest.approx(CROWD, rel=0.1)
+    assert CROWD / 2 < np.count_nonzero(vectors @ query >= bound.limit) < 2 * CROWD
+    usual = sense.cohort @ query
+    assert bound.limit > usual.mean() + sense.likeness.limit * usual.std()
+
+
+def test_to_a_query_like_few_those_stand_out_whom_the_estimate_says():
+    query, vectors, cases = a_crowd(30, 3970)
+    sense = sense_of(BruteForceGallery(vectors, cases), estimate(vectors, cases, cases))
+    evident = replace(sense, likeness=sense.likeness.model_copy(update={"evidence": 4.0}))
+    usual = sense.cohort @ query
+    assert evident.bound_for(query).limit == pytest.approx(usual.mean() + 4.0 * usual.std(), rel=1e-5)
+    assert evident.bound_for(query).alike < CROWD
+
+
+def test_a_query_is_judged_once_among_those_that_came_together():
+    query, vectors, cases = a_crowd(40, 400)
+    sense = sense_of(BruteForceGallery(vectors, cases), None)
+    together = sense.remembering()
+    assert together.bound_for(query) == sense.bound_for(query)
+    assert together.bound_for(query) is together.bound_for(query.copy())
+    assert together == sense
+    assert sense.remembering().known == {}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from silo_app.cases import Finding
 from silo_app.config import ReleaseSettings, load
-from silo_app.index.likeness import estimate, sense_of
+from silo_app.index.likeness import CROWD, estimate, sense_of
 from silo_app.policy.canaries import write_canaries
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
@@ -140,6 +140,34 @@ def test_no_question_tells_whether_who_is_kept_back_is_there(world, twins, reque
     assert codes == {None, RefusalCode.REPEATED}
 
 
+class Crowd(World):
+    """As many are alike to the query as are ever kept back, and more: patient 0 is one of them, and the nearest."""
+
+    def __init__(self):
+        rng = np.random.default_rng(4)
+        self.query = unit(rng.standard_normal(D))
+        near = unit(self.query + 0.18 * rng.standard_normal((3 * CROWD, D)))
+        self.vectors = np.concatenate([near[np.argsort(-(near @ self.query))], unit(rng.standard_normal((20 * CROWD, D)))])
+        self.cases = [f"{number:032x}" for number in range(len(self.vectors))]
+        self.views = {case: self.view(number) for number, case in enumerate(self.cases)}
+        self.sense = sense_of(BruteForceGallery(self.vectors, self.cases), None)
+        self.neighbors = self.vectors[2:5]
+
+
+def test_nor_where_more_are_alike_than_are_kept_back(stocked, request_of):
+    crowd = Crowd()
+    settings = {"min_cases": 20, "fields": ("position", "sex", "age_band", "findings")}
+    homes = [stocked(name, cases=0).home for name in ("south", "southern")]
+    there, away = (crowd.silo(home, without=without, **settings) for home, without in zip(homes, (0, 2), strict=True))
+    kept = []
+    for vector, filters, k in itertools.product(variants(crowd), FILTERS, (1, 5, 20)):
+        request = request_of(vector, filters=filters, k=k)
+        first = there(request)
+        kept.append(crowd.found[0].kept_back)
+        assert said(first) == said(away(request))
+    assert 2 * max(kept) > CROWD, "not more stood out than the nearest, of whom one would be the last"
+
+
 def test_no_refusal_of_a_count_tells_it_either(world, twins, request_of):
     there, away = twins
     codes = []
@@ -159,7 +187,7 @@ def test_questions_about_one_image_are_bounded_whatever_they_are_narrowed_to(wor
 
 def test_a_narrowed_query_keeps_back_all_cases_of_who_is_kept_back(world, stocked, request_of):
     ask = world.silo(stocked("south", cases=0).home)
-    assert world.query @ world.vectors[1] < world.sense.limit_for(world.query) < world.query @ world.vectors[0]
+    assert world.query @ world.vectors[1] < world.sense.bound_for(world.query).limit < world.query @ world.vectors[0]
     reply = ask(request_of(world.query, k=20, filters=Filters(sexes=("M",))))
     assert world.cases[1] not in {hit.case for hit in reply.hits}
     assert world.found[0].kept_back == 1

@@ -12,10 +12,11 @@ from silo_app.index.gallery import GalleryIndex, Hit, exact_scores
 from silo_app.index.likeness import sense_of
 from silo_app.policy.counts import ALL, count_subject, counted, numbers_of, told_counts
 from silo_app.policy.refusal import RefusalCode
-from silo_app.policy.release import Candidate, candidates_for, hits_allowed, release
-from silo_app.search.answer import CardLookup, Found, Look, RowsWhere, SearchableCases, are_of, limit_of, unfit
+from silo_app.policy.release import Candidate, hits_allowed
+from silo_app.search.answer import CardLookup, Found, Look, RowsWhere, SearchableCases, are_of, around, bound_of, unfit
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.messages import Refusal
+from silo_app.search.together import reading_ahead
 
 __all__ = ["Counting", "alike_cases", "cost_of"]
 
@@ -76,10 +77,10 @@ class Counting:
 
     def _about(self, request: CountRequest, gallery: SearchableCases) -> CaseId | None:
         """Return the nearest case that a search would not keep back (`Found.about`)."""
-        around = self._held(gallery.index.search(request.embedding, candidates_for(self.settings, 1)))
         sense = gallery.sense or sense_of(gallery.index, None)
-        limit = limit_of(request, sense, silo=self.silo, settings=self.settings)
-        return release(self.settings, 1, around, limit=limit).nearest
+        bound = bound_of(request, sense, silo=self.silo, settings=self.settings)
+        index = reading_ahead(gallery.index, self.views_of)
+        return around(request, index, self.views_of(()), self.settings, 1, bound)[1].nearest
 
     def _held(self, hits: Sequence[Hit]) -> list[Candidate]:
         view_of = self.views_of([hit.case for hit in hits])
