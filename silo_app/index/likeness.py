@@ -51,7 +51,7 @@ class Sense:
     likeness: Likeness
     cohort: NDArray[np.float32]
     """float32 (n, D)."""
-    cases: int
+    views: int
     """Of the gallery."""
     known: dict[bytes, Bound] | None = field(default=None, compare=False)
     """Bounds of queries that were judged before, by their bytes; None remembers none."""
@@ -81,9 +81,9 @@ class Sense:
         deviation = math.sqrt(float(spread @ spread) / count)  # every query pays for this: half the cost of `usual.std()`
         limit = mean + self.likeness.limit * max(deviation, _SMALLEST_SPREAD)
         alike = int(np.count_nonzero(usual >= limit))
-        if alike > (crowd := max(_FEWEST, int(CROWD / self.cases * count))):
+        if alike > (crowd := max(_FEWEST, int(CROWD / self.views * count))):
             limit, alike = float(np.partition(usual, count - crowd)[count - crowd]), crowd
-        return Bound(limit, alike / count * self.cases)
+        return Bound(limit, alike / count * self.views)
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
@@ -94,7 +94,7 @@ def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
         rows = _some(random, index.views, _VIEWS)
         cases = [index.case_of(int(row)) for row in rows]
         likeness = estimate(index.vectors(rows), cases, cases)
-    return Sense(likeness, cohort, index.cases)
+    return Sense(likeness, cohort, index.views)
 
 
 def estimate(vectors: NDArray[np.float32], cases: Sequence[str], patients: Sequence[str]) -> Likeness:

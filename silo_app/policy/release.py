@@ -39,9 +39,9 @@ __all__ = [
 MOST_KEPT_BACK = 4096
 """Of the nearest cases no more are kept back for standing out: nobody waits for a search through half a gallery. Behind so
 many that all do, one patient more or less moves the end of what is kept back."""
-_BEYOND = 48
+_BEYOND = 16
 """So many cases more than can be shown are looked at, for the number of their patients."""
-_MORE = 1.25
+_MORE = 1.6
 _AND_MORE = 8
 """More than are expected to stand out may do."""
 
