@@ -46,8 +46,8 @@ def provision(
         )
     durable.private_folder(out)
     consortium = _with_port(consortium, out)
+    revoked = [one.serial for one in revocations(out / ".authority")]
     with authority.issue(consortium, out / ".authority", anew=anew) as staged:
-        revoked = [one["serial"] for one in revocations(out / ".authority")]
         layout.lay_out(consortium, staged, out, with_gateway=with_gateway, revoked=revoked, tell=tell)
     federation = Federation(root=out, consortium=consortium)
     federation.save()

@@ -3,24 +3,52 @@
 It is written before new certificates are issued: a run that is cut off between the two has revoked, and the next one issues.
 """
 
-import json
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from provisioning.issued import Issued
 from silo_app import durable
+from silo_app.errors import ConfigInvalid
 
-__all__ = ["revocations", "revoke_present"]
+__all__ = ["Revoked", "revocations", "revoke_present"]
 
 _FILE = "revoked.json"
 
 
-def revocations(authority: Path) -> list[dict[str, str]]:
-    """Return every revoked certificate: whose it was, its serial number, when it was revoked, when it would have ended."""
+class Revoked(BaseModel):
+    """One certificate that is good no more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """Whose it was."""
+    serial: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+    revoked: datetime
+    ends: datetime
+    """When it would have ended."""
+
+
+_LIST = TypeAdapter(list[Revoked])
+
+
+def revocations(authority: Path) -> list[Revoked]:
+    """Return every revoked certificate. Raises `ConfigInvalid` if the list is damaged."""
     file = authority / _FILE
-    found: list[dict[str, str]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    return found
+    if not file.is_file():
+        return []
+    try:
+        return _LIST.validate_json(file.read_bytes())
+    except ValidationError:
+        raise ConfigInvalid(
+            "this list of revoked certificates is damaged",
+            where=str(file),
+            remedy="Restore it from the backup of .authority. Without one, move it away and revoke again: "
+            "server/local/consortium.json has the serial numbers that the server turns away now.",
+        ) from None
 
 
 def revoke_present(authority: Path, issued: Issued, names: Collection[str]) -> None:
@@ -30,11 +58,11 @@ def revoke_present(authority: Path, issued: Issued, names: Collection[str]) -> N
         certificate = issued.certificate(name)
         if certificate is not None:
             found.append(
-                {
-                    "name": name,
-                    "serial": f"{certificate.serial_number:x}",
-                    "revoked": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                    "ends": f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
-                }
+                Revoked(
+                    name=name,
+                    serial=f"{certificate.serial_number:x}",
+                    revoked=datetime.now(UTC).replace(microsecond=0),
+                    ends=certificate.not_valid_after_utc,
+                )
             )
-    durable.write_text(authority / _FILE, json.dumps(found, indent=1))
+    durable.write_text(authority / _FILE, _LIST.dump_json(found, indent=1).decode())

@@ -276,6 +276,22 @@ def state_of(federation):
     return federation.root / ".authority" / "trial" / "state" / "cert.json"
 
 
+@pytest.mark.parametrize("content", ["[{", "{}", '[{"name": "hospital-b"}]', '[{"serial": "not hexadecimal"}]'])
+def test_a_damaged_list_of_revoked_certificates_is_named_and_changes_nothing(federation, make_consortium, content):
+    kits.revoke(federation, ["hospital-b"])
+    record = federation.root / ".authority" / "revoked.json"
+    whole = record.read_text()
+    record.write_text(content)
+    before = snapshot(federation.root)
+    for act in (lambda: kits.revoke(federation, ["hospital-a"]), lambda: again(federation, make_consortium("hospital-b"))):
+        with pytest.raises(ConfigInvalid) as refused:
+            act()
+        assert refused.value.where == str(record)
+    assert snapshot(federation.root) == before
+    record.write_text(whole)
+    assert again(federation, make_consortium()) == []
+
+
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_damaged_list_of_what_was_handed_out_is_named_and_changes_nothing(federation, make_consortium, content):
     record = federation.root / ".authority" / "handed-out.json"
