@@ -44,6 +44,11 @@ def certificates(folder: Path) -> dict[str, str]:
     def named(text):
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
+    def usage(*, ca):
+        names = ("content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only")
+        signs = {"key_cert_sign": ca, "crl_sign": ca, "digital_signature": not ca, "key_encipherment": not ca}
+        return x509.KeyUsage(**dict.fromkeys(names, False), **signs)
+
     def made(subject, issuer, key, signer, *, ca):
         now = dt.datetime.now(dt.UTC)
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -57,6 +62,9 @@ def certificates(folder: Path) -> dict[str, str]:
             .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+            .add_extension(usage(ca=ca), critical=True)
         )
         return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 

@@ -17,7 +17,7 @@ from silo_app.imaging.sources.optional import dicomweb_library
 from silo_app.imaging.sources.patience import Outage, patiently, unreachable
 from silo_app.imaging.sources.remote import STUDY_KEYWORDS, Instance, gone, instance_of, remote_file
 from silo_app.imaging.sources.source import Fetch, SourceFile
-from silo_app.imaging.sources.tls import certificate
+from silo_app.imaging.sources.tls import certificate, why_refused
 
 __all__ = ["DicomWebFiles"]
 
@@ -194,8 +194,9 @@ def _judged(call: Callable[[], T], where: str) -> T:
 
     try:
         return call()
-    except requests.exceptions.SSLError:
-        raise unreachable("its certificate is not of the authority that we trust", where, "Check `tls` of it.") from None
+    except requests.exceptions.SSLError as error:
+        problem = f"we and the archive do not trust each other's certificates: {why_refused(error)}"
+        raise unreachable(problem, where, "Check `tls` of it, and the archive's certificate.") from None
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in {401, 403}:

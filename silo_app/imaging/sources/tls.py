@@ -7,7 +7,7 @@ from silo_app.config import SiloHome, TlsSettings
 from silo_app.durable import read_private_text
 from silo_app.errors import ConfigInvalid
 
-__all__ = ["calling_context", "certificate", "listening_context"]
+__all__ = ["calling_context", "certificate", "listening_context", "why_refused"]
 
 
 def calling_context(home: SiloHome, tls: TlsSettings) -> ssl.SSLContext:
@@ -31,6 +31,25 @@ def certificate(home: SiloHome, tls: TlsSettings) -> tuple[Path, Path] | None:
     key = home.resolve(tls.key_file)
     read_private_text(key)
     return home.resolve(tls.certificate_file), key
+
+
+def why_refused(error: BaseException) -> str:
+    """Return in OpenSSL's words what an error of TLS is about, however deep the libraries between have wrapped it."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    reason = ""
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return one.verify_message
+        if isinstance(one, ssl.SSLError):
+            reason = reason or str(one.reason or "").replace("_", " ").lower()
+        inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+        waiting += [each for each in inner if isinstance(each, BaseException)]
+    return reason or "no reason is given"
 
 
 def _loaded(protocol: int, home: SiloHome, tls: TlsSettings) -> ssl.SSLContext:
