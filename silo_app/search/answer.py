@@ -1,5 +1,6 @@
 """A silo's answer to a verified request: the encoder must be the same, the policy decides, the index ranks. No I/O."""
 
+import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, EncoderVersion, PatientKey, View
 from silo_app.config import ReleaseSettings
+from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.gallery import GalleryIndex, Hit
 from silo_app.index.likeness import Bound, Sense, sense_of
 from silo_app.policy.filters import Filters
@@ -43,6 +45,8 @@ __all__ = [
     "told",
     "unfit",
 ]
+
+_CASE_BYTES = 16
 
 RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
 """The rows of a gallery whose cases the filters hold for, as the catalogue was some seconds ago; int64 (n,), ascending."""
@@ -115,7 +119,9 @@ def answer(
     ranked, released = look_around()
     about = released.nearest
     if rows is not None:
-        ranked, released = look_around(rows=rows, also=released.withheld)
+        kept_back = [candidate for candidate in ranked if candidate.view.patient in released.withheld]
+        rows = _without(rows, gallery.index, [candidate.case for candidate in kept_back])
+        ranked, released = look_around(rows=rows, also=released.withheld, known=kept_back)
     first = [candidate.case for candidate in ranked[: hits_allowed(settings, request.k)]]
     seen = list(dict.fromkeys([*first, *(hit.case for hit in released.hits)]))
     if code := look(Found(seen, about, len(released.withheld))):
@@ -150,19 +156,25 @@ def around(
     *,
     rows: NDArray[np.int64] | None = None,
     also: AbstractSet[PatientKey] = frozenset(),
+    known: Sequence[Candidate] = (),
 ) -> tuple[list[Candidate], Release]:
     """Return the nearest cases, best first, as many as the rules have to look at, and what they release of them.
 
-    Of those rows, for which the filters hold, or of all; held by the catalogue still. `also` is kept back, too.
+    Of those rows, for which the filters hold, or of all; held by the catalogue still. `also` is kept back, too. `known` are
+    cases that the same query, not narrowed, has found, and that have none of the rows.
     """
-    limit, wanted = bound.limit if bound else None, candidates_for(settings, k, bound.alike if bound else None)
+    limit, alike = (bound.limit, bound.alike) if bound else (None, None)
+    wanted = candidates_for(settings, k, alike if rows is None else None)
     query = request.embedding
     while True:
         hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
+        is_all = len(hits) < wanted
         ranked = _held(hits, view_of)
         if rows is not None:  # a case may have changed since its row was chosen
-            ranked = [candidate for candidate in ranked if request.filters.holds(candidate.view)]
-        if len(hits) < wanted or suffices(settings, k, ranked, limit=limit, also=also):
+            far = -math.inf if is_all else hits[-1].score  # what is known behind it has others before it
+            found = (*(one for one in known if one.score >= far), *ranked)
+            ranked = sorted((one for one in found if request.filters.holds(one.view)), key=_order)
+        if is_all or suffices(settings, k, ranked, limit=limit, also=also):
             return ranked, release(settings, k, ranked, limit=limit, also=also)
         wanted *= 2
 
@@ -192,6 +204,31 @@ def are_of(cases: int, index: GalleryIndex, rows: NDArray[np.int64]) -> bool:
         if len(seen) >= cases:
             return True
     return False
+
+
+def _without(rows: NDArray[np.int64], index: GalleryIndex, cases: Sequence[CaseId]) -> NDArray[np.int64]:
+    """Return those of the rows, ascending int64 (n,), that are of none of these cases.
+
+    Who is kept back may be thousands, of whom a filter holds for most: to search through them once more takes longer than
+    everything else.
+    """
+    if not cases:
+        return rows
+    named = hex_rows(cases, _CASE_BYTES)
+    ends = np.unique(_ends(named))  # (c,): compared at a tenth of the cost of whole names
+    found = _ends(index.row_cases)[rows]  # (n,)
+    maybe = np.flatnonzero(ends[np.minimum(np.searchsorted(ends, found), len(ends) - 1)] == found)
+    are = np.isin(row_values(index.row_cases[rows[maybe]]), row_values(named))
+    return np.delete(rows, maybe[are])
+
+
+def _ends(cases: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the last half of each case, uint8 (n, 16), as a number, (n,)."""
+    return np.ascontiguousarray(cases).view(np.uint64)[:, 1]
+
+
+def _order(candidate: Candidate) -> tuple[float, CaseId]:
+    return -candidate.score, candidate.case
 
 
 def _held(hits: Sequence[Hit], view_of: CardLookup) -> list[Candidate]:

@@ -12,6 +12,7 @@ from silo_app.index.likeness import CROWD, estimate, sense_of
 from silo_app.policy.canaries import write_canaries
 from silo_app.policy.filters import Filters
 from silo_app.policy.refusal import RefusalCode
+from silo_app.policy.release import Candidate, candidates_for, release
 from silo_app.search.answer import SearchableCases, answer
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.counts.service import Counting
@@ -166,6 +167,45 @@ def test_nor_where_more_are_alike_than_are_kept_back(stocked, request_of):
         kept.append(crowd.found[0].kept_back)
         assert said(first) == said(away(request))
     assert 2 * max(kept) > CROWD, "not more stood out than the nearest, of whom one would be the last"
+
+
+class Counted(BruteForceGallery):
+    """A gallery that says how many cases it was asked for."""
+
+    def __init__(self, vectors, cases):
+        super().__init__(vectors, cases)
+        self.asked = []
+
+    def search_among(self, query, k, rows):
+        self.asked.append(k)
+        return super().search_among(query, k, rows)
+
+
+@pytest.mark.parametrize("filters", FILTERS[1:])
+@pytest.mark.parametrize("least", [-1.0, 0.6])
+def test_a_narrowed_query_is_not_searched_once_more_through_all_who_are_kept_back(request_of, filters, least):
+    """In lists and in Milvus that takes longer than everything else; what is said stays the same."""
+    crowd, k = Crowd(), 5
+    index = Counted(crowd.vectors, crowd.cases)
+    settings = ReleaseSettings(
+        min_similarity=least, fields=("position", "sex", "age_band", "findings"), same_patient="coarsen"
+    )
+
+    def rows_where(filters, asked):
+        return asked.rows_of([case for case in crowd.cases if filters.holds(crowd.views[case])])
+
+    gallery = SearchableCases("000001", ENCODER, index, crowd.sense)
+    request = request_of(crowd.query, filters=filters, k=k)
+    reply = answer(request, gallery, silo="south", view_of=crowd.views.get, settings=settings, rows_where=rows_where)
+
+    limit = crowd.sense.bound_for(crowd.query).limit
+    every = [Candidate(*hit, crowd.views[hit.case]) for hit in index.search(crowd.query, index.cases)]
+    kept_back = release(settings, k, every, limit=limit).withheld
+    wanted = release(settings, k, [one for one in every if filters.holds(one.view)], limit=limit, also=kept_back)
+    assert [(hit.case, hit.score) for hit in reply.hits] == [(hit.case, hit.score) for hit in wanted.hits]
+    assert reply.withheld == len(wanted.withheld)
+    assert len(kept_back) == CROWD / 2, "two cases each"
+    assert index.asked == [candidates_for(settings, k, None)]
 
 
 def test_no_refusal_of_a_count_tells_it_either(world, twins, request_of):
