@@ -64,8 +64,9 @@ class Sense:
         """Return from where on neighbors of a query, float32 (D,), are kept back.
 
         That is the similarity that stands out from the cohort's by the estimate's limit; or, where more than `CROWD` of all
-        cases would, the one that as many of the cohort reach. No case that is kept back has a say in it, as it would if the
-        nearest `CROWD` were counted: then without one of them the next would be kept back.
+        cases would, the one that as many of the cohort reach. Within a generation no case that is kept back has a say in it,
+        as it would if the nearest `CROWD` that the catalogue holds were counted: then without one of them the next would be
+        kept back.
         """
         if self.known is None:
             return self._bound_for(query)
