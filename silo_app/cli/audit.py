@@ -33,10 +33,10 @@ def alerts(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
         emit([], output, _print)
         return
     verify(log)
-    with log.open(encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
     kept = ("at", "asker", "user", "purpose", "query", "cases")
-    found = [{key: record.get(key) for key in kept} for record in records if record.get("event") == _CANARY]
+    with log.open(encoding="utf-8") as file:
+        records = (json.loads(line) for line in file)  # one at a time: a log of years is larger than the memory
+        found = [{key: record.get(key) for key in kept} for record in records if record.get("event") == _CANARY]
     emit(found, output, _print)
 
 

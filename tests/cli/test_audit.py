@@ -1,6 +1,7 @@
 """`silo audit`: planted cases, and who found them."""
 
 import json
+import tracemalloc
 
 import pytest
 from typer.testing import CliRunner
@@ -74,3 +75,15 @@ def test_alerts_are_the_findings_of_planted_cases(home):
     assert "north" in run(home, "alerts").stdout
     home.audit.write_text(home.audit.read_text().replace("north", "south"))
     assert isinstance(run(home, "alerts").exception, AuditDamaged)
+
+
+def test_a_log_of_years_does_not_have_to_fit_into_memory(home):
+    log = AuditLog(home.audit)
+    log.append_all([("answer", {"asker": "north", "released": [f"{i:032x}" for i in range(20)]})] * 10_000)
+    log.close()
+    run(home, "alerts")
+    tracemalloc.start()
+    assert "no alerts" in run(home, "alerts").stdout
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < home.audit.stat().st_size / 4
