@@ -167,10 +167,10 @@ def test_dicomweb_over_https_believes_its_own_authority_only(orthanc, certified,
         trusting = sources("dicomweb", orthanc, tls={"ca_file": certified["ca_file"]}, **web)
         assert ingest(make_silo(sources=[trusting]), workers=1).added == 1
         for other in ({"tls": {"ca_file": certificates(tmp_path / "other")["ca_file"]}}, {}):
-            with pytest.raises(SourceUnreachable, match="self-signed certificate in certificate chain|unable to get"):
+            with pytest.raises(SourceUnreachable, match=r"self-signed certificate in certificate chain|unable to get"):
                 ingest(make_silo(sources=[sources("dicomweb", orthanc, **web, **other)]))
         by_name = web | {"url": web["url"].replace("127.0.0.1", "localhost")}
-        with pytest.raises(SourceUnreachable, match="(?i)hostname mismatch"):
+        with pytest.raises(SourceUnreachable, match=r"(?i)hostname mismatch"):
             ingest(make_silo(sources=[sources("dicomweb", orthanc, tls={"ca_file": certified["ca_file"]}, **by_name)]))
 
 
