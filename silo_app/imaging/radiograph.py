@@ -3,6 +3,8 @@
 Whatever is not a single, grayscale, presentable X-ray image raises `ImageUnsupported` with one of `RefusalReason`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +23,7 @@ from silo_app.imaging.resample import MAX_SIDE, area_mean, ramp_of, target_shape
 from silo_app.imaging.spacing import pixel_aspect, pixel_width_mm
 from silo_app.imaging.stored import stored_pixels
 
-__all__ = ["Radiograph", "radiograph_of", "read_radiograph"]
+__all__ = ["Radiograph", "naming", "radiograph_of", "read_radiograph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,15 @@ class Radiograph:
 
 def read_radiograph(source: Path | BinaryIO | bytes) -> Radiograph:
     """Read one DICOM file. Raises `ImageUnsupported`, whose `reason` is a `RefusalReason`, if it cannot be used."""
-    try:
+    with naming(source):
         return radiograph_of(dataset_of(read_bytes(source)))
+
+
+@contextmanager
+def naming(source: Path | BinaryIO | bytes) -> Iterator[None]:
+    """Have a refusal of a file say which one it is of."""
+    try:
+        yield
     except ImageUnsupported as error:
         error.where = str(source) if isinstance(source, Path) else error.where
         raise

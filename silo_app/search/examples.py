@@ -69,14 +69,11 @@ class Example:
 def _read(source: Path | bytes) -> "tuple[Radiograph, Header]":
     from silo_app.imaging.header import header_of
     from silo_app.imaging.parse import dataset_of
-    from silo_app.imaging.radiograph import radiograph_of
+    from silo_app.imaging.radiograph import naming, radiograph_of
 
-    try:
+    with naming(source):
         parsed = dataset_of(content := read_bytes(source))
         return as_cached(radiograph_of(parsed)), header_of(parsed, content)
-    except ImageUnsupported as error:
-        error.where = str(source) if isinstance(source, Path) else error.where
-        raise
 
 
 def _catalogue(home: SiloHome) -> Catalogue:
