@@ -181,6 +181,17 @@ class Catalogue:
         clear = self._vault.clear
         return sorted(f"{clear(source)}: {clear(path)}" for source, path in self._rows(query, (case,)))
 
+    def files_holding(self, digests: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return source, path and digest of the files that hold these contents; none without the vault."""
+        if self._vault is None:
+            return []
+        found, clear = [], self._vault.clear
+        for start in range(0, len(digests), _MOST_NAMED):
+            named = tuple(digests[start : start + _MOST_NAMED])
+            query = f"SELECT source, path, digest FROM files WHERE digest IN ({', '.join('?' * len(named))})"  # noqa: S608
+            found += [(clear(source), clear(path), digest) for source, path, digest in self._rows(query, named)]
+        return sorted(found)
+
     def cases_like(self, start: str) -> list[CaseId]:
         """Return the cases whose id begins with `start`, at most two; ids are hexadecimal."""
         query = "SELECT case_id FROM studies WHERE substr(case_id, 1, ?) = ? ORDER BY case_id LIMIT 2"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from silo_app.index.manifest import GenerationInfo
 
 _TAKEN_WITHIN_S = 10.0
+_NAMED = 10
+"""Cases that one line names at most."""
 
 app = typer.Typer(no_args_is_help=True, help="The silo's searchable index: build it, look at it.")
 
@@ -43,7 +45,8 @@ def build(
 ) -> None:
     """Embed every image of the catalogue with the silo's current encoder and publish a new generation.
 
-    Images that this encoder has embedded before are not embedded again. A search that runs goes on with the old
+    Images that this encoder has embedded before are not embedded again; one that the cache lost is decoded again first, or
+    left out and named where its source does not have it. A search that runs goes on with the old
     generation and takes the new one by itself; this command ends when it has, so that the next query finds it. While
     `silo serve` runs, it adds new images without being told; a build that runs meanwhile is waited for.
 
@@ -69,6 +72,7 @@ def build(
             wait_s=wait_s,
         )
     info = report.info
+    _print_lacking([view.case for view in report.lacking])
     taken = _taken(home, info.generation)
     if info.kind == "milvus" and (taken or not _runs(home)):
         _leave_milvus(home, wait_s)
@@ -79,6 +83,7 @@ def build(
         "views": info.views,
         "embedded": report.embedded,
         "reused": report.reused,
+        "lacking": len(report.lacking),  # a number: `jobs/index` sends this to the server
         "seconds": round(report.seconds, 3),
         "taken": taken,
     }
@@ -230,6 +235,21 @@ def _print_built(data: dict[str, Any]) -> None:
         f"generation {data['generation']}: {data['cases']} cases, {data['views']} views "
         f"({data['embedded']} embedded, {data['reused']} taken over) in {data['seconds']:.1f} s, "
         f"encoder {data['encoder_version'][:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_lacking(cases: list[str]) -> None:
+    """Say which images are not in the index."""
+    if not cases:
+        return
+    named = list(dict.fromkeys(cases))
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    people.print(
+        f"{len(cases)} images are not searchable: the cache lacks them, and their source does not give them now "
+        f"(cases {', '.join(named[:_NAMED])}{more}). Run `silo ingest`: it decodes them again, or says why not.",
+        style="yellow",
         highlight=False,
         soft_wrap=True,
     )

@@ -34,7 +34,7 @@ from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.sources import Source, SourceFile, open_source
 from silo_app.imaging.worker import Request
 
-__all__ = ["IngestReport", "ingest"]
+__all__ = ["SECONDS_PER_FILE", "IngestReport", "ingest", "only_one"]
 
 SECONDS_PER_FILE = 60
 """Ten times what the slowest decoder takes for the largest radiograph on a slow core."""
@@ -99,7 +99,7 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
     table = _label_table(home)
     private_folder(home.root)
     with (
-        _only_one(home),
+        only_one(home),
         Catalogue.open(home.catalogue, create=True, vault=Vault(key := SiloKey.load_or_create(home.key))) as catalogue,
     ):
         cache = RadiographCache(home.cache)
@@ -343,7 +343,7 @@ def _discard_orphans(catalogue: Catalogue, cache: RadiographCache) -> None:
 
 
 @contextmanager
-def _only_one(home: SiloHome) -> Iterator[None]:
+def only_one(home: SiloHome) -> Iterator[None]:
     """Hold the silo's ingest lock; the kernel gives it back however we end."""
     descriptor = os.open(home.root / "ingest.lock", os.O_RDWR | os.O_CREAT, PRIVATE)
     try:

@@ -1,7 +1,7 @@
 """Make the next generation: embed what is new, take over what is unchanged, publish."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.encoder.looks import FindingsHead, Look
 from silo_app.errors import EncoderMismatch, NotReady
+from silo_app.imaging.cache import RadiographCache
 from silo_app.index.forgetting import forget_cases, forget_in_milvus
 from silo_app.index.generations import Generation, building, open_current, publish
 from silo_app.index.known import contents_of, generation_of, missing_from, vectors_of
@@ -41,6 +42,8 @@ class BuildReport:
     """Views whose embeddings were taken over from the generation before."""
     seconds: float
     """Wall clock."""
+    lacking: tuple[View, ...] = ()
+    """Views that are not in it: the cache lacks their radiographs, and they could not be decoded again."""
 
 
 def build_generation(
@@ -55,14 +58,16 @@ def build_generation(
 ) -> BuildReport:
     """Index every view of the catalogue with the encoder `version`, whose embeddings `embed` makes.
 
-    What leaves the catalogue meanwhile is left out. Cases that were taken out of the silo leave the older generations too.
+    What leaves the catalogue meanwhile is left out, and so is a view whose radiograph is lost. Cases that were taken out of
+    the silo leave the older generations too.
 
     With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
     encoder, and again when these have become twice as many; then every view is embedded anew.
 
-    With `only_new`, nothing is published if the generation in use has every view. Raises `NotReady` if there is nothing to
-    index, if another build runs and does so for `wait_s`, if Milvus holds what was embedded before and does not answer, or,
-    with `only_new`, if no generation in use is of this encoder; `EncoderMismatch` if `embed` gives what no index can hold.
+    With `only_new`, nothing is published if the generation in use has every view that can be had. Raises `NotReady` if
+    there is nothing to index, if another build runs and does so for `wait_s`, if Milvus holds what was embedded before and
+    does not answer, or, with `only_new`, if no generation in use is of this encoder; `EncoderMismatch` if `embed` gives what
+    no index can hold.
     """
     start, storage = time.monotonic(), Storage.of(home)
     with building(home.index, wait_s=wait_s):
@@ -75,7 +80,7 @@ def build_generation(
             raise NotReady(
                 f"no index in use is of encoder {version[:12]}", where=str(home.index), remedy="Run `silo index build`."
             )
-        if only_new and old and not missing_from(contents_of(old), [[view.digest + view.case for view in views]]):
+        if only_new and old and _has_all(old, views):
             return BuildReport(old.info, 0, old.info.views, time.monotonic() - start)
         kept = _kept_look(home, old, views) if old and head else None
         known = vectors_of(old) if old and (kept or not head) else {}
@@ -83,6 +88,11 @@ def build_generation(
         views, taken_out = _still_held(home, views)
         if not views:
             raise _nothing_to_index(home)
+        views, lacking = _divided(views, known.keys() | fresh.keys())
+        if not views:
+            raise _nothing_decoded(home, len(lacking))
+        if only_new and old and lacking and _has_all(old, views):
+            return BuildReport(old.info, 0, old.info.views, time.monotonic() - start, lacking)
         look = kept.without_the_gone(view.digest for view in views) if kept else None
         if head:
             look = look or _learned(head, views, fresh)
@@ -100,7 +110,7 @@ def build_generation(
         )
         forget_cases(home.index, taken_out, kept=info.generation)
     embedded = sum(view.digest in fresh for view in views)
-    return BuildReport(info, embedded, len(views) - embedded, time.monotonic() - start)
+    return BuildReport(info, embedded, len(views) - embedded, time.monotonic() - start, lacking)
 
 
 def move_generation(home: SiloHome, *, wait_s: float = 0.0) -> GenerationInfo:
@@ -166,6 +176,23 @@ def _nothing_to_index(home: SiloHome) -> NotReady:
     return NotReady("the catalogue has no images to index", where=str(home.catalogue), remedy="Run `silo ingest` first.")
 
 
+def _nothing_decoded(home: SiloHome, count: int) -> NotReady:
+    return NotReady(
+        f"none of the {count} images is in the cache, nor could one be decoded again from its source",
+        where=str(home.cache),
+        remedy="Run `silo ingest`: it decodes them again, or says what keeps it from that.",
+    )
+
+
+def _has_all(generation: Generation, views: Sequence[View]) -> bool:
+    return not missing_from(contents_of(generation), [[view.digest + view.case for view in views]])
+
+
+def _divided(views: Sequence[View], embedded: Collection[str]) -> tuple[list[View], tuple[View, ...]]:
+    """Return the views that have embeddings, and those that have none."""
+    return [view for view in views if view.digest in embedded], tuple(view for view in views if view.digest not in embedded)
+
+
 def _kept_look(home: SiloHome, old: Generation, views: Sequence[View]) -> KeptLook | None:
     """Return the look that the generation in use lacks, if it still fits."""
     kept = read_look(home.index / old.info.generation, old.info)
@@ -184,9 +211,27 @@ def _train_views(views: Sequence[View]) -> int:
 def _embedded(
     home: SiloHome, digests: Sequence[str], embed: Embed, progress: Progress | None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the embeddings of all radiographs but those that leave the silo meanwhile."""
+    """Return the embeddings of all radiographs but those that leave the silo meanwhile, or that nobody can read any more.
+
+    Those that the cache lacks come last: they are decoded again first.
+    """
+    made, lacking = _embedded_from_cache(home, digests, embed, progress)
+    if lacking:
+        from silo_app.imaging.again import decode_again  # it loads what reads DICOM, which hardly any build needs
+
+        gone = set(decode_again(home, lacking))
+        there = [digest for digest in lacking if digest not in gone]
+        made |= _embedded_from_cache(home, there, embed, progress)[0]
+    return made
+
+
+def _embedded_from_cache(
+    home: SiloHome, digests: Sequence[str], embed: Embed, progress: Progress | None
+) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+    """Return the embeddings of the radiographs that the cache has, and the digests of the others that the silo holds."""
     made: dict[str, NDArray[np.float32]] = {}
-    left = list(digests)
+    cache = RadiographCache(home.cache)
+    left, lacking = list(digests), list[str]()
     while left:
         batch = left[:_BATCH]
         try:
@@ -194,15 +239,17 @@ def _embedded(
         except NotReady:
             with Catalogue.open(home.catalogue) as catalogue:
                 held = [digest for digest in batch if catalogue.case_of_digest(digest)]
-            if held == batch:
+            there = [digest for digest in held if cache.is_sound(digest)]
+            if there == batch:
                 raise
-            left[:_BATCH] = held
+            lacking += [digest for digest in held if digest not in there]
+            left[:_BATCH] = there
             continue
         made.update(zip(batch, rows, strict=True))
         left = left[_BATCH:]
         if progress:
             progress(len(made), len(made) + len(left))
-    return made
+    return made, lacking
 
 
 def _normalized(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:

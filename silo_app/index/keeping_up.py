@@ -4,7 +4,8 @@ The index process looks every few seconds, which costs one number of SQLite's wh
 of its own at the lowest priority: the training library is in memory only as long as a build runs, and whatever ends that
 process costs the build alone. Only what a person has begun is continued: with the encoder of the index in use, as long as
 that is the silo's current one. Views that have left the catalogue are no reason to build, since no answer shows them; the
-next build drops them. Views that a catalogue made anew has under other cases are one: nobody finds them.
+next build drops them. Views that a catalogue made anew has under other cases are one: nobody finds them. Views that a build
+could not have, because their radiographs are lost, are none until the catalogue changes: an ingest makes them anew.
 """
 
 import contextlib
@@ -75,6 +76,7 @@ class KeepingUp:
         self._named = pointer(home.index)
         self._sound: tuple[tuple[int, int], str | None] | None = None  # the pointer, and what is open since it is that
         self._settled: object = None  # the state in which there was nothing to do
+        self._looked_at: tuple[object, ...] = ()  # the state before a build
         self._failures = 0
         self._again_at = -float("inf")
 
@@ -103,6 +105,7 @@ class KeepingUp:
         state = (named, self._encoder(), self._catalogue.now()[1]) if named != (0, 0) else named
         if state == self._settled or is_building(self._home.index):  # before anything is read: the next look asks again
             return
+        self._looked_at = state
         if missing := self._missing():
             self._build(missing)
         else:
@@ -147,9 +150,12 @@ class KeepingUp:
             self._failed(error, took_s)
             return
         self._failures, self._again_at = 0, begun + self._pace.pause_s(took_s, 0)
+        if lacking := int(data.get("lacking", 0)):
+            self._settled = (pointer(self._home.index), *self._looked_at[1:])
+            _log.warning("%d views are not searchable: their radiographs are lost, `silo ingest` makes them anew", lacking)
         _log.info(
             "%d new views are searchable: generation %s of %d cases, in %.1f s",
-            missing,
+            max(0, missing - lacking),
             data["generation"],
             data["cases"],
             took_s,

@@ -293,6 +293,36 @@ def test_a_build_drops_from_milvus_what_was_taken_out(stocked_kit, make_dicom, m
     assert [path.name for path in home.index.glob("0*")] == ["000002"]
 
 
+def test_an_index_without_what_nobody_can_read_says_whose_it_is(stocked_kit, make_dicom, make_picture, devices, capsys):
+    from silo_app.catalogue import Catalogue, SiloKey
+    from silo_app.config import load
+    from silo_app.imaging.cache import RadiographCache
+    from silo_app.imaging.ingest import ingest
+
+    source = stocked_kit.kit.parent / "more"
+    source.mkdir()
+    for name in "ab":
+        (source / f"{name}.dcm").write_bytes(make_dicom(make_picture(24, 20, seed=ord(name))))
+    settings = stocked_kit.kit / "local" / "silo.yaml"
+    content = yaml.safe_load(settings.read_text(encoding="utf-8")) | {"sources": [{"path": str(source)}]}
+    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
+    home = load(stocked_kit.kit)
+    ingest(home, workers=1)
+    digest = SiloKey.load(home.key).contents.name((source / "a.dcm").read_bytes())
+    with Catalogue.open(home.catalogue) as catalogue:
+        case = catalogue.case_of_digest(digest)
+    RadiographCache(home.cache).discard(digest)
+    (source / "a.dcm").unlink()
+    assert run("index", "build", "--silo", home.kit, "--format", "json") == 0
+    printed = capsys.readouterr()
+    built = json.loads(printed.out)["data"]
+    assert (built["views"], built["lacking"]) == (1, 1)
+    assert f"1 images are not searchable: the cache lacks them, and their source does not give them now (cases {case})" in (
+        printed.err
+    )
+    assert str(case) not in printed.out, "jobs/index sends this to the server"
+
+
 def test_index_build_and_status(stocked_kit, image, devices, capsys):
     from silo_app.imaging.ingest import ingest
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
 from silo_app.config import IndexSettings, MilvusSettings
 from silo_app.errors import EncoderMismatch, NotReady
+from silo_app.imaging.cache import RadiographCache
+from silo_app.imaging.ingest import ingest
+from silo_app.imaging.radiograph import Radiograph
 from silo_app.index.build import build_generation, leave_milvus, move_generation
 from silo_app.index.generations import building, in_use, open_current
 from silo_app.index.storage import Storage
@@ -37,6 +41,12 @@ def put(home, *digests):
             )
             writer.add_view(ViewRecord(digest=digest, keys=keys, split=Split.TRAIN))
             writer.record_file(FileRecord(source="s", path=digest, size=1, mtime_ns=1, recipe="r", digest=digest))
+
+
+def cache(home, *digests):
+    """Have images in the cache, as an ingest leaves them."""
+    for digest in digests:
+        RadiographCache(home.cache).write(digest, Radiograph(pixels=np.zeros((2, 2), np.float32)))
 
 
 def drop(home, digest):
@@ -221,7 +231,9 @@ def test_whoever_is_alone_in_the_silo_leaves_the_index_too(home):
 
 def test_what_leaves_the_catalogue_while_it_is_built_costs_the_rest_nothing(home):
     digests = [name(letter, number) for letter in "abcde" for number in range(9)] + [name("f")] * 1
-    put(home, *digests, *(f"{number:064x}" for number in range(100)))
+    digests += [f"{number:064x}" for number in range(100)]
+    put(home, *digests)
+    cache(home, *digests)
     encoder, asked = Encoder(), []
 
     def embed(some):
@@ -239,14 +251,77 @@ def test_what_leaves_the_catalogue_while_it_is_built_costs_the_rest_nothing(home
     assert not {digest for digest in stored(home) if digest[0] in "af"}
 
 
-def test_an_image_that_the_catalogue_holds_and_nobody_can_read_ends_the_build(home):
+def test_what_an_encoder_cannot_do_ends_the_build_though_all_images_are_there(home):
     put(home, name("a"), name("b"))
+    cache(home, name("a"), name("b"))
 
     def embed(_some):
-        raise NotReady("the decoded radiograph is missing", remedy="Ingest.")
+        raise NotReady("the graphics processor has no memory", remedy="Wait.")
 
-    with pytest.raises(NotReady, match="missing"):
+    with pytest.raises(NotReady, match="no memory"):
         build_generation(home, FIRST, embed)
+
+
+class Reading(Encoder):
+    """Embeds what the silo's cache holds, as `silo index build` does."""
+
+    def __init__(self, home):
+        super().__init__()
+        self.cache = RadiographCache(home.cache)
+
+    def __call__(self, digests):
+        for digest in digests:
+            self.cache.read(digest)
+        return super().__call__(digests)
+
+
+def test_an_image_that_nobody_can_read_is_left_out_and_named(home):
+    put(home, name("a"), name("b"), name("c"))
+    cache(home, name("a"), name("c"))
+    RadiographCache(home.cache).path(name("c")).write_bytes(b"damaged")
+    report = build_generation(home, FIRST, Reading(home))
+    assert (report.info.views, report.embedded) == (1, 1)
+    assert [view.digest for view in report.lacking] == [name("b"), name("c")]
+    again = build_generation(home, FIRST, Reading(home), only_new=True)
+    assert (again.info.generation, again.embedded, len(again.lacking)) == ("000001", 0, 2)
+    cache(home, name("b"))
+    last = build_generation(home, FIRST, Reading(home), only_new=True)
+    assert (last.info.generation, last.embedded, last.reused, len(last.lacking)) == ("000002", 1, 1, 1)
+
+
+def test_where_no_image_can_be_read_the_index_in_use_stays(home):
+    put(home, name("a"))
+    cache(home, name("a"))
+    build_generation(home, FIRST, Reading(home))
+    RadiographCache(home.cache).discard(name("a"))
+    assert build_generation(home, FIRST, Reading(home)).reused == 1
+    with pytest.raises(NotReady, match="none of the 1 images is in the cache"):
+        build_generation(home, SECOND, Reading(home))
+    assert open_current(home.index).info.encoder_version == FIRST
+
+
+@pytest.mark.parametrize("where", ["folder", "zip", "inbox"])
+def test_an_image_that_the_cache_lost_is_decoded_again_from_its_source(make_silo, tmp_path, make_dicom, make_picture, where):
+    source = tmp_path / "an archive!"
+    source.mkdir()
+    home = make_silo(sources=[{"path": str(source)}, {"kind": "listen", "name": "sent", "ae_title": "A", "peers": ["B"]}])
+    files = {f"{number}!/ä.dcm": make_dicom(make_picture(24, 20, seed=number)) for number in range(4)}
+    (source / "notes.txt").write_text("so that there is a file")
+    for path, content in files.items() if where != "zip" else ():
+        file = (source if where == "folder" else home.inbox / "sent") / (path if where == "folder" else f"0{path[0]}/a.dcm")
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    if where == "zip":
+        with zipfile.ZipFile(source / "all.zip", "w") as made:
+            for path, content in files.items():
+                made.writestr(path, content)
+    assert ingest(home, workers=1).views == 4
+    held = RadiographCache(home.cache)
+    first, second, *_ = sorted(held.digests())
+    held.discard(first)
+    held.path(second).write_bytes(held.path(second).read_bytes()[:-1])
+    report = build_generation(home, FIRST, Reading(home))
+    assert (report.embedded, report.lacking) == (4, ())
 
 
 NONSENSE = {

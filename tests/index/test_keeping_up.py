@@ -215,6 +215,33 @@ def test_builds_that_fail_are_tried_ever_more_seldom_and_said_in_one_line(home, 
     assert "no room (not-ready)" in caplog.text
 
 
+def test_views_whose_radiographs_are_lost_are_built_for_once_until_the_catalogue_changes(home, keeping, caplog):
+    lacking = json.dumps({"status": "ok", "data": {"generation": "000001", "cases": 3, "lacking": 1}})
+    keeps = keeping(f"print({lacking!r})")
+    put(home, 4)
+    assert keeps.looks(*range(0, 500, 2)) == [(0, 1)]
+    assert "1 views are not searchable" in caplog.text
+    put(home, 5)
+    assert keeps.looks(500, 600) == [(0, 1), (500, 2)]
+
+
+def test_what_is_ingested_while_a_build_lacks_something_is_not_passed_over(home, keeping):
+    keeps = keeping()
+    lacking = json.dumps({"status": "ok", "data": {"generation": "000002", "cases": 4, "lacking": 1}})
+    outcome = keeps._outcome
+
+    def meanwhile(child):
+        outcome(child)
+        if len(keeps.begun) == 1:
+            build(home)
+            put(home, 6)
+        return lacking, ""
+
+    keeps._outcome = meanwhile
+    put(home, 4, 5)
+    assert keeps.looks(0, 2, 40) == [(0, 2), (40, 1)]
+
+
 def test_a_manual_build_ends_the_pauses_growth(home, keeping):
     keeps = keeping(f"print({FAILED!r})")
     put(home, 4)

@@ -1,6 +1,7 @@
 """DICOMweb archives that are not like Orthanc, as a small server that plays one."""
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,9 +14,13 @@ STUDIES = [f"1.2.{number}" for number in range(5)]
 
 
 class _Archive(BaseHTTPRequestHandler):
-    """Five studies of one image each; `pages` tells how many of them are in a page, None knows no pages."""
+    """Five studies of `series` series of `images` images; `pages` tells how many studies are in a page, `most` how many of
+    the others; None knows no pages.
+    """
 
     pages: int | None = None
+    most: int | None = None
+    series, images = 1, 1
     asked: list[str]
 
     def do_GET(self):
@@ -24,15 +29,17 @@ class _Archive(BaseHTTPRequestHandler):
         if len(self.asked) > 100:  # whoever asks for ever is to be told apart by its failure, not by a test that hangs
             self.send_error(400)
             return
-        uids = {"0020000D": path.split("/studies/")[-1].split("/")[0]}
+        study, most = path.split("/studies/")[-1].split("/")[0], self.most
         if path.endswith("/studies"):
-            words = dict(word.split("=") for word in query.split("&"))
-            start, stop = (int(words["offset"]), int(words["offset"]) + self.pages) if self.pages else (0, None)
-            found = [{"0020000D": study} for study in STUDIES[start:stop]]
+            found, most = [{"0020000D": study} for study in STUDIES], self.pages
         elif path.endswith("/series"):
-            found = [uids | {"0020000E": "1.3", "00080060": "CR"}]
+            found = [{"0020000D": study, "0020000E": f"1.3.{number}", "00080060": "CR"} for number in range(self.series)]
         else:
-            found = [uids | {"0020000E": "1.3", "00080018": uids["0020000D"] + ".1"}]
+            series = path.split("/series/")[-1].split("/")[0]
+            found = [{"0020000E": series, "00080018": f"{study}.{series}.{number}"} for number in range(self.images)]
+        if most:
+            offset = int(dict(word.split("=") for word in query.split("&") if word).get("offset", 0))
+            found = found[offset : offset + most]
         answer = json.dumps([{tag: {"vr": "UI", "Value": [value]} for tag, value in one.items()} for one in found]).encode()
         self.send_response(200 if found else 204)
         self.send_header("Content-Type", "application/dicom+json")
@@ -45,18 +52,39 @@ class _Archive(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture
+def listed(make_silo):
+    """Return the names of the files that such an archive holds, and what was asked for."""
+
+    def ask(**settings):
+        archive = type("Archive", (_Archive,), settings | {"asked": []})
+        with ThreadingHTTPServer(("127.0.0.1", 0), archive) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                url = f"http://127.0.0.1:{server.server_port}/dicom-web"
+                source = DicomWebSource(kind="dicomweb", name="pacs", url=url, modalities=("CR",), patience_s=0)
+                files = DicomWebFiles(make_silo(), source)
+                names = [file.name for file in files.files()]
+                assert files.confirm_gone(names[-1:]) == []
+            finally:
+                server.shutdown()
+                thread.join()
+        return names, archive.asked
+
+    return ask
+
+
 @pytest.mark.parametrize("pages", [2, 5, None], ids=["pages", "one page", "no pages"])
-def test_every_study_is_listed_once_however_an_archive_pages(make_silo, pages):
-    archive = type("Archive", (_Archive,), {"pages": pages, "asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), archive) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}/dicom-web"
-            settings = DicomWebSource(kind="dicomweb", name="pacs", url=url, modalities=("CR",), patience_s=0)
-            files = DicomWebFiles(make_silo(), settings).files()
-        finally:
-            server.shutdown()
-            thread.join()
-    assert [file.name for file in files] == [f"{study}/1.3/{study}.1" for study in STUDIES]
-    assert sum(path.endswith("/series") for path in archive.asked) == len(STUDIES)
+def test_every_study_is_listed_once_however_an_archive_pages(listed, pages):
+    names, asked = listed(pages=pages)
+    assert names == [f"{study}/1.3.0/{study}.1.3.0.0" for study in STUDIES]
+    assert sum(path.endswith("/series") for path in asked) == len(STUDIES)
+
+
+@pytest.mark.parametrize("most", [50, 60, None], ids=["pages", "half a page", "no pages"])
+@pytest.mark.parametrize(("series", "images"), [(1, 100), (1, 120), (60, 1)])
+def test_every_image_is_listed_once_however_an_archive_pages(listed, monkeypatch, series, images, most):
+    monkeypatch.setattr(sys.modules[__name__], "STUDIES", STUDIES[:1])
+    names, _ = listed(series=series, images=images, most=most)
+    assert len(set(names)) == len(names) == series * images

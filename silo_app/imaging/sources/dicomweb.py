@@ -23,6 +23,9 @@ __all__ = ["DicomWebFiles"]
 
 T = TypeVar("T")
 _PAGE = 200
+_FEWEST = 50
+"""Archives bound what they give at once (PS3.18 8.3.4.4), and none to fewer. Most series have one image: what is listed in
+full is not asked for again."""
 _STEP = 1 << 20
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'  # as it is stored: PS3.18 8.7.3.5
 _TAGS = {
@@ -78,6 +81,10 @@ class DicomWebFiles:
         """Return whether the archive shows us a study. Raises `SourceUnreachable`."""
         return self._open().holds(study)
 
+    def named(self, name: str) -> SourceFile:
+        """Return the image of this name."""
+        return remote_file(instance_of(name), {})
+
     @contextmanager
     def fetching(self, spool: Path) -> Iterator[Fetch]:
         """Give images as files in `spool`."""
@@ -113,35 +120,45 @@ class _Archive:
     settings: DicomWebSource
 
     def studies(self, modality: str) -> Iterator[Mapping[str, Any]]:
-        """Yield every study with a series of a modality, once, page by page; an archive may know no pages and give all."""
+        """Yield every study with a series of a modality."""
         period = {"StudyDate": f"{self.settings.since:%Y%m%d}-"} if self.settings.since else {}
-        seen: set[str] = set()
-        offset = 0
-        while page := self._query(
+        yield from self._paged(
             self.client.search_for_studies,
+            "StudyInstanceUID",
             fields=list(STUDY_KEYWORDS),
             search_filters={"ModalitiesInStudy": modality} | period,
             limit=_PAGE,
-            offset=offset,
-        ):
-            found = {_value(study, "StudyInstanceUID"): study for study in page}
-            new = [study for uid, study in found.items() if uid not in seen]
-            if not new:  # the same page again: `offset` says nothing to it
-                return
-            yield from new
-            seen |= set(found)
-            offset += len(page)
+        )
 
     def instances(self, study: str, modality: str) -> Iterator[Instance]:
         """Yield the images of a study's series of a modality."""
-        for series in self._query(self.client.search_for_series, study_instance_uid=study):
+        search = self.client.search_for_series
+        for series in self._paged(search, "SeriesInstanceUID", whole_below=_FEWEST, study_instance_uid=study):
             if _value(series, "Modality") == modality:
                 yield from self.of_series(study, _value(series, "SeriesInstanceUID"))
 
     def of_series(self, study: str, series: str) -> list[Instance]:
         """Return the images of a series; none if it is gone."""
-        listed = self._query(self.client.search_for_instances, study_instance_uid=study, series_instance_uid=series)
+        search, uids = self.client.search_for_instances, {"study_instance_uid": study, "series_instance_uid": series}
+        listed = self._paged(search, "SOPInstanceUID", whole_below=_FEWEST, **uids)
         return [Instance(study, series, _value(entry, "SOPInstanceUID")) for entry in listed]
+
+    def _paged(
+        self, search: Callable[..., list[Any]], uid: str, *, whole_below: int = 1, **arguments: Any
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield every result once, page by page; fewer than `whole_below` are the last. An archive may give all at once."""
+        seen: set[str] = set()
+        offset = 0
+        while page := self._query(search, **arguments, **({"offset": offset} if offset else {})):
+            found = {_value(entry, uid): entry for entry in page}
+            new = [entry for name, entry in found.items() if name not in seen]
+            if not new:  # the same page again: `offset` says nothing to it
+                return
+            yield from new
+            if len(page) < whole_below:
+                return
+            seen |= set(found)
+            offset += len(page)
 
     def holds(self, study: str) -> bool:
         """Return whether a study is there, in the period that is asked for."""

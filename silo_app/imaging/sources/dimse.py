@@ -54,6 +54,10 @@ class DimseFiles:
             held = {(u, s): set(_of_series(archive, u, s)) if u in dated else set() for u, s in pairs}
         return gone(names, held)
 
+    def named(self, name: str) -> SourceFile:
+        """Return the image of this name."""
+        return remote_file(instance_of(name), {})
+
     @contextmanager
     def fetching(self, spool: Path) -> Iterator[Fetch]:
         """Give images as files in `spool`: over the association that asks (C-GET), or over one back to us (C-MOVE)."""

@@ -42,6 +42,12 @@ class FolderFiles:
         """Return the names: a listing of a folder is the folder."""
         return list(names)
 
+    def named(self, name: str) -> SourceFile:
+        """Return the file of this name, or the member of a zip file."""
+        ends = [place for place in range(len(name)) if name.startswith("!/", place)]
+        zips = [path for end in ends if is_zip(path := self.root / name[:end])]
+        return SourceFile(name=name, path=zips[0] if zips else self.root / name, size=0, mtime_ns=0)
+
     @contextmanager
     def fetching(self, spool: Path) -> Iterator[Fetch]:
         """Give files where they lie, and members of zip files unpacked."""

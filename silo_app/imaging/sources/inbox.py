@@ -74,6 +74,10 @@ class InboxFiles:
         """Return the names that are not there."""
         return [name for name in names if not (self.inbox.root / name).exists()]
 
+    def named(self, name: str) -> SourceFile:
+        """Return the file of this name."""
+        return SourceFile(name=name, path=self.inbox.root / name, size=0, mtime_ns=0)
+
     @contextmanager
     def fetching(self, spool: Path) -> Iterator[Fetch]:  # noqa: ARG002  (the protocol's; these files lie here)
         """Give files where they lie."""

@@ -35,7 +35,7 @@ class Source(Protocol):
     `files` returns everything that there is, images or not, in the same order every time; nothing is left out silently, and
     it raises `SourceUnreachable` rather than return a part. What is missing in it is gone only if `confirm_gone` says so
     too. `fetching(spool)` gives what brings single files here: into the private folder `spool`, whose files the caller
-    removes, or to where they lie anyway.
+    removes, or to where they lie anyway; `named` gives what it takes for a file whose name is known.
     """
 
     @property
@@ -49,6 +49,10 @@ class Source(Protocol):
 
     def confirm_gone(self, names: Sequence[str]) -> list[str]:
         """Return those of the names that the source, asked for each, does not hold any more."""
+        ...
+
+    def named(self, name: str) -> SourceFile:
+        """Return the file that a listing called so, to be fetched again; whether it is still there, that will tell."""
         ...
 
     def fetching(self, spool: Path) -> AbstractContextManager[Fetch]:
