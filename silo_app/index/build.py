@@ -64,10 +64,11 @@ def build_generation(
     With the encoder's `head`, the silo's look is taken out of them. It is learned from the training views once for an
     encoder, and again when these have become twice as many; then every view is embedded anew.
 
-    With `only_new`, nothing is published if the generation in use has every view that can be had. Raises `NotReady` if
-    there is nothing to index, if another build runs and does so for `wait_s`, if Milvus holds what was embedded before and
-    does not answer, or, with `only_new`, if no generation in use is of this encoder; `EncoderMismatch` if `embed` gives what
-    no index can hold.
+    With `only_new`, nothing is published if the generation in use is sound and has every view that can be had.
+
+    Raises `NotReady` if there is nothing to index, if another build runs and does so for `wait_s`, if Milvus holds what was
+    embedded before and does not answer, or, with `only_new`, if no generation in use is of this encoder; `EncoderMismatch`
+    if `embed` gives what no index can hold.
     """
     start, storage = time.monotonic(), Storage.of(home)
     with building(home.index, wait_s=wait_s):
@@ -80,7 +81,7 @@ def build_generation(
             raise NotReady(
                 f"no index in use is of encoder {version[:12]}", where=str(home.index), remedy="Run `silo index build`."
             )
-        if only_new and old and _has_all(old, views):
+        if only_new and old and _needs_no_other(old, views):
             return BuildReport(old.info, 0, old.info.views, time.monotonic() - start)
         kept = _kept_look(home, old, views) if old and head else None
         known = vectors_of(old) if old and (kept or not head) else {}
@@ -91,7 +92,7 @@ def build_generation(
         views, lacking = _divided(views, known.keys() | fresh.keys())
         if not views:
             raise _nothing_decoded(home, len(lacking))
-        if only_new and old and lacking and _has_all(old, views):
+        if only_new and old and lacking and _needs_no_other(old, views):
             return BuildReport(old.info, 0, old.info.views, time.monotonic() - start, lacking)
         look = kept.without_the_gone(view.digest for view in views) if kept else None
         if head:
@@ -184,8 +185,11 @@ def _nothing_decoded(home: SiloHome, count: int) -> NotReady:
     )
 
 
-def _has_all(generation: Generation, views: Sequence[View]) -> bool:
-    return not missing_from(contents_of(generation), [[view.digest + view.case for view in views]])
+def _needs_no_other(generation: Generation, views: Sequence[View]) -> bool:
+    """Return whether a generation has all views, and does not stand in for one that is damaged."""
+    return not generation.skipped and not missing_from(
+        contents_of(generation), [[view.digest + view.case for view in views]]
+    )
 
 
 def _divided(views: Sequence[View], embedded: Collection[str]) -> tuple[list[View], tuple[View, ...]]:

@@ -59,6 +59,7 @@ __all__ = [
     "is_building",
     "left_in_milvus",
     "look_in_use",
+    "named_current",
     "open_current",
     "pointer",
     "publish",
@@ -135,7 +136,7 @@ def publish(
         durable.write_text(root / _CURRENT, name + "\n")
     except Exception as error:
         remove(hidden)
-        if _current_name(root) != name:
+        if named_current(root) != name:
             remove(root / name)
         if storage.settings.held_in == "milvus":  # each try would leave a whole gallery there
             _tidy(root, storage)
@@ -180,8 +181,8 @@ def is_building(root: Path) -> bool:
         os.close(descriptor)
 
 
-def in_use(root: Path) -> str | None:
-    """Return the generation that `open_current` opens, or None if there is none; Milvus is not asked.
+def in_use(root: Path, storage: Storage | None = None) -> str | None:
+    """Return the generation that `open_current` opens, or None if there is none; Milvus is not asked without a `storage`.
 
     Every file is read. Raises `IndexDamaged` if no generation is sound.
     """
@@ -192,11 +193,13 @@ def in_use(root: Path) -> str | None:
             info = read_manifest(root / name)
             if info.kind == "milvus":
                 require_sound(root / name, info)
+                if storage and storage.has_lost(info):
+                    continue
             else:
                 _opened(root / name, info, Storage())
         except IndexDamaged:
             if pointer(root) != named:
-                return in_use(root)
+                return in_use(root, storage)
         else:
             return name
     if names:
@@ -326,17 +329,18 @@ def generation_names(root: Path) -> list[str]:
 
 def _next_name(root: Path) -> str:
     """Return a name that was not used before: the generation in use may have been removed with a case that left."""
-    used = [name for name in (*generation_names(root), _current_name(root)) if _NAME.fullmatch(name)]
+    used = [name for name in (*generation_names(root), named_current(root)) if _NAME.fullmatch(name)]
     return f"{max(map(int, used), default=0) + 1:06d}"
 
 
 def _preferred(root: Path) -> list[str]:
     """Return the generations, the one in use first and then from the newest on."""
-    named = _current_name(root)
+    named = named_current(root)
     return sorted(generation_names(root), key=lambda name: (name != named, -int(name)))
 
 
-def _current_name(root: Path) -> str:
+def named_current(root: Path) -> str:
+    """Return the name in `current`, be its generation sound or damaged; "" if there is none."""
     try:
         return (root / _CURRENT).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

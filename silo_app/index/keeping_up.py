@@ -5,7 +5,8 @@ of its own at the lowest priority: the training library is in memory only as lon
 process costs the build alone. Only what a person has begun is continued: with the encoder of the index in use, as long as
 that is the silo's current one. Views that have left the catalogue are no reason to build, since no answer shows them; the
 next build drops them. Views that a catalogue made anew has under other cases are one: nobody finds them. Views that a build
-could not have, because their radiographs are lost, are none until the catalogue changes: an ingest makes them anew.
+could not have, because their radiographs are lost, are none until the catalogue changes: an ingest makes them anew. Where
+the generation in use is damaged, or lost by Milvus, and an older one stands in for it, the next is built from that.
 """
 
 import contextlib
@@ -23,8 +24,10 @@ from silo_app.command import command_line, data_of
 from silo_app.config import SiloHome
 from silo_app.encoder.current import current_version
 from silo_app.errors import NotReady, ProcessFailed, SiloscopeError
-from silo_app.index.generations import in_use, is_building, pointer
+from silo_app.index.generations import in_use, is_building, named_current, pointer
 from silo_app.index.known import indexed, missing_from
+from silo_app.index.manifest import read_manifest
+from silo_app.index.storage import Storage
 
 __all__ = ["KeepingUp", "Pace"]
 
@@ -70,6 +73,7 @@ class KeepingUp:
         self._pace = pace or Pace()
         self._clock = clock
         self._command = list(command) or command_line(["index", "build", "--silo", str(home.kit), "--only-new"])
+        self._storage = Storage.of(home)
         self._catalogue = ReopenedCatalogue(home.catalogue)
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -78,7 +82,7 @@ class KeepingUp:
         self._settled: object = None  # the state in which there was nothing to do
         self._looked_at: tuple[object, ...] = ()  # the state before a build
         self._failures = 0
-        self._again_at = -float("inf")
+        self._again_at = self._asked_again_at = -float("inf")
 
     def start(self) -> None:
         """Look from now on, unless the silo does without (`index.keep_up`)."""
@@ -95,7 +99,10 @@ class KeepingUp:
         self._catalogue.close()
 
     def look(self) -> None:
-        """Take a generation that is new, and build one if it is time and views are missing. Raises `SiloscopeError`."""
+        """Take a generation that is new, and build one if it is time and views are missing, or the index is damaged.
+
+        Raises `SiloscopeError`.
+        """
         named = pointer(self._home.index)
         if named != self._named:
             self._named, self._failures = named, 0
@@ -103,10 +110,15 @@ class KeepingUp:
         if self._clock() < self._again_at:
             return
         state = (named, self._encoder(), self._catalogue.now()[1]) if named != (0, 0) else named
-        if state == self._settled or is_building(self._home.index):  # before anything is read: the next look asks again
+        if is_building(self._home.index):  # before anything is read: the next look asks again
+            return
+        if self._has_vanished():
+            self._settled = self._sound = None
+        if state == self._settled:
             return
         self._looked_at = state
-        if missing := self._missing():
+        missing = self._missing()
+        if missing or self._stands_in():
             self._build(missing)
         else:
             self._settled = state
@@ -122,10 +134,25 @@ class KeepingUp:
         """Return how many views of the catalogue the generation in use lacks, if it is one to add to."""
         named = pointer(self._home.index)
         if self._sound is None or self._sound[0] != named:
-            self._sound = named, in_use(self._home.index)
+            self._sound = named, in_use(self._home.index, self._storage)
         name, encoder = self._sound[1], self._encoder()
         held = indexed(self._home.index, name, EncoderVersion(encoder)) if name and encoder else None
         return 0 if held is None else missing_from(held, self._catalogue.now()[0].contents())
+
+    def _has_vanished(self) -> bool:
+        """Return whether Milvus has lost what is in use; it is asked as seldom as is built, and no answer says nothing."""
+        sound, name = self._sound or (None, None)
+        if name is None or sound != pointer(self._home.index) or self._clock() < self._asked_again_at:
+            return False
+        self._asked_again_at = self._clock() + self._pace.least_s
+        return self._storage.has_lost(read_manifest(self._home.index / name))
+
+    def _stands_in(self) -> bool:
+        """Return whether what is sound, of this encoder, is not what `current` names: that is damaged, or Milvus lost it."""
+        name = self._sound[1] if self._sound else None
+        if name is None or name == named_current(self._home.index):
+            return False
+        return read_manifest(self._home.index / name).encoder_version == self._encoder()
 
     def _encoder(self) -> str:
         try:

@@ -19,7 +19,7 @@ from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
 from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases
 
-__all__ = ["MilvusGallery", "collections_of", "drop_others", "write_milvus"]
+__all__ = ["MilvusGallery", "collections_of", "drop_others", "has_collection", "write_milvus"]
 
 _PREFIX = "siloscope_"
 _MOST = 16_384
@@ -205,6 +205,13 @@ def drop_others(settings: MilvusSettings, kit: Path, silo: str, kept: set[str]) 
         for name in _of_silo(client, settings, silo):
             if name not in kept:
                 client.drop_collection(name, timeout=settings.timeout_s)
+
+
+def has_collection(settings: MilvusSettings, kit: Path, collection: str) -> bool:
+    """Return whether Milvus has a collection. Raises `NotReady` if it does not answer."""
+    client = _connect(settings, kit)
+    with _understood(settings):
+        return bool(client.has_collection(collection, timeout=settings.timeout_s))
 
 
 def collections_of(settings: MilvusSettings, kit: Path, silo: str) -> list[str]:

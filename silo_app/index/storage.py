@@ -67,6 +67,17 @@ class Storage:
             return IvfGallery.open(folder / INDEX_FILE, folder / VECTORS_FILE, cases)
         return FaissGallery.open(folder / INDEX_FILE, cases)
 
+    def has_lost(self, info: GenerationInfo) -> bool:
+        """Return whether Milvus says that it does not have a generation's vectors; one that does not answer says nothing."""
+        if info.kind != "milvus" or self.settings.milvus is None:
+            return False
+        from silo_app.index.milvus_gallery import has_collection
+
+        try:
+            return not has_collection(self.settings.milvus, self.kit, info.collection)
+        except NotReady:
+            return False
+
     def tidy(self, kept: set[str]) -> None:
         """Remove this silo's collections in Milvus that no generation names."""
         if self.settings.milvus is not None:

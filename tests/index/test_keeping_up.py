@@ -13,10 +13,14 @@ import pytest
 
 from silo_app.cases import EncoderVersion, PatientKey, Split
 from silo_app.catalogue import Catalogue, FileRecord, ViewKeys, ViewRecord
+from silo_app.config import IndexSettings, MilvusSettings
 from silo_app.encoder.current import set_current
+from silo_app.errors import IndexDamaged
 from silo_app.index.build import build_generation
 from silo_app.index.generations import building, open_current
 from silo_app.index.keeping_up import KeepingUp, Pace
+from silo_app.index.manifest import read_manifest
+from silo_app.index.storage import Storage
 
 ENCODER, OTHER = EncoderVersion("ab" * 16), EncoderVersion("cd" * 16)
 DONE = json.dumps({"status": "ok", "data": {"generation": "000002", "cases": 3}})
@@ -132,6 +136,68 @@ def test_what_a_damaged_generation_had_is_missing(home, keeping):
     file.chmod(0o600)
     file.write_bytes(file.read_bytes()[:-1])
     assert keeping().looks(0) == [(0, 1)]
+
+
+def test_a_damaged_generation_is_replaced_though_no_view_is_missing(home, keeping):
+    build(home)
+    keeps = keeping()
+    assert keeps.looks(0) == []
+    (home.index / "000002" / "gallery.faiss").unlink()
+    keeps.close()
+    keeps = keeping()
+    assert keeps.looks(0) == [(0, 0)]
+    assert build_generation(home, ENCODER, embed, only_new=True).info.generation == "000003"
+    assert keeps.looks(100) == [(0, 0)]
+
+
+@pytest.fixture
+def in_milvus(make_silo):
+    """Two generations in Milvus, of views 1 and 2, and of 1, 2 and 3."""
+    made = make_silo(index={"held_in": "milvus", "milvus": {"uri": "milvus.db"}})
+    made.root.mkdir()
+    made.models.mkdir()
+    set_current(made.models, ENCODER)
+    put(made, 1, 2)
+    build(made)
+    put(made, 3)
+    build(made)
+    return made
+
+
+def lose(home, *generations):
+    """Have Milvus lose the collections of generations, as when somebody drops them."""
+    lost = {read_manifest(home.index / name).collection for name in generations}
+    Storage.of(home).tidy(Storage.of(home).collections() - lost)
+
+
+def test_what_milvus_lost_is_a_reason_to_build(in_milvus):
+    keeps = Builds(in_milvus)
+    assert keeps.looks(0, 2) == []
+    lose(in_milvus, "000002")
+    assert keeps.looks(4, 28) == []
+    assert keeps.looks(32) == [(32, 1)]
+    assert build_generation(in_milvus, ENCODER, embed, only_new=True).info.generation == "000003"
+    assert keeps.looks(100, 200) == [(32, 1)]
+    keeps.close()
+
+
+def test_that_milvus_lost_all_is_said(in_milvus):
+    keeps = Builds(in_milvus)
+    assert keeps.looks(0) == []
+    lose(in_milvus, "000001", "000002")
+    with pytest.raises(IndexDamaged, match="none of the generations 000001, 000002"):
+        keeps.looks(30)
+    build(in_milvus)
+    assert keeps.looks(60, 100) == []
+    keeps.close()
+
+
+def test_a_milvus_that_does_not_answer_has_lost_nothing(in_milvus):
+    keeps = Builds(in_milvus)
+    assert keeps.looks(0) == []
+    keeps._storage = Storage(IndexSettings(held_in="milvus", milvus=MilvusSettings(uri="http://127.0.0.1:9", timeout_s=1.0)))
+    assert keeps.looks(30) == []
+    keeps.close()
 
 
 def test_views_that_left_are_none(home, keeping):
