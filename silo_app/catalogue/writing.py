@@ -173,6 +173,10 @@ class CatalogueWriter:
         ).fetchone()
         return row is not None
 
+    def held(self, kind: str, keys: Sequence[str]) -> list[str]:
+        """Return the digests of the views of studies or patients, by their pseudonyms."""
+        return [digest for key in keys for digest, _ in self._connection.execute(_HELD[kind], (key,)).fetchall()]
+
     def recall(self, kind: str, keys: Sequence[str], *, since: str, reason: str, detail: str) -> list[str]:
         """Take studies or patients out, by their pseudonyms, for every ingest to come; return the digests of their views.
 

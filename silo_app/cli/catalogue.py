@@ -108,7 +108,8 @@ def remove(
 
     It leaves catalogue, cache, and from the next answer on every search; no ingest brings it back, though the archive still
     has it or gives it to another patient later: what was corrected is let in by `silo catalogue restore`. Its vector leaves
-    the index files when the index is built next. Encoders that were trained on it stay.
+    the index files when the index is built next. Encoders that were trained on it stay, and so do files that an archive sent
+    to `silo listen`: they are named, to be deleted if they must go too.
 
     Examples:
         silo catalogue remove 3f9c21aa --silo kits/st-anna --reason "wrong patient"
@@ -120,6 +121,16 @@ def remove(
     subject = Subject(case=case, study_uid=study_uid, patient_id=patient_id)
     done = recall(load(silo), subject, user=account(), reason=reason)
     people.print("The vectors leave the index files with `silo index build`.", highlight=False, markup=False)
+    if done.sent:
+        people.print(
+            f"{len(done.sent)} files of it, as the archive sent them, stay in the inbox, so that it can be let in again. "
+            "Delete them if they must go too; then it comes back only if the archive sends it anew:",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        for path in done.sent:
+            people.print(path, highlight=False, markup=False, soft_wrap=True)
     emit(dataclasses.asdict(done), output, _print_recalled)
 
 

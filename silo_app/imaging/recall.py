@@ -2,9 +2,11 @@
 
 What is taken out leaves the catalogue, the cache, and from the next answer on every search; no ingest brings it back,
 though the archive still has it. Its vector stays in the index files, where no query reaches it, until the index is built
+again. What an archive sent stays in the silo's inbox, named to whoever takes it out: without it nothing could be let in
 again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -47,6 +49,8 @@ class Recalled:
     """Studies or patients."""
     views: int
     """Views that left catalogue and cache; 0 when they are let in: the next ingest reads them."""
+    sent: tuple[str, ...] = ()
+    """Their files in the silo's inbox, with all that the archive sent; they stay there."""
 
 
 def recall(home: SiloHome, subject: Subject, *, user: str, reason: str) -> Recalled:
@@ -56,13 +60,20 @@ def recall(home: SiloHome, subject: Subject, *, user: str, reason: str) -> Recal
         _audit(home, "case-recalled", subject, user, reason)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with catalogue.writing() as writer:
+            sent = _in_inbox(home, catalogue.files_holding(writer.held(subject.kind, pseudonyms)))
             digests = writer.recall(
                 subject.kind, pseudonyms, since=since, reason=RefusalReason.RECALLED.value, detail=RECALLED
             )
     cache = RadiographCache(home.cache)
     for digest in digests:
         cache.discard(digest)
-    return Recalled(kind=subject.kind, found=len(pseudonyms), views=len(digests))
+    return Recalled(kind=subject.kind, found=len(pseudonyms), views=len(digests), sent=sent)
+
+
+def _in_inbox(home: SiloHome, files: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
+    """Return where those of the files lie that came from a `listen` source, be it still in silo.yaml or not."""
+    paths = [home.inbox / source / path for source, path, _ in files if "/" not in source]
+    return tuple(str(path) for path in paths if path.is_file())
 
 
 def restore(home: SiloHome, subject: Subject, *, user: str, reason: str) -> Recalled:

@@ -1,6 +1,7 @@
 """What a hospital takes out is out: of catalogue, cache and search, for every ingest to come, until it lets it in again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from silo_app.errors import CaseUnknown, ConfigInvalid
 from silo_app.imaging.cache import RadiographCache
 from silo_app.imaging.ingest import ingest
 from silo_app.imaging.recall import Subject, recall, restore
+from silo_app.imaging.sources.inbox import Inbox
 from silo_app.search.current import OpenCatalogue
 
 WHO = {"user": "u", "reason": "consent"}
@@ -57,6 +59,28 @@ def test_a_study_that_is_sent_again_under_another_name_stays_out(home, tmp_path,
     report = ingest(home, workers=1)
     assert (report.added, report.views) == (0, 3)
     assert len(list(RadiographCache(home.cache).digests())) == 3
+
+
+def test_what_the_archive_sent_stays_in_the_inbox_and_is_named(make_silo, make_dicom, make_picture):
+    home = make_silo(sources=[{"kind": "listen", "name": "sent", "ae_title": "SILO", "peers": ["PACS"]}])
+    inbox = Inbox(home.inbox / "sent")
+    for number, study in enumerate(["1.1", "1.1", "1.2"]):
+        inbox.root.mkdir(parents=True, exist_ok=True)
+        inbox.store(f"9.{number}", make_dicom(make_picture(24, 20, seed=number), StudyInstanceUID=study))
+    ingest(home, workers=1)
+    done = recall(home, Subject(study_uid="1.1"), **WHO)
+    assert sorted(done.sent) == sorted(str(inbox.path(f"9.{number}")) for number in (0, 1))
+    again = ingest(home, workers=1)
+    assert {(one.reason, str(home.inbox / one.source / one.path)) for one in again.refused} == {
+        ("recalled", path) for path in done.sent
+    }
+    restore(home, Subject(study_uid="1.1"), **WHO)
+    assert ingest(home, workers=1).views == 3
+    for path in recall(home, Subject(study_uid="1.1"), **WHO).sent:
+        Path(path).unlink()
+    assert ingest(home, workers=1).refused == ()
+    inbox.store("9.0", make_dicom(make_picture(24, 20, seed=0), StudyInstanceUID="1.1"))
+    assert [one.reason for one in ingest(home, workers=1).refused] == ["recalled"]
 
 
 def test_a_patient_is_out_with_studies_that_come_later(home, tmp_path, make_dicom, make_picture):
