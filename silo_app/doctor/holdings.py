@@ -20,6 +20,7 @@ _PLANT = "Plant them anew (`silo audit plant`), by the ids that they have now; `
 _SERVE = "Start it: `silo serve --silo KIT`; its log says why if it ends."
 _KEY = "Restore silo.key and catalogue.db of the same backup: `silo ingest` goes on with no other key."
 _INGEST = "Run `silo ingest`: it decodes again what is not in the cache."
+_ANEW = "Look at the disk, delete {} and run `silo ingest`: it decodes everything again; nothing else is in there."
 
 Reach = Callable[[SiloHome, Any], str]
 """Returns what was seen, raises one of our errors."""
@@ -80,7 +81,9 @@ def cache(home: SiloHome) -> Checked:
             damaged += 1
     if missing or damaged:
         return problem(
-            "cache", f"of {len(digests)} radiographs {missing} are missing, {damaged} of a sample damaged", _INGEST
+            "cache",
+            f"of {len(digests)} radiographs {missing} are missing, {damaged} of a sample damaged",
+            _ANEW.format(home.cache) if damaged else _INGEST,  # an ingest reads nothing that is there
         )
     return ok("cache", f"{len(digests)} radiographs are there; a sample of them was read")
 

@@ -5,6 +5,7 @@ decoding); it carries a checksum instead, is renamed into place whole, and one t
 Eight bits are what a window was made for: the display of PS3.14 that a radiologist reads from.
 """
 
+import contextlib
 import os
 import re
 import tempfile
@@ -54,8 +55,11 @@ class RadiographCache:
         return self.root / digest[:2] / f"{digest}{_SUFFIX}"
 
     def __contains__(self, digest: str) -> bool:
-        """Return whether there is a radiograph; `read` checks whether it is sound."""
-        return self.path(digest).is_file()
+        """Return whether there is one, and not an empty file that a power cut left; `read` checks whether it is sound."""
+        try:
+            return self.path(digest).stat().st_size > 0
+        except OSError:
+            return False
 
     def write(self, digest: str, radiograph: "Radiograph") -> NDArray[np.uint8]:
         """Store a radiograph and return what is stored, (H, W); a reader sees all of it or none of it."""
@@ -85,7 +89,8 @@ class RadiographCache:
         except FileNotFoundError:
             raise _absent(digest, "missing") from None
         if pixels is None:
-            self.path(digest).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # whoever reads may not be who writes
+                self.path(digest).unlink(missing_ok=True)
             raise _absent(digest, "damaged")
         return _restored(pixels)
 
@@ -106,7 +111,7 @@ class RadiographCache:
             sound = sound and checksum == zlib.crc32(pixels.data)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, EOFError, MemoryError):
+        except Exception:  # noqa: BLE001  (numpy parses a header as Python, which fails in many ways)
             return None
         return pixels if sound else None
 

@@ -305,7 +305,12 @@ def test_radiographs_that_are_missing_or_damaged_are_counted_and_left(stocked):
     checked = holdings.cache(stocked)
     assert checked.outcome is Outcome.PROBLEM
     assert "1 are missing, 1 of a sample damaged" in checked.seen
+    assert f"delete {stocked.cache} and run" in checked.remedy
     assert path.exists()
+    shutil.rmtree(stocked.cache)
+    assert holdings.cache(stocked).remedy == "Run `silo ingest`: it decodes again what is not in the cache."
+    ingest(stocked, workers=1)
+    assert holdings.cache(stocked).outcome is Outcome.OK
 
 
 def an_encoder(home, seed=1):

@@ -59,8 +59,11 @@ def test_files_are_private_and_lie_below_two_digits(cache, radiograph):
         lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
         lambda content: content + b"more",
         lambda content: b"\x80\x04pickle" + content,
+        lambda content: content.replace(b"{'descr'", b"{(descr'"),
+        lambda content: content.replace(b"'descr'", b"0b'scr'"),
+        lambda content: b"PK\x03\x04" + content,
     ],
-    ids=["empty", "short", "torn", "zeros", "flipped bit", "longer", "foreign"],
+    ids=["empty", "short", "torn", "zeros", "flipped bit", "longer", "foreign", "no Python", "no name", "zip"],
 )
 def test_damaged_radiograph_is_refused_and_removed(cache, radiograph, damage):
     cache.write(DIGEST, radiograph)

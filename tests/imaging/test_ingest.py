@@ -172,13 +172,17 @@ def test_an_image_that_one_source_gives_up_is_taken_from_another(make_silo, put,
     assert (report.views, report.refused) == (3 if how == "changed" else 2, ())
 
 
-def test_lost_radiograph_is_decoded_again(make_silo, put):
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_lost_radiograph_is_decoded_again(make_silo, put, how):
     put("1.dcm")
     home = make_silo()
     ingest(home)
     cache = RadiographCache(home.cache)
     (digest,) = cache.digests()
-    cache.discard(digest)
+    if how == "missing":
+        cache.discard(digest)
+    else:
+        cache.path(digest).write_bytes(b"")  # what a power cut leaves of a file that was not synced
     ingest(home)
     assert cache.read(digest).shape == (24, 20)
 
