@@ -144,6 +144,27 @@ class CatalogueWriter:
             "DELETE FROM files WHERE source = ? AND path = ?", ((self._sealed(source), self._sealed(p)) for p in paths)
         )
 
+    def sources(self) -> list[str]:
+        """Return the sources of which files are known, ordered by name."""
+        return sorted(self._clear(source) for (source,) in self._connection.execute("SELECT DISTINCT source FROM files"))
+
+    def forget_copies(self, sources: Sequence[str]) -> None:
+        """Forget files of these sources that are refused, or whose contents files of others hold: no view goes by that."""
+        ours = [self._sealed(source) for source in sources]
+        marks = ", ".join("?" * len(ours))
+        self._connection.execute(
+            f"DELETE FROM files WHERE source IN ({marks}) AND (digest IS NULL OR digest IN "  # noqa: S608  (marks)
+            f"(SELECT digest FROM files WHERE digest IS NOT NULL AND source NOT IN ({marks})))",
+            (*ours, *ours),
+        )
+
+    def give_up(self, digest: str, sources: Sequence[str]) -> bool:
+        """Forget the files of these sources that hold a view; return whether it was removed, since no other holds it."""
+        self._connection.executemany(
+            "DELETE FROM files WHERE digest = ? AND source = ?", ((digest, self._sealed(source)) for source in sources)
+        )
+        return self.drop_if_orphan(digest)
+
     def drop_orphans(self) -> list[str]:
         """Remove views that no file holds any more; return their digests."""
         orphans = self._connection.execute(

@@ -29,6 +29,8 @@ class Applier:
     recipe: str
     vocabulary: Vocabulary | None
     """For labels in a DICOM attribute."""
+    left: tuple[str, ...] = ()
+    """Sources that are no more; what they had gives way to what others have."""
     added: int = 0
     same: int = 0
     replaced: int = 0
@@ -94,6 +96,9 @@ class Applier:
         if writer.is_recalled(keys):
             return {"reason": RefusalReason.RECALLED.value, "detail": RECALLED}
         holder = writer.holder(keys.instance)
+        if holder not in {None, digest} and writer.give_up(holder, self.left):
+            self.replaced += 1
+            holder = None
         if holder not in {None, digest}:
             return {
                 "reason": RefusalReason.DUPLICATE_INSTANCE.value,

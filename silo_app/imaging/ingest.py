@@ -29,6 +29,7 @@ from silo_app.imaging.burned_in import check_reader
 from silo_app.imaging.cache import PREPROCESSING, RadiographCache
 from silo_app.imaging.labelling import label_all
 from silo_app.imaging.labels import LabelTable, Vocabulary, as_reported, read_labels
+from silo_app.imaging.left import left_behind
 from silo_app.imaging.pool import LOST, decode_all
 from silo_app.imaging.refusal import RefusalReason
 from silo_app.imaging.sources import Source, SourceFile, open_source
@@ -111,12 +112,16 @@ def ingest(home: SiloHome, *, workers: int | None = None, progress: Progress | N
         run = _Run(home=home, catalogue=catalogue, cache=cache, applier=_applier(home, key), progress=progress)
         listings, unreachable = _listed(sources, unopened)
         run.unreachable |= unreachable
+        names = {source.name for source in sources} | set(unopened)
+        with catalogue.writing() as writer:
+            run.applier.left = left = tuple(left_behind(home, writer.sources(), names))
         run.take(listings, workers)
+        with catalogue.writing() as writer:
+            writer.forget_copies(left)
         unmatched = label_all(catalogue, table, key) if table else 0
         _discard_orphans(catalogue, cache)
         measure_missing(catalogue, cache)
         counts = catalogue.counts()
-        names = {source.name for source in sources} | set(unopened)
         return IngestReport(
             files=run.total,
             added=run.applier.added,
@@ -208,6 +213,8 @@ class _Run:
                     changed.append((source, file, record))
         unsure = {record.digest for _, _, record in changed}
         with self.catalogue.writing() as writer:
+            for name in self.applier.left:
+                unsure |= {record.digest for record in writer.files(name).values()}
             return changed + [
                 (source, file, record)
                 for source, file, record in others

@@ -1,6 +1,7 @@
 """Ingest through its front door: real decoding processes on small archives, disturbed in every way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,44 @@ def test_an_image_that_one_source_gives_up_is_taken_from_another(make_silo, put,
                 ingest(home, workers=1)
     report = ingest(home, workers=1)
     assert (report.views, report.refused) == (3 if how == "changed" else 2, ())
+
+
+def test_a_source_that_was_moved_is_one_source(make_silo, put, source, tmp_path):
+    """Another machine, another path in silo.yaml: what leaves or is corrected there is not held by what was."""
+    put("1.dcm", SOPInstanceUID="1.1", StudyInstanceUID="1")
+    put("2.dcm", SOPInstanceUID="1.2", StudyInstanceUID="2")
+    put("3.dcm", SOPInstanceUID="1.3", StudyInstanceUID="3")
+    (source / "notes.txt").write_text("no image")
+    ingest(make_silo(), workers=1)
+    moved = source.rename(tmp_path / "moved")
+    put("3.dcm", SOPInstanceUID="1.3", StudyInstanceUID="3", PatientAge="011Y").rename(moved / "3.dcm")  # corrected
+    source.rmdir()
+    home = make_silo(sources=[{"path": str(moved)}])
+    source.rmdir()
+    report = ingest(home, workers=1)
+    assert (report.views, report.removed, [one.reason for one in report.refused]) == (3, 1, ["not-dicom"])
+    with Catalogue.open(home.catalogue) as catalogue:
+        assert catalogue.counts().cases == 3
+        assert [view.age for view in catalogue.views() if view.age] == [11]
+        assert len(catalogue.refusals()) == 1
+    (moved / "1.dcm").unlink()
+    assert (ingest(home, workers=1).removed, ingest(home, workers=1).views) == (1, 2)
+
+
+@pytest.mark.parametrize("there", ["on the disk", "in silo.yaml"])
+def test_a_source_that_may_come_back_keeps_what_it_has(make_silo, put, source, tmp_path, there):
+    put("1.dcm", SOPInstanceUID="1.1")
+    home = make_silo()
+    ingest(home, workers=1)
+    shutil.copytree(source, tmp_path / "copy")
+    named = [{"path": str(tmp_path / "copy")}] + [{"path": str(source)}] * (there == "in silo.yaml")
+    home = make_silo(sources=named)
+    if there == "in silo.yaml":
+        source.rename(tmp_path / "unmounted")
+    ingest(home, workers=1)
+    (tmp_path / "copy" / "1.dcm").unlink()
+    (tmp_path / "copy" / "notes.txt").write_text("so that it is not empty")
+    assert ingest(home, workers=1).views == 1
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])
