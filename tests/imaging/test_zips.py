@@ -112,6 +112,23 @@ def test_a_link_among_the_members_is_not_followed(make_silo, source, image, tmp_
     assert refusals(report) == {"a.zip!/link.dcm": "not-dicom"}
 
 
+def test_a_member_without_a_name_ends_nothing(make_silo, source, image):
+    (source / "all.zip").write_bytes(packed({"1.dcm": image(seed=1), "": b"nameless"}))
+    report = ingest(make_silo(), workers=1)
+    assert (report.views, refusals(report)) == (1, {"all.zip!/": "not-dicom"})
+
+
+def test_what_cannot_be_unpacked_leaves_nothing_in_the_spool(tmp_path):
+    content = bytearray(packed({"1.dcm": bytes(range(256)) * 40}))
+    content[100] ^= 1  # its checksum is found wrong when all of it is unpacked
+    (tmp_path / "all.zip").write_bytes(content)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with pytest.raises(ImageUnsupported, match="damaged"):
+        extract(tmp_path / "all.zip", "1.dcm", spool)
+    assert list(spool.iterdir()) == []
+
+
 def test_a_zip_within_a_zip_is_no_image(make_silo, source, image):
     (source / "a.zip").write_bytes(packed({"inner.zip": packed({"1.dcm": image(1)}), "2.dcm": image(2)}))
     report = ingest(make_silo(), workers=1)

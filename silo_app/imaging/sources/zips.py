@@ -29,8 +29,8 @@ def zip_members(file: SourceFile) -> list[SourceFile]:
     """Return the members as `<zip>!/<member>`; the zip file itself, marked, if it cannot be listed."""
     try:
         with zipfile.ZipFile(file.path) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+            members = [member for member in opened.infolist() if not member.filename.endswith("/")]
+    except Exception:  # noqa: BLE001  (zipfile raises whatever a damaged directory makes of it)
         return [SourceFile(name=file.name, path=file.path, size=file.size, mtime_ns=file.mtime_ns, whole=False)]
     found = {
         member.filename: SourceFile(
@@ -51,6 +51,15 @@ def extract(path: Path, member: str, spool: Path) -> Path:
     """
     target = spool / secrets.token_hex(16)
     try:
+        _unpack(path, member, target)
+    except BaseException:  # the spool has room for a few files, not for all that are damaged
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _unpack(path: Path, member: str, target: Path) -> None:
+    try:
         with zipfile.ZipFile(path) as opened, opened.open(member) as content, target.open("xb") as file:
             size = 0
             while block := content.read(_STEP):
@@ -65,16 +74,13 @@ def extract(path: Path, member: str, spool: Path) -> Path:
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):
         raise refusal(RefusalReason.TRUNCATED, "the member of the zip file is damaged") from None
     except OSError as error:
-        target.unlink(missing_ok=True)
         if error.errno in _OURS:  # the member may be sound: it waits for the next ingest
             raise
         raise refusal(RefusalReason.TRUNCATED, f"the zip file cannot be unpacked ({type(error).__name__})") from None
     except Exception as error:  # noqa: BLE001  (decompressors raise their own: zlib.error, LZMAError)
         raise refusal(RefusalReason.TRUNCATED, f"the zip file cannot be unpacked ({type(error).__name__})") from None
     if size > MAX_FILE_BYTES:
-        target.unlink()
         raise refusal(RefusalReason.TOO_LARGE, "a member of a zip file unpacks to more than 256 MiB")
-    return target
 
 
 def _mark(member: zipfile.ZipInfo) -> int:
