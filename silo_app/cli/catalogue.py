@@ -15,6 +15,7 @@ from silo_app.cli.edge import FormatOption, HtmlOption, OutputFormat, SiloOption
 from silo_app.cli.tables import WholeTable, data_screen
 from silo_app.config import load
 from silo_app.errors import ConfigInvalid
+from silo_app.printable import printable
 
 app = typer.Typer(invoke_without_command=True, help="What the silo holds: counts of usable images, no identifier.")
 
@@ -167,7 +168,7 @@ def _print_study(data: dict[str, Any]) -> None:
     for name, value in (("case", data["case"]), *data["study"].items()):
         table.add_row(name.replace("_", " "), value or "-")
     for name in data["files"]:
-        table.add_row("file", name)
+        table.add_row("file", printable(name))
     data_screen().print(table, markup=False, highlight=False)
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import CsvLabels, FolderSource, NoLabels, SiloHome, TagLabels, load
 from silo_app.errors import ConfigInvalid, SourceUnreachable
+from silo_app.printable import printable
 
 if TYPE_CHECKING:
     from silo_app.imaging.ingest import IngestReport
@@ -155,5 +156,5 @@ def _summarize(report: "IngestReport") -> None:
 def _print_refused(data: dict[str, Any]) -> None:
     """Print one line for each refused file: reason, path, detail; separated by tabs, so that they can be sorted."""
     for refusal in data["refused"]:
-        path = str(Path(refusal["source"]) / refusal["path"])
+        path = printable(str(Path(refusal["source"]) / refusal["path"]))  # a member of a zip file may be called anything
         print(refusal["reason"], path, refusal["detail"], sep="\t")  # noqa: T201  (data on stdout)

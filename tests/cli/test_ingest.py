@@ -36,6 +36,14 @@ def test_refused_files_are_listed_and_the_rest_is_ingested(silo, archive):
     assert "1 views added" in " ".join(result.stderr.split())
 
 
+def test_a_file_of_any_name_is_one_line_that_acts_on_no_other(silo, archive):
+    kit, source = archive
+    (source / "notes.txt").rename(source / "a\x1b[1A\nrecalled\tb\u202e.txt")
+    assert silo("--silo", kit).stdout.split("\t")[:2] == ["not-dicom", f"{source}/a\ufffd[1A\ufffdrecalled\ufffdb\ufffd.txt"]
+    listed = json.loads(silo("--silo", kit, "--format", "json").stdout)["data"]["refused"]
+    assert listed[0]["path"] == "a\x1b[1A\nrecalled\tb\u202e.txt"
+
+
 def test_json_is_one_envelope(silo, archive):
     kit, _ = archive
     result = silo("--silo", kit, "--format", "json")
