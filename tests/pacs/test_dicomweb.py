@@ -8,18 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from silo_app.config import DicomWebSource
+from silo_app.errors import SourceUnreachable
 from silo_app.imaging.sources.dicomweb import DicomWebFiles
 
 STUDIES = [f"1.2.{number}" for number in range(5)]
 
 
 class _Archive(BaseHTTPRequestHandler):
-    """Five studies of `series` series of `images` images; `pages` tells how many studies are in a page, `most` how many of
-    the others; None knows no pages.
+    """Five studies of `series` series of `images` images (or what is `said`); `pages` tells how many studies are in a page,
+    `most` how many of the others; None knows no pages.
     """
 
     pages: int | None = None
     most: int | None = None
+    said: object = None
     series, images = 1, 1
     asked: list[str]
 
@@ -40,7 +42,10 @@ class _Archive(BaseHTTPRequestHandler):
         if most:
             offset = int(dict(word.split("=") for word in query.split("&") if word).get("offset", 0))
             found = found[offset : offset + most]
-        answer = json.dumps([{tag: {"vr": "UI", "Value": [value]} for tag, value in one.items()} for one in found]).encode()
+        odd = self.said if path.endswith("/instances") else None
+        answer = json.dumps(
+            odd or [{tag: {"vr": "UI", "Value": [value]} for tag, value in one.items()} for one in found]
+        ).encode()
         self.send_response(200 if found else 204)
         self.send_header("Content-Type", "application/dicom+json")
         self.send_header("Content-Length", str(len(answer) if found else 0))
@@ -88,3 +93,16 @@ def test_every_image_is_listed_once_however_an_archive_pages(listed, monkeypatch
     monkeypatch.setattr(sys.modules[__name__], "STUDIES", STUDIES[:1])
     names, _ = listed(series=series, images=images, most=most)
     assert len(set(names)) == len(names) == series * images
+
+
+@pytest.mark.parametrize("said", [[1], [None], ["text"], 5])
+def test_an_archive_that_does_not_answer_in_dicom_is_away(listed, said):
+    with pytest.raises(SourceUnreachable, match="does not answer in DICOMweb"):
+        listed(said=said)
+
+
+@pytest.mark.parametrize("element", [None, {"Value": 5}, {"Value": []}, {"Value": ["\ud800"]}, {"Value": {"0": 1}}])
+def test_an_image_without_a_name_costs_itself(listed, element):
+    names, _ = listed(said=[{"00080018": element}, {"00080018": {"vr": "UI", "Value": ["1.5"]}}])
+    assert [name for name in names if name.endswith("/1.5")] == [f"{study}/1.3.0/1.5" for study in STUDIES]
+    assert all(name.encode() for name in names)

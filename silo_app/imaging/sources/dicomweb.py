@@ -192,11 +192,14 @@ class _Archive:
 
         def ask() -> list[Any]:
             try:
-                return search(**arguments)
+                found = search(**arguments)
             except requests.HTTPError as error:
                 if error.response is not None and error.response.status_code == 404:  # gone between two questions
                     return []
                 raise
+            if not isinstance(found, list) or not all(isinstance(entry, Mapping) for entry in found):
+                raise ValueError("a result is no dataset (PS3.18 annex F)")
+            return found
 
         return self._patiently(ask)
 
@@ -228,8 +231,10 @@ def _judged(call: Callable[[], T], where: str) -> T:
 
 
 def _value(entry: Mapping[str, Any], keyword: str) -> str:
-    values = entry.get(_TAGS[keyword], {}).get("Value") or [""]
-    return str(values[0] or "")
+    """Return an attribute's first value as text that can be stored, whatever an archive puts there; "" if there is none."""
+    element = entry.get(_TAGS[keyword])
+    values = element.get("Value") if isinstance(element, Mapping) else None
+    return str(values[0] or "").encode(errors="replace").decode() if isinstance(values, list) and values else ""
 
 
 def _with_timeout(request: Callable[..., Any], seconds: float) -> Callable[..., Any]:
