@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,}")
 _ANEW = "Submit it without --resume, or name a job: silo job list."
 _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
+_LISTENS_WITHIN_S = 4.0
+"""So long is waited for somebody to listen at the server's port: one that has just been started does soon."""
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
 _CRITICAL = " - CRITICAL - "
@@ -83,7 +86,8 @@ class Console:
         from nvflare.fuel.flare_api.flare_api import new_secure_session
         from nvflare.fuel.utils.config_service import ConfigService
 
-        user = _user_of(kit)
+        user, host, port = _admin_of(kit)
+        _require_listening(host, port, kit)  # NVFlare would try for 20 s, and then log in all the same
         # without a place of its own NVFlare looks for settings in all folders below the one it was started in
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
@@ -334,10 +338,12 @@ def _asking_again_soon() -> Iterator[None]:
         api.Authenticator = patient
 
 
-def _user_of(kit: Path) -> str:
+def _admin_of(kit: Path) -> tuple[str, str, int]:
+    """Return who the kit is of, and where the server is: host and port."""
     file = kit / "startup" / "fed_admin.json"
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["admin"]["username"])
+        admin = json.loads(file.read_text(encoding="utf-8"))["admin"]
+        return str(admin["username"]), str(admin["host"]), int(admin["port"])
     except FileNotFoundError:
         raise CertificateMissing(
             "this is not a researcher's startup kit: startup/fed_admin.json is missing",
@@ -346,6 +352,24 @@ def _user_of(kit: Path) -> str:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise InputError("not an NVFlare admin configuration", where=str(file), remedy="Provision it again.") from None
+
+
+def _require_listening(host: str, port: int, kit: Path) -> None:
+    """Raise `ServerUnreachable` if nobody listens at the server's port, or its name leads nowhere."""
+    end = time.monotonic() + _LISTENS_WITHIN_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=max(0.1, end - time.monotonic())).close()
+        except OSError as error:
+            if time.monotonic() + _ASK_AGAIN_S > end:
+                raise ServerUnreachable(
+                    f"nobody answers at {host}:{port} ({error.strerror or error})",
+                    where=str(kit),
+                    remedy="Is the server running (`consortium status`), and does this machine reach it?",
+                ) from None
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return
 
 
 def _state(meta: Mapping[str, Any]) -> JobState:

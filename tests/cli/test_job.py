@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,11 @@ def test_a_server_that_is_away_is_one_error_and_nothing_of_nvflares(capsys, tmp_
     monkeypatch.setattr(flare_api, "new_secure_session", refused)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
     (tmp_path / "startup").mkdir()
-    (tmp_path / "startup" / "fed_admin.json").write_text('{"admin": {"username": "lead@example.org"}}')
-    with pytest.raises(SystemExit):
-        edge.run(app, ["job", "list", "--admin", str(tmp_path)])
+    with socket.create_server(("localhost", 0)) as server:
+        admin = {"username": "lead@example.org", "host": "localhost", "port": server.getsockname()[1]}
+        (tmp_path / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+        with pytest.raises(SystemExit):
+            edge.run(app, ["job", "list", "--admin", str(tmp_path)])
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "cannot log in as lead@example.org: cannot connect" in printed.err

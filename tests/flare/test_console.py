@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import socket
+import time
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import pytest
@@ -94,15 +97,46 @@ def test_a_kit_that_is_no_researchers_is_refused(tmp_path):
         pass
 
 
+def admin_kit(folder, port):
+    (folder / "startup").mkdir()
+    admin = {"username": "lead@x.example", "host": "localhost", "port": port}
+    (folder / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+
+
 def test_a_person_whom_the_server_does_not_let_in_is_told_so(tmp_path, monkeypatch):
     def not_registered(*_args, **_options):
         raise FLCommunicationError("error:client_registration")
 
     monkeypatch.setattr("nvflare.fuel.flare_api.flare_api.new_secure_session", not_registered)
-    (tmp_path / "startup").mkdir()
-    (tmp_path / "startup" / "fed_admin.json").write_text(json.dumps({"admin": {"username": "lead@x.example"}}))
-    with pytest.raises(ServerUnreachable, match=r"does not let lead@x\.example in"), Console.open(tmp_path):
+    with socket.create_server(("localhost", 0)) as server:
+        admin_kit(tmp_path, server.getsockname()[1])
+        with pytest.raises(ServerUnreachable, match=r"does not let lead@x\.example in"), Console.open(tmp_path):
+            pass
+
+
+def test_a_server_that_is_down_is_told_within_seconds(tmp_path):
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    admin_kit(tmp_path, port)
+    start = time.monotonic()
+    with pytest.raises(ServerUnreachable, match=f"nobody answers at localhost:{port} .Connection refused"):
+        Console.open(tmp_path).__enter__()
+    assert time.monotonic() - start < 10
+
+
+def test_a_server_that_is_just_being_started_is_waited_for(tmp_path, monkeypatch):
+    def not_registered(*_args, **_options):
+        raise FLCommunicationError("error:client_registration")
+
+    monkeypatch.setattr("nvflare.fuel.flare_api.flare_api.new_secure_session", not_registered)
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+    admin_kit(tmp_path, port)
+    servers = []
+    Timer(0.5, lambda: servers.append(socket.create_server(("localhost", port)))).start()
+    with pytest.raises(ServerUnreachable, match="does not let"), Console.open(tmp_path):
         pass
+    servers[0].close()
 
 
 def test_what_a_log_says_of_the_rounds():
