@@ -25,7 +25,7 @@ class EvaluationRecord:
     refused: Mapping[str, str]
     """Public sentences by silo."""
     missing: Mapping[str, str]
-    """"late" or "gone" by silo."""
+    """"late", "gone" or "silent" by silo."""
 
     def content(self) -> dict[str, Any]:
         """Return the record as it is written, with what the answers say together."""

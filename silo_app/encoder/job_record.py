@@ -21,6 +21,7 @@ UNOPENED = "its sum is taken back, no silo can open it"
 _ABSENCES = {
     "late": "It did not answer before the deadline.",
     "gone": "Its job process was not there.",
+    "silent": "It is connected, and its site or its job process said nothing for two minutes.",
     "behind": "It was catching up with rounds that it missed.",
 }
 
@@ -35,7 +36,7 @@ class Quarantined:
 
     @classmethod
     def absence(cls, why: str, step: str) -> "Quarantined":
-        """Return the entry of a silo that was "late", "gone" or "behind"."""
+        """Return the entry of a silo that was "late", "gone", "silent" or "behind"."""
         return cls(code=why, public=_ABSENCES.get(why, "It did not answer."), step=step)
 
     @classmethod

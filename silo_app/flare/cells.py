@@ -31,17 +31,35 @@ def core_of(engine: Any) -> Any:
     return engine.get_cell().core_cell
 
 
+_NET_CHANNEL, _ECHO = "_net_manager", "echo"
+"""What every process of NVFlare listens to by itself (`net_agent.py`)."""
+
+
+def echo(core: Any, target: str, timeout_s: float) -> None:
+    """Have the process `target` say anything. Raises `CellTimeout` or `CellUnreachable`."""
+    _sent(core, _NET_CHANNEL, _ECHO, target, b"", timeout_s)
+
+
 def request(core: Any, topic: str, target: str, payload: bytes, timeout_s: float) -> bytes:
     """Send `payload` and return the reply's. Raises `CellTimeout` or `CellUnreachable`, `ValueError` if too large."""
     if len(payload) > MAX_REQUEST_BYTES:
         raise ValueError(f"{len(payload)} bytes are more than the {MAX_REQUEST_BYTES} that one message may have")
-    reply = core.send_request(words.CHANNEL, topic, target, new_cell_message({}, payload), timeout=timeout_s, optional=True)
+    reply = _sent(core, words.CHANNEL, topic, target, payload, timeout_s)
+    if not isinstance(reply.payload, bytes | bytearray | memoryview):
+        raise CellUnreachable(f"{target}: no bytes")
+    return bytes(reply.payload)
+
+
+def _sent(core: Any, channel: str, topic: str, target: str, payload: bytes, timeout_s: float) -> Message:
+    reply: Message = core.send_request(
+        channel, topic, target, new_cell_message({}, payload), timeout=timeout_s, optional=True
+    )
     code = reply.get_header(MessageHeaderKey.RETURN_CODE, ReturnCode.OK)
     if code == ReturnCode.TIMEOUT:
         raise CellTimeout(target)
-    if code != ReturnCode.OK or not isinstance(reply.payload, bytes | bytearray | memoryview):
+    if code != ReturnCode.OK:
         raise CellUnreachable(f"{target}: {code}")
-    return bytes(reply.payload)
+    return reply
 
 
 Reply = Callable[[bytes], None]

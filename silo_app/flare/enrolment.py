@@ -144,7 +144,8 @@ class Enrolment:
         self.record.step("join", roster, absent)
         for silo, error in unfit.items():
             self.line.tell(f"{silo} is not in the job: {error.problem}")
-        self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}")
+        without = "; ".join(f"{silo}: {why.code}" for silo, why in sorted(absent.items()))
+        self.line.tell(f"joined: {', '.join(sorted(roster)) or 'nobody'}" + (f"; without {without}" if without else ""))
         self._require(roster, "joined the job", absent)
         return roster
 

@@ -64,8 +64,9 @@ def ask(
     """Send a task to `silos` and collect what comes back; `take` may consume a reply as it arrives.
 
     Nobody waits for a silo of which `presence` or NVFlare says that it is gone: a job's process never returns. Who did not
-    answer is named "gone" if that holds at the end, or if it was not there when last asked, else "late". `meanwhile` is
-    called again and again while others are waited for; `heard` sees every reply first, refusals too.
+    answer is named "silent" if it is there and says nothing, "gone" if that holds at the end, or if it was not there when
+    last asked, else "late". `meanwhile` is called again and again while others are waited for; `heard` sees every reply
+    first, refusals too.
 
     A reply for which `take` raises `SiloscopeError` counts as refused by us, under that error's code; one for which it
     raises anything else as refused too, and the log has the traceback.
@@ -96,8 +97,14 @@ def ask(
     _wait(controller, task, targets, answers, patience, abort, gone, presence.is_absent, meanwhile)
     for silo in targets:
         if silo not in answers.accepted and silo not in answers.refused:
-            answers.missing[silo] = "gone" if gone(silo) or presence.is_absent(silo) else "late"
+            answers.missing[silo] = _why_missing(silo, gone, presence)
     return answers
+
+
+def _why_missing(silo: str, gone: Callable[[str], bool], presence: Presence) -> str:
+    if presence.is_silent(silo):
+        return "silent"
+    return "gone" if gone(silo) or presence.is_absent(silo) else "late"
 
 
 def ask_each(

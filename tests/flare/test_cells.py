@@ -41,6 +41,13 @@ def test_bytes_go_there_and_come_back(pair):
     assert cells.request(server, "echo", "site-1", b"", 5) == b"server:"
 
 
+def test_every_process_of_nvflare_says_something(pair):
+    server, _, _ = pair
+    cells.echo(server, "site-1", 5)
+    with pytest.raises(cells.CellUnreachable):
+        cells.echo(server, "site-2", 5)
+
+
 def test_a_handler_that_fails_is_unreachable_at_once(pair):
     server, site, pool = pair
 

@@ -67,6 +67,7 @@ def test_a_silo_that_starts_from_other_weights_is_named_and_the_others_begin(beg
     rest = tuple(one for one in (A, B, C, D) if one != silo)
     assert record["join"]["accepted"] == list(rest)
     assert record["join"]["quarantined"][silo]["code"] == "update-refused"
+    assert f"joined: {', '.join(rest)}; without {silo}: update-refused" in begin.line.told
     assert first.contributors == rest
 
 

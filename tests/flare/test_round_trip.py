@@ -54,6 +54,7 @@ class SimulatedController:
 class Known:
     gone: str
     absent: str
+    silent: str = ""
 
     def is_gone(self, silo, *, unreached):
         assert unreached == 4
@@ -61,6 +62,9 @@ class Known:
 
     def is_absent(self, silo):
         return silo in self.gone + self.absent
+
+    def is_silent(self, silo):
+        return silo in self.silent
 
 
 def ok(after=0.0):
@@ -73,11 +77,11 @@ def refusing(code="not-ready"):
     return 0.0, reply
 
 
-def asked(controller, *, take=None, gone="", absent="", **patience):
+def asked(controller, *, take=None, gone="", absent="", silent="", **patience):
     settings = {"enough": 2, "deadline_s": 10.0, "straggler_s": 10.0} | patience
     start = time.monotonic()
     patience = Patience(**settings)
-    answers = ask(controller, "task", Shareable(), ALL, patience, FLContext(), Signal(), Known(gone, absent), take)
+    answers = ask(controller, "task", Shareable(), ALL, patience, FLContext(), Signal(), Known(gone, absent, silent), take)
     return answers, time.monotonic() - start
 
 
@@ -113,6 +117,12 @@ def test_a_silo_that_was_not_there_when_last_asked_gets_its_while_and_is_then_go
     answers, seconds = asked(controller, straggler_s=0.4, absent="c")
     assert answers.missing == {"c": "gone"}
     assert seconds >= 0.4
+
+
+def test_a_silo_that_is_connected_and_says_nothing_is_named_so():
+    answers, seconds = asked(SimulatedController({"a": ok(), "b": ok()}), gone="c", silent="c")
+    assert answers.missing == {"c": "silent"}
+    assert seconds < 5
 
 
 def test_nobody_waits_for_a_silo_that_missed_the_last_task():
@@ -190,6 +200,9 @@ class Cut:
 
     def is_gone(self, silo, *, unreached):
         return self.is_absent(silo) and self.clock.now / 3 >= unreached
+
+    def is_silent(self, silo):
+        return False
 
 
 def waited(monkeypatch, replies, *, until=0.0, **patience):
