@@ -4,7 +4,7 @@ b"SILP"  version uint16  SHA-256 of what follows  msgpack map    (little-endian)
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from silo_app.aggregation.settings import AggregationSettings
 from silo_app.aggregation.wire import parse_map
 from silo_app.errors import CheckpointInvalid, ProtocolError
 
-__all__ = ["EarlierJob", "Progress", "Sent", "State", "begun", "entering", "resumed"]
+__all__ = ["EarlierJob", "Progress", "Sent", "State", "begun", "entering", "resumed", "undone"]
 
 MAGIC = b"SILP"
 VERSION = 1
@@ -202,6 +202,13 @@ def resumed(
     kept.require(silo, layout.digest, settings.digest)
     kept.progress.answered = kept.progress.next_round - 1  # under new keys the open round is answered anew
     return kept.progress, kept.earlier
+
+
+def undone(progress: Progress, octets: bytes, layout: Layout) -> Progress:
+    """Return `progress` without what the update taught whose sum was opened after the state `octets` was kept."""
+    before = State.read(octets, tensors=len(layout.names), size=layout.size).progress
+    learned = {name: getattr(before, name) for name in ("scales", "measured", "norm", "rejected", "residual")}
+    return replace(progress, **learned)
 
 
 def _octets(values: NDArray[np.float32] | None) -> bytes:

@@ -25,7 +25,7 @@ from silo_app.aggregation.masked_round import MaskedRound, digest_of_bundles, re
 from silo_app.aggregation.masking import Masks
 from silo_app.aggregation.opening import Opened
 from silo_app.aggregation.place import Members, Place
-from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, begun, resumed
+from silo_app.aggregation.progress import EarlierJob, Progress, Sent, State, begun, resumed, undone
 from silo_app.aggregation.receiving import read_encrypted, read_plain, require_ours
 from silo_app.aggregation.sending import Envelope, message, part_of, require_finite
 from silo_app.aggregation.settings import AggregationSettings, threshold
@@ -241,10 +241,9 @@ class SiloSession:
     ) -> Opened:
         """Return what is in a round's sum, and go on to the next round.
 
-        `reveals` are what the silos revealed; `bundles` are the round's, for a silo that did not begin it. A sum of the
-        job that this one resumes is opened with that job's key. Raises `RoundRefused` for a round out of order, of too
-        few silos or too few reveals, `KeyRefused` for another key, and `UpdateRefused` for what does not belong here or
-        is not sane; nothing is then changed.
+        `reveals` are what the silos revealed; `bundles` are the round's, for a silo that did not begin it. Raises
+        `RoundRefused` for a round out of order, of too few silos or too few reveals, `KeyRefused` for another key, and
+        `UpdateRefused` for what does not belong here or is not sane; nothing is then changed.
         """
         self._require_turn(round_number)
         header, body = split(message)
@@ -261,16 +260,17 @@ class SiloSession:
         self._advance(header, opened, steps)
         return opened
 
-    def void_round(self, round_number: int) -> None:
-        """Close a round that ended without a sum; what this silo gave to it is forgotten."""
+    def void_round(self, round_number: int, undo: bytes | None = None) -> None:
+        """Forget what this silo gave to a round without a sum; with `undo`, of before it, the last sum of updates too."""
         self._require_turn(round_number)
-        self._close(b"void")
+        if undo is not None:
+            self._progress = undone(self._progress, undo, self.layout)
+        self._close(b"void" if undo is None else b"undo")
 
     def reject_sum(self, round_number: int, reason: str) -> None:
         """Stand aside after the sum of `round_number`, the last one opened, failed this silo's own acceptance test.
 
-        The sum stays part of the job: other silos build on it, and this one could not open what follows without it. But
-        this silo gives nothing more to the job until a later sum passes (that is, is opened and not rejected).
+        Other silos build on the sum, so it stays. But this silo gives nothing more to the job until a later one passes.
         """
         if round_number != self.next_round - 1 or not reason:
             raise self._terms.round_refused(round_number, "only the last opened sum can be rejected, with a reason")

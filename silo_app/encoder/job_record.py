@@ -12,11 +12,12 @@ from typing import Any
 from silo_app import durable
 from silo_app.errors import SiloscopeError
 
-__all__ = ["RECORD_MARK", "UNOPENED", "JobRecord", "Quarantined", "RoundRecord", "void_in"]
+__all__ = ["RECORD_MARK", "REJECTED", "UNOPENED", "JobRecord", "Quarantined", "RoundRecord", "void_in"]
 
 RECORD_MARK = "record of a round: "
 """What a log line with an entry begins with."""
 UNOPENED = "its sum is taken back, no silo can open it"
+REJECTED = "its sum is taken back, too many silos reject it"
 """Why a round whose sum was closed is void after all; a log has the number of its exchange before it."""
 _ABSENCES = {
     "late": "It did not answer before the deadline.",
@@ -74,6 +75,8 @@ class RoundRecord:
     """Why the round ended without a sum; empty if it has one."""
     takes_back: int | None = None
     """The exchange before, if this round showed that no silo can open its sum."""
+    undoes: int | None = None
+    """The exchange with the last update, if too many silos rejected its sum in this round."""
 
     def quarantine(self, silos: Mapping[str, Quarantined]) -> None:
         """Name silos; what is known first about a silo stays."""
@@ -133,12 +136,14 @@ class JobRecord:
         """Write down a round, and of which other it showed that it has no sum."""
         self.content["statistics" if record.round is None else "rounds"].append(record.content_of())
         if record.takes_back is not None:
-            self._void(record.takes_back)
+            self._void(record.takes_back, UNOPENED)
+        if record.undoes is not None:
+            self._void(record.undoes, REJECTED)
         self.write()
 
-    def take_back(self, exchange: int) -> None:
-        """Write down that no silo can open the sum of an exchange."""
-        self._void(exchange)
+    def take_back(self, exchange: int, why: str = UNOPENED) -> None:
+        """Write down that no silo can open the sum of an exchange, or that too many reject it."""
+        self._void(exchange, why)
         self.write()
 
     def end(self, state: str, *, code: str = "", problem: str = "") -> None:
@@ -148,17 +153,17 @@ class JobRecord:
             self.content["failed"] = {"code": code, "problem": problem}
         self.write()
 
-    def _void(self, exchange: int) -> None:
+    def _void(self, exchange: int, why: str) -> None:
         for kind in ("rounds", "statistics"):
-            void_in(self.content[kind], exchange)
+            void_in(self.content[kind], exchange, why)
 
     def write(self) -> None:
         """Write the record durably."""
         durable.write_text(self._file, json.dumps(self.content, indent=2))
 
 
-def void_in(entries: Iterable[dict[str, Any]], exchange: int) -> None:
+def void_in(entries: Iterable[dict[str, Any]], exchange: int, why: str) -> None:
     """Note in the entry of an exchange that it is void after all; "accepted" still says whose updates are in its sum."""
     for one in entries:
         if one["exchange"] == exchange:
-            one |= {"outcome": "void", "why": UNOPENED}
+            one |= {"outcome": "void", "why": why}

@@ -1,6 +1,7 @@
 """What a silo keeps of a training job that may be resumed: one private file, whole or refused, gone when the job is over.
 
-    <silo home>/jobs/<job>/state     safetensors (weights, moments, session), its metadata, then SHA-256 over all of it
+    <silo home>/jobs/<job>/state          safetensors (weights, moments, session), its metadata, then SHA-256 over all of it
+    <silo home>/jobs/<job>/state-before   the same from before the last sum of updates, which may be undone
 
 The session's state holds the job's key, so the file is 0600 in a 0700 folder, and is removed at the job's true end, by
 `silo job forget`, when a newer training finishes, and after `KEEP_DAYS`.
@@ -24,11 +25,13 @@ from silo_app.encoder.averaging import Moments
 from silo_app.encoder.own import Own
 from silo_app.errors import CheckpointInvalid, JobUnknown, NotReady
 
-__all__ = ["JobState", "forget", "forget_all", "kept", "named", "newest_of"]
+__all__ = ["JobState", "before_sum", "forget", "forget_all", "kept", "named", "newest_of"]
 
 KEEP_DAYS = 60
 _NAME = "state"
+_BEFORE = "state-before"
 _DIGEST_BYTES = 32
+_ABOUT = ("job", "trained", "plan", "before", "total", "selection", "next_round", "undone")
 _SHORTEST = 8
 """Digits of an id that name a job, where only one begins so."""
 
@@ -58,9 +61,18 @@ class JobState:
     best: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     """The weights of its candidates (`Best.flat`); empty while there are none or the current ones are kept anyway."""
 
-    def write(self, jobs: Path) -> None:
+    next_round: int = 0
+    """The exchange that is closed next."""
+    undone: list[int] = field(default_factory=list)
+    """The rounds of training whose sums were undone, from 0, as often as they were."""
+
+    def write_before_sum(self, jobs: Path) -> None:
+        """Keep the state beside the one that follows from a sum of updates: the sum may be undone."""
+        self.write(jobs, _BEFORE)
+
+    def write(self, jobs: Path, name: str = _NAME) -> None:
         """Keep the state durably in the folder of its job."""
-        about = {name: getattr(self, name) for name in ("job", "trained", "plan", "before", "total", "selection")}
+        about = {name: getattr(self, name) for name in _ABOUT}
         tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights,
             "first": self.moments.first,
@@ -71,7 +83,7 @@ class JobState:
         }
         content = save(tensors, metadata={"about": json.dumps(about)})
         folder = durable.private_folder(jobs / self.job)
-        with durable.replacing(folder / _NAME) as file:
+        with durable.replacing(folder / name) as file:
             file.write(content)
             file.write(sha256(content).digest())
 
@@ -121,10 +133,25 @@ def newest_of(jobs: Path, names: Iterable[str]) -> JobState:
     )
 
 
+def before_sum(jobs: Path, names: Iterable[str], number: int) -> JobState:
+    """Return the state from before the sum of exchange `number`, the last of updates. Raises `NotReady`.
+
+    `names` are the jobs of the training, oldest first: the sum may have been opened in an earlier one.
+    """
+    for file in (jobs / name / _BEFORE for name in reversed(list(names))):
+        if file.is_file() and (state := JobState.read(file)).next_round == number:
+            return state
+    raise NotReady(
+        f"this silo does not keep what it had before exchange {number}, which is undone",
+        remedy="It takes part again in the next job that is not a resumed one.",
+    )
+
+
 def forget(jobs: Path, job: str) -> bool:
     """Remove what is kept of a job; return whether there was anything."""
     if job not in kept(jobs):
         return False
+    (jobs / job / _BEFORE).unlink(missing_ok=True)
     (jobs / job / _NAME).unlink()
     durable.sync_folder(jobs / job)
     return True

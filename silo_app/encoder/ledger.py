@@ -25,10 +25,11 @@ __all__ = ["ClosedRound", "Ledger"]
 
 _DIGEST_BYTES = 16
 _VOID = ".void"
+_UNDO = ".undo"
 _PLAN = "plan.json"
 _JOBS = "jobs.json"
 _JOB = re.compile(r"[0-9a-zA-Z-]{1,64}")
-_KEYS = {"number", "job", "content", "contributors", "reveals", "bundles", "void", "message"}
+_KEYS = {"number", "job", "content", "contributors", "reveals", "bundles", "void", "undoes", "message"}
 STATISTICS, UPDATE, NUMBERS = _CONTENTS = ("statistics", "update", "numbers")
 KEEP_DAYS = 60
 """So long an unfinished training can be resumed."""
@@ -50,6 +51,8 @@ class ClosedRound:
     """What each silo that revealed has revealed, to take the masks off the sum."""
     bundles: Mapping[str, bytes] = field(default_factory=dict)
     """The participants' mask bundles, for a silo that was not among them."""
+    undoes: int | None = None
+    """With a void round: the last round with an update, whose sum is as if it had never been (too many silos reject it)."""
 
     @property
     def void(self) -> bool:
@@ -66,6 +69,7 @@ class ClosedRound:
             "reveals": dict(self.reveals),
             "bundles": dict(self.bundles),
             "void": self.void,
+            "undoes": self.undoes,
             "message": b"" if self.message is None else self.message.tobytes(),
         }
         body = msgpack.packb(content)
@@ -89,6 +93,7 @@ class ClosedRound:
                 contributors=tuple(map(str, content["contributors"])),
                 reveals={str(silo): bytes(reveal) for silo, reveal in content["reveals"].items()},
                 bundles={str(silo): bytes(bundle) for silo, bundle in content["bundles"].items()},
+                undoes=None if content["undoes"] is None else int(content["undoes"]),
             )
         except (ValueError, TypeError, AttributeError, RecursionError, msgpack.UnpackException):
             raise _damaged("") from None
@@ -143,13 +148,20 @@ class Ledger:
         return numbers[-1] + 1 if numbers else 0
 
     def sums(self, content: str = UPDATE) -> int:
-        """Return how many of the closed rounds have a sum of `content`."""
+        """Return how many of the closed rounds have a sum of `content` that was not undone."""
         return len(self._with(content))
 
     def last(self, content: str) -> ClosedRound | None:
         """Return the last closed round that has a sum of `content`. Raises `MessageInvalid` if its file is damaged."""
         files = self._with(content)
         return ClosedRound.unpacked(files[-1].read_bytes()) if files else None
+
+    @property
+    def can_be_undone(self) -> int | None:
+        """The last round with an update, unless it is undone: silos keep what they had before one sum, and no more."""
+        updates, undoing = self._with(UPDATE), list(self._folder.glob(f"round-*{_UNDO}*"))
+        last = max(map(_number, updates), default=-1)
+        return last if last > max(map(_number, undoing), default=-1) else None
 
     def close(self, closed: ClosedRound) -> None:
         """Write down the next closed round, durably, before any silo hears of it. Raises `RoundRefused` out of order."""
@@ -185,14 +197,20 @@ class Ledger:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, closed: ClosedRound) -> Path:
-        return self._folder / f"round-{closed.number:06d}{_VOID if closed.void else f'.{closed.content}'}"
+        without = _VOID if closed.undoes is None else f"{_UNDO}{closed.undoes}"
+        return self._folder / f"round-{closed.number:06d}{without if closed.void else f'.{closed.content}'}"
 
     def _with(self, content: str) -> list[Path]:
-        """Return the files of the rounds with a sum of `content`, in order."""
-        return sorted(self._folder.glob(f"round-*.{content}"))
+        """Return the files of the rounds with a sum of `content` that was not undone, in order."""
+        undone = {int(file.suffix.removeprefix(_UNDO)) for file in self._folder.glob(f"round-*{_UNDO}*")}
+        return [file for file in sorted(self._folder.glob(f"round-*.{content}")) if _number(file) not in undone]
 
     def _numbers(self) -> list[int]:
-        return sorted({int(file.stem.removeprefix("round-")) for file in self._folder.glob("round-*")})
+        return sorted(set(map(_number, self._folder.glob("round-*"))))
+
+
+def _number(file: Path) -> int:
+    return int(file.stem.removeprefix("round-"))
 
 
 def _require_id(job: str) -> None:

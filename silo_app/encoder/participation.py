@@ -23,7 +23,7 @@ from silo_app.aggregation.settings import AggregationSettings
 from silo_app.cases import EncoderVersion
 from silo_app.config import SiloHome
 from silo_app.encoder import job_state
-from silo_app.encoder.acceptance import require_willing, why_rejected
+from silo_app.encoder.acceptance import require_willing
 from silo_app.encoder.averaging import Moments, step_of
 from silo_app.encoder.beside import held_out_numbers, numbers_beside
 from silo_app.encoder.entrance import Entrance
@@ -33,19 +33,22 @@ from silo_app.encoder.late_copy import late_copy
 from silo_app.encoder.ledger import ClosedRound
 from silo_app.encoder.order import RoundOrder
 from silo_app.encoder.own import Own
+from silo_app.encoder.own_test import OwnTest
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.sampling import Weighable
 from silo_app.encoder.selection import Best
 from silo_app.encoder.sharing import SharedMetric, consent
 from silo_app.encoder.telling import card_of, opening_of, own_of, settings_of
-from silo_app.encoder.trainer import Trainer
+from silo_app.encoder.trainer import Trainer, ask_twice
 from silo_app.encoder.vectors import read_vector, write_vector
-from silo_app.errors import NotReady, ProcessFailed, RoundRefused, SumRejected
+from silo_app.errors import NotReady, RoundRefused
 from silo_app.identity import Identity
 
 __all__ = ["Participation", "RoundOrder"]
 
 _log = logging.getLogger(__name__)
+_ANEW = 1_000_003
+"""So far from each other are the seeds of a training before and after a sum that was undone."""
 _OWN = ("personal", "control", "squares")
 """What the trainer gives back beside the weights, for the silo alone."""
 
@@ -59,6 +62,7 @@ class Participation:
         self._folder = durable.private_folder(folder)
         self._identity = Identity.load(home.kit)
         self._trainer = trainer or Trainer.start(home.kit, self._folder, threads=home.config.training.threads)
+        self._test = OwnTest(self._trainer, home.config.training.acceptance)
         self._jobs = durable.private_folder(home.root / "jobs")
         self._journal = Journal(self._jobs / job)
         self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
@@ -66,6 +70,7 @@ class Participation:
         self._own = Own()
         self._total = 0
         self._best = Best.none()
+        self._undone: list[int] = []
         self._trained = 0
         self._before: dict[str, Any] = {}
         self._noted = -1
@@ -158,6 +163,8 @@ class Participation:
         else:
             self._test_weights()
             trained = self._train(order.training_round or 0)
+            if self._trained in self._undone:
+                self._test.require_update(trained, self._before, self._trained)
             start = time.monotonic()
             self._reseed(order.training_round or 0)
             done = trained["steps"] / trained["planned"] * self._plan.counted(trained["unsure"])
@@ -170,7 +177,7 @@ class Participation:
             own = own_of(trained, counts, encrypt_s=time.monotonic() - start, open_s=opened_s)
             self._journal.trained(self._trained, own)
         self._answered = order.number, message
-        self._keep()
+        self._state().write(self._jobs)
         return message
 
     def sign(self, number: int, survivors: Sequence[str]) -> bytes:
@@ -205,13 +212,14 @@ class Participation:
         if last.number < session.next_round:
             return  # the server repeats the sum when it asks again
         if last.message is None:
-            session.void_round(last.number)
-            self._own = self._own.voided()
+            self._void(last)
         else:
+            before = self._state()
             opened = session.open_sum(last.number, last.message, last.contributors, last.reveals, last.bundles)
             if self._plan.select == "best":  # the losses in this sum are of the weights before it
                 self._best = self._best.judged(self._trained, self._weights, opened.silos, opened.numbers)
             if opened.update is not None:
+                before.write_before_sum(self._jobs)
                 update, change = np.split(opened.update, [len(self._weights)])
                 step, self._moments = step_of(self._plan.averaging, self._moments, update)
                 self._weights = self._weights + step
@@ -221,7 +229,18 @@ class Participation:
             elif opened.numbers.get("samples"):
                 self._total = int(opened.numbers["samples"])
             self._journal.opened(self._trained, last.number, opened.silos, opened.numbers)
-        self._keep()
+        self._state().write(self._jobs)
+
+    def _void(self, last: ClosedRound) -> None:
+        """Close a round without a sum; with one that undoes the last sum of updates all is as before that."""
+        if last.undoes is None:
+            self._joined().void_round(last.number)
+        else:
+            before = job_state.before_sum(self._jobs, self._lineage, last.undoes)
+            self._joined().void_round(last.number, before.session)
+            self._take_up(before)
+            self._undone, self._noted = [*self._undone, self._trained], self._trained - 1
+        self._own = self._own.voided()
 
     def finish(self, last: ClosedRound) -> EncoderVersion:
         """Open the last sum and keep the result as this silo's current encoder. Raises `SumRejected`."""
@@ -230,7 +249,8 @@ class Participation:
         if kept == self._trained:
             self._test_weights()
         else:
-            self._take_best()
+            self._weights = self._best.weights
+            self._test.require_best(str(self._write("best")), self._before, kept)
         session = self._joined()
         threshold = session.threshold if self._plan.encryption == "bfv" else 0
         card = card_of(self._plan, job=self._job, trained=kept, silos=session.silos, threshold=threshold)
@@ -247,7 +267,7 @@ class Participation:
         require_willing(self._home.config.training, plan)
         job_state.forget_all(self._jobs, older_than_days=job_state.KEEP_DAYS)
         self._plan = plan
-        opened = self._opened(plan, state.trained if state else 0)
+        opened = ask_twice(self._trainer, "open", **opening_of(plan, state.trained if state else 0, self._lineage))
         if not opened["train_views"]:
             raise NotReady("this silo has no images to train on", remedy="Run `silo ingest` first.")
         self._samples = plan.weight(int(opened["train_views"]), Weighable(*opened["weighable"]))
@@ -261,9 +281,13 @@ class Participation:
         self._moments = Moments.none(plan.averaging, len(self._weights))
         self._own, self._total = Own.begun(len(self._weights), scaffold=plan.scaffold), 0
         if state is not None:
-            self._weights, self._trained, self._before = state.weights, state.trained, state.before
-            self._moments, self._own, self._total = state.moments, state.own, state.total
-            self._best = Best.of(state.selection, state.best)
+            self._take_up(state)
+            self._total, self._undone = state.total, state.undone
+
+    def _take_up(self, state: JobState) -> None:
+        self._weights, self._trained, self._before = state.weights, state.trained, state.before
+        self._moments, self._own = state.moments, state.own
+        self._best = Best.of(state.selection, state.best)
 
     def _new_session(self, state: bytes | None, earlier: tuple[EarlierJob, ...] = ()) -> SiloSession:
         own, settings = self._identity, AggregationSettings(encryption=self._plan.encryption, bits=self._plan.field_bits)
@@ -286,15 +310,6 @@ class Participation:
             raise NotReady("this silo has not joined the job", remedy="It takes part again in the next job.")
         return self._session
 
-    def _opened(self, plan: TrainingPlan, trained: int) -> dict[str, Any]:
-        """Open data and start weights; once more if the trainer crashes, for who cannot join is out of the job."""
-        parameters = opening_of(plan, trained, self._lineage)
-        try:
-            return self._trainer.request("open", **parameters)
-        except ProcessFailed as error:
-            _log.warning("the trainer is started again: %s", error.problem)
-            return self._trainer.request("open", **parameters)
-
     def _train(self, training_round: int) -> dict[str, Any]:
         trained = self._trainer.request(
             "train",
@@ -302,7 +317,7 @@ class Participation:
             settings=self._plan.training.model_dump(mode="json"),
             round=training_round,
             rounds=self._plan.rounds,
-            seed=self._plan.seed,
+            seed=self._seed,
             job=self._job,
             personal=self._personal(),
             pull=self._plan.pull,
@@ -322,12 +337,17 @@ class Participation:
         """Return where the trainer finds the silo's own weights; None before it has trained any."""
         return str(self._written("personal", self._own.personal)) if len(self._own.personal) else None
 
+    @property
+    def _seed(self) -> int:
+        """What training draws from; other batches after an undone sum: two sums shall not differ by one silo's update."""
+        return self._plan.seed + _ANEW * len(self._undone)
+
     def _reseed(self, training_round: int) -> None:
         """Let a round's random rounding follow from the plan's seed: training it again gives the same bits.
 
         Masks hide what is rounded; the draw need not be secret.
         """
-        seeds = [self._plan.seed, training_round, *self._identity.name.encode()]
+        seeds = [self._seed, training_round, *self._identity.name.encode()]
         self._rounding.bit_generator.state = np.random.PCG64(seeds).state
 
     def _require_current(self, order: RoundOrder) -> None:
@@ -345,33 +365,17 @@ class Participation:
             result = self._trainer.request("evaluate", weights=str(self._write("global")), personal=self._personal())
             self._journal.held_out(self._trained, result)
             self._noted = self._trained
-            why = why_rejected(self._before, result, self._home.config.training.acceptance)
+            why = self._test.why(self._before, result)
             if why and self._trained:
                 self._joined().reject_sum(self.next_round - 1, why)
             else:
                 self._before = {name: result.get(name) for name in ("loss", "auc", "views", "known")}
         if self._joined().rejected:
-            raise SumRejected(
-                f"this silo gives nothing to the next round: {self._joined().rejected}",
-                where=f"round {self._trained}",
-                remedy="It takes part again when a later sum passes. Look at silo.yaml's training.acceptance and the other "
-                "silos' data.",
-            )
+            raise self._test.stands_aside(self._joined().rejected, self._trained)
 
-    def _take_best(self) -> None:
-        """Go back to the best weights; they too must pass this silo's own test, beside the last that did."""
-        self._weights = self._best.weights
-        result = self._trainer.request("evaluate", weights=str(self._write("best")))
-        if why := why_rejected(self._before, result, self._home.config.training.acceptance):
-            raise SumRejected(
-                f"the best weights of all silos fail this silo's own test: {why}",
-                where=f"round {self._best.selection.best}",
-                remedy="Look at silo.yaml's training.acceptance and the other silos' data.",
-            )
-
-    def _keep(self) -> None:
-        """Keep what a resumed job needs; the state of the job that this one resumes has served then."""
-        JobState(
+    def _state(self) -> JobState:
+        """Return what a resumed job needs; once it is kept, the state of the job that this one resumes has served."""
+        return JobState(
             job=self._job,
             weights=self._weights,
             moments=self._moments,
@@ -383,7 +387,9 @@ class Participation:
             before=self._before,
             selection=self._best.selection.content(),
             best=self._best.flat,
-        ).write(self._jobs)
+            next_round=self.next_round,
+            undone=self._undone,
+        )
 
     def _write(self, name: str) -> Path:
         return self._written(name, self._weights)

@@ -4,6 +4,7 @@ No torch here: the process that holds keys and talks to the federation stays sma
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -29,8 +30,9 @@ from silo_app.errors import (
     UpdateRefused,
 )
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "ask_twice"]
 
+_log = logging.getLogger(__name__)
 _TAIL_LINES = 20
 _LAST_WORDS_S = 5.0
 """How long a dying child's end and last words are waited for."""
@@ -199,6 +201,15 @@ class Trainer:
             f"the trainer ended with {how} during {op!r}" + (f":\n{tail}" if tail else ""),
             remedy="If it was out of memory, set training.views_at_once in silo.yaml. The silo answers the next round.",
         )
+
+
+def ask_twice(trainer: Trainer, op: str, **parameters: Any) -> dict[str, Any]:
+    """Return the answer, to the second request if the child died of the first: who cannot begin is out of the job."""
+    try:
+        return trainer.request(op, **parameters)
+    except ProcessFailed as error:
+        _log.warning("the trainer is started again: %s", error.problem)
+        return trainer.request(op, **parameters)
 
 
 def _error(report: dict[str, str]) -> SiloscopeError:

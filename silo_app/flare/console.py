@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.encoder.checked_plan import OPTION
-from silo_app.encoder.job_record import RECORD_MARK, UNOPENED, void_in
+from silo_app.encoder.job_record import RECORD_MARK, REJECTED, UNOPENED, void_in
 from silo_app.errors import CertificateMissing, InputError, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.flare.plans import require_sound, with_settings
 from silo_app.job_files import SERVER_FILE
@@ -48,7 +48,7 @@ _TOLD = (
 """What marks the lines of a training's log that a researcher follows."""
 
 
-_TAKEN_BACK = re.compile(rf"exchange (\d+): {UNOPENED}")
+_TAKEN_BACK = re.compile(rf"exchange (\d+): ({UNOPENED}|{REJECTED})")
 _NAME_A_JOB = "`silo job list` has the ids; the first 8 digits do where only one job begins so."
 
 
@@ -276,7 +276,7 @@ def records_told(log: str) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for line in (line for line in log.splitlines() if "TrainingRounds - INFO" in line):
         if taken_back := _TAKEN_BACK.search(line):
-            void_in(records, int(taken_back[1]))
+            void_in(records, int(taken_back[1]), taken_back[2])
         with contextlib.suppress(ValueError):  # another line, or one that is being written
             records.append(json.loads(line.partition(RECORD_MARK)[2]))
     return records

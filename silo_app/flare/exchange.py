@@ -5,18 +5,18 @@ Whatever happens the round ends: with a sum, or void. Who did not contribute is 
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nvflare.apis.shareable import Shareable
 
 from silo_app.aggregation.settings import threshold
 from silo_app.aggregation.sums import RoundSums
-from silo_app.encoder.job_record import Quarantined, RoundRecord
-from silo_app.encoder.ledger import ClosedRound, Ledger
+from silo_app.encoder.job_record import REJECTED, Quarantined, RoundRecord
+from silo_app.encoder.ledger import UPDATE, ClosedRound, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import drawn
-from silo_app.errors import RoundRefused
+from silo_app.errors import RoundRefused, SumRejected
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.line import Line, octets, quarantined, take_back
@@ -70,6 +70,9 @@ class Exchanges:
             if self.take_back(number - 1, record.quarantined, "update"):
                 record.takes_back = number - 1
                 record.void = f"no silo can open the sum of exchange {number - 1}"
+            undoes = self.rejected(record.quarantined, "update", asked=len(record.participants), needed=self.needed)
+            if undoes is not None and record.takes_back is None:
+                closed, record.undoes, record.void = replace(closed, undoes=undoes), undoes, self._undone(undoes)
         if self.line.aborted:
             raise RoundRefused("the job was aborted", remedy="Submit it again, or with --resume to go on from here.")
         self.ledger.close(closed)
@@ -189,6 +192,27 @@ class Exchanges:
             return False
         take_back(self.line, self.ledger, number)
         return True
+
+    def rejected(self, quarantined: Mapping[str, Quarantined], step: str, *, asked: int, needed: int) -> int | None:
+        """Return the exchange whose sum fails the own tests of so many of the silos `asked` that too few go on; else None.
+
+        They would stand aside for ever: no later sum can come that passes.
+        """
+        refused = [silo for silo, why in quarantined.items() if why.step == step and why.code == SumRejected.code]
+        if self.line.aborted or not refused or asked - len(refused) >= needed:
+            return None
+        return self.ledger.can_be_undone
+
+    def undo(self, number: int) -> str:
+        """Close a round that undoes exchange `number`, between others; return why it does."""
+        closed = ClosedRound(number=self.ledger.next_round, job=self.line.job, content=UPDATE, undoes=number)
+        why = self._undone(number)
+        self.ledger.close(closed)
+        return why
+
+    def _undone(self, number: int) -> str:
+        self.line.tell(f"exchange {number}: {REJECTED}")
+        return f"too many silos reject the sum of exchange {number}, of {', '.join(self.ledger.read(number).contributors)}"
 
     def _unmask(self, record: RoundRecord) -> dict[str, bytes]:
         """Let the survivors agree on who they are; return what they reveal."""

@@ -16,7 +16,7 @@ from nvflare.apis.signal import Signal
 
 from silo_app.aggregation.vetting import Vetting, most_of
 from silo_app.cases import is_encoder_version
-from silo_app.encoder.job_record import JobRecord, Quarantined
+from silo_app.encoder.job_record import REJECTED, JobRecord, Quarantined
 from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.roll import Roll
@@ -55,9 +55,9 @@ class _Voids:
         self._before, self.in_a_row = self.in_a_row, self.in_a_row + 1 if void else 0
         self.why = void
 
-    def taken_back(self) -> None:
+    def taken_back(self, why: str = "no silo can open its sum") -> None:
         """Count the last round as one without a sum."""
-        self.in_a_row, self.why = self._before + 1, "no silo can open its sum"
+        self.in_a_row, self.why = self._before + 1, why
 
 
 class TrainingRounds(Controller):  # type: ignore[misc]
@@ -142,7 +142,7 @@ class TrainingRounds(Controller):  # type: ignore[misc]
                 return
             done = exchanges.run(content, self._ledger.sums(UPDATE) if content == UPDATE else None)
             record.add(done)
-            if done.takes_back is not None:
+            if done.takes_back is not None or done.undoes is not None:
                 voids.taken_back()
             voids.closed(done.void)
             self._enough = self._enough or (bool(done.contributors) and done.enough >= set(done.contributors))
@@ -200,6 +200,11 @@ class TrainingRounds(Controller):  # type: ignore[misc]
         if exchanges.take_back(last := self._ledger.next_round - 1, absent, "finish"):
             self._voids.taken_back()
             record.take_back(last)
+            return False
+        undoes = exchanges.rejected(absent, "finish", asked=len(silos), needed=self._plan.min_silos)
+        if undoes is not None:
+            self._voids.taken_back(exchanges.undo(undoes))
+            record.take_back(undoes, REJECTED)
             return False
         agreed = most_of(versions.values())
         kept = {silo: one for silo, one in versions.items() if one == agreed}

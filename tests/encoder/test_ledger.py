@@ -93,6 +93,20 @@ def test_a_sum_that_nobody_can_open_is_taken_back(tmp_path):
     assert ledger.next_round == 2
 
 
+def test_a_sum_that_silos_reject_is_undone_by_a_later_round_and_stays_for_who_has_not_opened_it(tmp_path):
+    ledger = Ledger.begin(tmp_path, "job-1", PLAN)
+    for number in range(3):
+        ledger.close(closed(number))
+    assert ledger.can_be_undone == 2
+    ledger.close(ClosedRound(number=3, job="job-1", undoes=2))
+    assert (ledger.sums(), ledger.can_be_undone, ledger.next_round) == (2, None, 4)
+    assert ledger.last("update").number == 1
+    assert not ledger.read(2).void
+    assert (ledger.read(3).void, ledger.read(3).undoes) == (True, 2)
+    ledger.close(closed(4))
+    assert (ledger.sums(), ledger.can_be_undone) == (3, 4)
+
+
 def test_a_damaged_file_is_named(tmp_path):
     ledger = Ledger.begin(tmp_path, "job-1", PLAN)
     ledger.close(closed(0))

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from silo_app import config
 from silo_app.encoder import checkpoint, job_state
-from silo_app.encoder.ledger import NUMBERS, Ledger
+from silo_app.encoder.ledger import NUMBERS, ClosedRound, Ledger
 from silo_app.encoder.participation import Participation
 from silo_app.encoder.plan import TrainingPlan
 from silo_app.encoder.settings import AveragingPlan, PrivacyPlan
@@ -395,6 +395,115 @@ def test_a_sum_that_fails_the_silos_own_test_is_rejected_and_the_silo_stands_asi
     monkeypatch.undo()
     job.catch_up("beta")  # the next sum passes: the silo keeps the encoder
     assert len(set(job.finish().values())) == 1
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    """A function that lets silos' own tests fail for some weights; returns how to let them pass again."""
+
+    def spoil(job, silos, when=lambda _parameters: True):
+        for silo in silos:
+            worker = job.parts[silo]._trainer.worker
+            real = worker.evaluate
+
+            def evaluate(*given, real=real, **parameters):
+                return real(*given, **parameters) | ({"loss": float("inf")} if when(parameters) else {})
+
+            monkeypatch.setattr(worker, "evaluate", evaluate)
+        return monkeypatch.undo
+
+    return spoil
+
+
+def reject(job, silos):
+    for silo in silos:
+        with pytest.raises(SumRejected, match="not finite"):
+            job.parts[silo].round(job.order(silo))
+
+
+def undo(job):
+    """What the server does when too few silos are left to go on."""
+    job.ledger.close(ClosedRound(number=job.ledger.next_round, job=job.job, undoes=job.ledger.can_be_undone))
+    job.bundles[job.ledger.next_round] = {}
+    for silo in job.parts:
+        job.catch_up(silo)
+
+
+def test_a_sum_that_too_many_silos_reject_is_undone_and_the_round_trained_again_from_other_batches(begin, spoiled):
+    plan = PLAN.model_copy(update={"averaging": AveragingPlan(method="momentum"), "scaffold": True})
+    job = begin(plan=plan)
+    job.round()
+    for part in job.parts.values():
+        part.close_round(job.last)
+    before = {silo: (part._weights, part._moments.first, part._own.control) for silo, part in job.parts.items()}
+    progress = job.parts["beta"]._session._progress
+    scales, norm = progress.scales, progress.norm
+    first = job.round()
+    heal = spoiled(job, ["alpha", "beta"])
+    reject(job, ["alpha", "beta"])
+    heal()
+    undo(job)
+    assert job.ledger.sums() == 1
+    for silo, part in job.parts.items():  # gamma, who had not opened the sum yet, too
+        assert all(np.array_equal(*pair) for pair in zip(before[silo], _standing(part), strict=True))
+        assert (part._trained, part._session.rejected, part._own.next_control.size) == (1, "", 0)
+    assert np.array_equal(job.parts["beta"]._session._progress.scales, scales)
+    assert job.parts["beta"]._session._progress.norm == norm
+    again = job.round()
+    assert again.contributors == SILOS
+    assert not np.array_equal(again.message, first.message)
+    assert len(set(job.finish().values())) == 1
+
+
+def _standing(part):
+    return part._weights, part._moments.first, part._own.control
+
+
+def test_an_undone_sum_is_undone_in_a_job_that_is_resumed_too(begin, spoiled):
+    """Whether the silos had heard of it before the job ended, or one of them had not."""
+    job = begin()
+    job.round()
+    job.round()
+    weights = job.parts["alpha"]._weights
+    spoiled(job, ["alpha", "beta"])
+    reject(job, ["alpha", "beta"])
+    job.ledger.close(ClosedRound(number=job.ledger.next_round, job=job.job, undoes=job.ledger.can_be_undone))
+    job.parts["alpha"].close_round(job.last)
+    for part in job.parts.values():
+        part.close()
+    resumed = begin(job="job-2", resume="job-1")
+    assert all(np.array_equal(part._weights, weights) for part in resumed.parts.values())
+    resumed.round()
+    assert len(set(resumed.finish().values())) == 1
+
+
+def test_who_spoiled_an_undone_sum_without_knowing_finds_it_out_when_the_round_is_run_again(begin, spoiled):
+    job = begin()
+    job.round()
+    job.round()
+    heal = spoiled(job, ["alpha", "beta"])
+    reject(job, ["alpha", "beta"])
+    heal()
+    undo(job)
+    spoiled(job, ["gamma"], lambda parameters: "trained" in parameters["weights"])
+    with pytest.raises(UpdateRefused, match="of its own update, the loss on held-out patients is not finite"):
+        job.parts["gamma"].round(job.order("gamma"))
+    assert job.round(arrived=["alpha", "beta"]).contributors == ("alpha", "beta")
+    assert len(set(job.finish().values())) == 1
+
+
+def test_a_silo_that_lost_what_it_had_before_an_undone_sum_says_so_and_changes_nothing(begin, homes, spoiled):
+    job = begin()
+    job.round()
+    job.round()
+    spoiled(job, ["alpha", "beta"])
+    reject(job, ["alpha", "beta"])
+    (homes["beta"].root / "jobs" / "job-1" / "state-before").unlink()
+    number = job.ledger.next_round
+    job.ledger.close(ClosedRound(number=number, job=job.job, undoes=job.ledger.can_be_undone))
+    with pytest.raises(NotReady, match=f"before exchange {number - 1}, which is undone"):
+        job.parts["beta"].close_round(job.last)
+    assert job.parts["beta"].next_round == number
 
 
 def test_nothing_is_kept_of_jobs_that_nobody_resumed(tmp_path):

@@ -8,7 +8,7 @@ from nvflare.apis.shareable import make_reply
 
 from silo_app.aggregation.protocol import SiloSession
 from silo_app.aggregation.vetting import Vetting
-from silo_app.encoder.ledger import NUMBERS, STATISTICS, ClosedRound
+from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, ClosedRound
 from silo_app.encoder.roll import Roll
 from silo_app.errors import SiloscopeError
 from silo_app.flare import words
@@ -21,7 +21,7 @@ class SimulatedLine:
 
     def __init__(self, federation):
         self.federation, self.roll, self.job = federation, Roll(), federation.job
-        self.others = {}
+        self.others, self.before = {}, {}
         """By task: what a silo answers that its session knows nothing of."""
         self.faults, self.gone, self.absent, self.told, self.aborted = {}, set(), set(), [], False
         self.patience = {}
@@ -118,7 +118,7 @@ class SimulatedLine:
 
     def _answer(self, session, name, data, reply):
         if words.CLOSED in data:
-            close(session, data[words.CLOSED])
+            close(session, data[words.CLOSED], self.before)
         if name in self.others:
             self.others[name](session.silo, data, reply)
         elif name in {words.TASK_JOIN, words.TASK_AGREE, words.TASK_CATCH_UP}:
@@ -140,11 +140,14 @@ class SimulatedLine:
             reply[words.BUNDLE] = session.share_secrets(data[words.BUNDLE_ROUND])
 
 
-def close(session, packed):
+def close(session, packed, before):
+    """Close a round; `before` is what each silo had before its last sum of updates."""
     closed = ClosedRound.unpacked(packed)
     if closed.number < session.next_round:
         return
     if closed.void:
-        session.void_round(closed.number)
+        session.void_round(closed.number, None if closed.undoes is None else before[session.silo])
     else:
+        if closed.content == UPDATE:
+            before[session.silo] = session.export_state()
         session.open_sum(closed.number, closed.message, closed.contributors, closed.reveals, closed.bundles)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from nvflare.apis.fl_exception import FLCommunicationError
 
-from silo_app.encoder.job_record import UNOPENED, Quarantined, RoundRecord
+from silo_app.encoder.job_record import REJECTED, UNOPENED, Quarantined, RoundRecord
 from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.flare.console import Console, JobState, records_told, stage_job, told_of_failure, told_of_rounds
 
@@ -172,11 +172,12 @@ def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
     assert told_of_rounds(log) == ["round 1: sum of a; without b: late (update)"]
 
 
-def test_a_sum_that_was_taken_back_is_void_in_what_a_log_tells():
+@pytest.mark.parametrize("why", [UNOPENED, REJECTED])
+def test_a_sum_that_was_taken_back_is_void_in_what_a_log_tells(why):
     prefix = "2026-11-23 18:13:27,161 - TrainingRounds - INFO - [identity=four, run=1, wf=rounds] - "
     rounds = [RoundRecord(number=number, content="update", round=0, contributors=("a",)) for number in (1, 2)]
-    log = "\n".join(prefix + line for line in (rounds[0].as_line(), f"exchange 1: {UNOPENED}", rounds[1].as_line()))
-    assert [(one["outcome"], one["why"]) for one in records_told(log)] == [("void", UNOPENED), ("sum", "")]
+    log = "\n".join(prefix + line for line in (rounds[0].as_line(), f"exchange 1: {why}", rounds[1].as_line()))
+    assert [(one["outcome"], one["why"]) for one in records_told(log)] == [("void", why), ("sum", "")]
 
 
 def log_of(*outcomes):

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from silo_app.aggregation import wire
-from silo_app.encoder.job_record import UNOPENED, JobRecord
+from silo_app.encoder.job_record import REJECTED, UNOPENED, JobRecord
 from silo_app.encoder.ledger import NUMBERS, STATISTICS, UPDATE, Ledger
 from silo_app.encoder.plan import TrainingPlan
-from silo_app.errors import RoundRefused, UpdateRefused
+from silo_app.errors import RoundRefused, SumRejected, UpdateRefused
 from silo_app.flare import words
 from silo_app.flare.catch_up import CatchUp
 from silo_app.flare.exchange import Exchanges
@@ -139,6 +139,74 @@ def test_nonsense_now_and_then_costs_two_rounds(job, fails, tmp_path, number):
     assert sum(one["outcome"] == "sum" for one in record.content["rounds"]) == 3
 
 
+def kept(_silo, _data, reply):
+    reply.update({words.REPORT: {"encoder_version": "a" * 32}})
+
+
+@pytest.fixture
+def rejects(monkeypatch):
+    """Let three of four silos reject the sums of the exchanges that `poisoned` (a number) names, in the order after each."""
+
+    def begin(exchanges, line, poisoned):
+        run, most = exchanges.run, sorted(line.federation.sessions)[:3]
+        error = SumRejected("it explodes", remedy="none")
+
+        def keep_encoder(silo, data, reply):
+            if silo in most and poisoned(exchanges.ledger.next_round - 1):
+                raise error
+            kept(silo, data, reply)
+
+        def at(content, training_round):
+            ledger = exchanges.ledger
+            last = ledger.next_round - 1
+            rejected = last > 0 and not ledger.read(last).void and poisoned(last)
+            for silo in most:
+                line.faults[silo, words.TASK_ROUND] = error if rejected else None
+            assert ledger.next_round < 30, "it goes on for ever"
+            return run(content, training_round)
+
+        line.others[words.TASK_FINISH] = keep_encoder
+        monkeypatch.setattr(exchanges, "run", at)
+
+    return begin
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_a_sum_that_too_many_silos_reject_is_undone_and_its_round_run_again(job, rejects, tmp_path, number, select):
+    """Also the last one, which they reject when they would keep the encoder or tell its losses."""
+    line, exchanges, rounds = job
+    rounds._plan = rounds._plan.model_copy(update={"select": select})
+    rejects(exchanges, line, lambda each: each == number)
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+    rounds._rounds(exchanges, record)
+    while not rounds._finish(exchanges, record):
+        rounds._rounds(exchanges, record)
+    told = record.content["rounds"]
+    assert next(one for one in told if one["exchange"] == number)["why"] == REJECTED
+    assert [one["round"] for one in told if one["outcome"] == "sum"] == [0, 1, 2]
+    assert record.content["state"] == "finished"
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_silos_that_reject_again_and_again_end_the_job_with_the_weights_of_before(job, rejects, tmp_path, first):
+    line, exchanges, rounds = job
+    rejects(exchanges, line, lambda number: number >= first)
+    record = JobRecord(tmp_path / "rounds.json", "job", {})
+
+    def go():
+        rounds._rounds(exchanges, record)
+        while not rounds._finish(exchanges, record):
+            rounds._rounds(exchanges, record)
+
+    with pytest.raises(
+        RoundRefused, match=r"the last because too many silos reject the sum of exchange \d+, of silo-00, silo"
+    ):
+        go()
+    assert rounds._ledger.sums(UPDATE) == first - 1  # nothing is left that they rejected when the job is resumed
+    assert rounds._ledger.can_be_undone is None
+
+
 @pytest.mark.parametrize("content", [UPDATE, NUMBERS])
 def test_nonsense_in_the_last_sum_is_taken_back_when_the_silos_would_keep_the_encoder(job, fails, tmp_path, content):
     line, exchanges, rounds = job
@@ -185,7 +253,9 @@ def finish(tmp_path):
         roll = SimpleNamespace(members=sorted(reports), position=lambda _silo: 3)
         rounds._line = SimpleNamespace(roll=roll, ask=ask, tell=lambda _text: None)
         try:
-            exchanges = SimpleNamespace(bring_up=lambda _number: None, last=dict, take_back=lambda *_: False)
+            exchanges = SimpleNamespace(
+                bring_up=lambda _number: None, last=dict, take_back=lambda *_: False, rejected=lambda *_, **__: None
+            )
             rounds._finish(exchanges, record)
         finally:
             assert removed == ([True] if record.content["state"] == "finished" else [])
