@@ -145,9 +145,17 @@ class Console:
         return {str(job.job_id) for job in self._session.get_system_info().job_info}
 
     def state(self, job: str) -> JobState:
-        """Return one job's state. Raises `JobFailed` if the server does not know it."""
+        """Return one job's state. Raises `JobFailed` if the server does not know it, `ServerUnreachable` if it is away."""
+        from nvflare.fuel.flare_api.api_spec import NoConnection
+
         try:
             return _state(self._session.get_job_meta(job))
+        except NoConnection:
+            raise ServerUnreachable(
+                f"the server went away; what became of job {job} is not known",
+                remedy="When it is back, see `silo job list`. A training that ended with it goes on from its last closed "
+                "round: silo job submit jobs/train --resume.",
+            ) from None
         except Exception as error:  # noqa: BLE001  (as in `submit`)
             raise JobFailed(f"no state of job {job}: {error}", remedy="List the jobs with `silo job list`.") from None
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from nvflare.apis.fl_exception import FLCommunicationError
+from nvflare.fuel.flare_api.api_spec import NoConnection
 
 from silo_app.encoder.job_record import REJECTED, UNOPENED, Quarantined, RoundRecord
 from silo_app.errors import CertificateMissing, ConfigInvalid, JobFailed, JobUnknown, NotReady, ServerUnreachable
@@ -170,6 +171,14 @@ def test_the_rounds_entries_come_out_of_a_log_that_is_being_written():
     log = "\n".join([prefix + one.sentence(), prefix + one.as_line(), prefix + one.as_line()[:60]])
     assert records_told(log) == [one.content_of()]
     assert told_of_rounds(log) == ["round 1: sum of a; without b: late (update)"]
+
+
+def test_a_server_that_goes_away_while_a_job_is_followed_is_no_failed_job():
+    def away(_job):
+        raise NoConnection("cannot connect to server: ERROR_SERVER_CONNECTION")
+
+    with pytest.raises(ServerUnreachable, match="the server went away; what became of job"):
+        Console(SimpleNamespace(get_job_meta=away)).wait("7f2c1e9a", timeout_s=5)
 
 
 @pytest.mark.parametrize("why", [UNOPENED, REJECTED])
