@@ -36,7 +36,7 @@ def checked_plan(kind: type[Plan], content: Any, where: str = _FILE) -> Plan:
 def _told(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
     name = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
-        return f"{name or '(plan)'}: {error['msg']}"
+        return f"{name or '(plan)'}: {error['msg'].removeprefix('Value error, ')}"
     likely = _likely(name, list(_names(kind)))
     return f"unknown setting {name}" + (f"; did you mean {likely}?" if likely else "")
 

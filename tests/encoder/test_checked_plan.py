@@ -15,6 +15,7 @@ from silo_app.errors import ConfigInvalid
         ({"learning_rate": 0.1}, "unknown setting learning_rate; did you mean training.learning_rate?"),
         ({"privacy": {"epsilonn": 1}}, "unknown setting privacy.epsilonn; did you mean privacy.epsilon?"),
         ({"colour": "red"}, "unknown setting colour"),
+        ({"patience": 3}, '(plan): patience needs select "best"'),
         ({"rounds": 0}, "rounds: Input should be greater than or equal to 1"),
     ],
 )
