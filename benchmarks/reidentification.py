@@ -10,7 +10,8 @@ one of the answering silos' cases would give; the target is that with the guard 
 asked with and without the patient in the gallery: the image and a turned one, narrowed by what cards say (here drawn at
 random), for one case and for ten, until the questions about one image are spent and beyond. Every reply must be the same.
 
-The encoder is untrained (DenseNet121, start weights of seed 0): what it sees of patients, every encoder sees. Phantoms
+The encoder is untrained (DenseNet121, start weights of seed 0): what it sees of patients, every encoder sees. With
+`--trained` it is one that three hospitals trained by `jobs/train`, with looks removed: what a silo's index holds. Phantoms
 without `--data`; with a ZIP (images and labels.csv with patients), real radiographs. The answers are the product's
 (`search.answer` over FAISS files), without signatures and network.
 """
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target, main
-from benchmarks.image_hospitals import hospitals_of, spec_of
+from benchmarks.indexed import Indexed, division, trained, untrained
 from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Sex, Split, View
 from silo_app.config import ReleaseSettings
 from silo_app.encoder.embed import embed
@@ -59,10 +60,14 @@ ENCODER = EncoderVersion("ab" * 16)
 TURNED = 0.4
 """The share of another image's embedding in a turned query."""
 K = 10
+PASSES, QUICK_PASSES = 8.0, 1.0
+"""Of `--trained`, over all images."""
 
 NARROWED = (Filters(), Filters(sexes=(Sex.FEMALE,)), Filters(sexes=(Sex.MALE,)), Filters(age_bands=("40-49",)))
 OFTEN = 8
 """So many questions about one image are answered."""
+TWICE = 500
+"""So many images are asked about with and without their patients, at most, drawn at random."""
 
 GUARD_OFF = ReleaseSettings(same_patient="show", min_cases=1)
 GUARD_ON = ReleaseSettings()
@@ -113,12 +118,6 @@ def phantoms(folder: Path, spec: EncoderSpec, studies: int) -> tuple[list[View],
     return views, np.stack([squared(read_radiograph(file).pixels, spec.input_size) for file in files])
 
 
-def images(data: Path, spec: EncoderSpec, limit: int | None) -> tuple[list[View], NDArray[np.uint8]]:
-    """Return every image of a ZIP as a study of its own."""
-    (one,) = hospitals_of([data], spec, hospitals=1, alpha=1.0, seed=0, limit=limit)
-    return [_view(n, view.patient, view.findings) for n, view in enumerate(one.images.views)], one.images.pixels
-
-
 def _view(number: int, patient: str, findings: Mapping[Finding, bool]) -> View:
     case = CaseId(f"{number:032x}")
     random = np.random.default_rng(number)
@@ -128,7 +127,7 @@ def _view(number: int, patient: str, findings: Mapping[Finding, bool]) -> View:
 
 def divided(views: Sequence[View], vectors: NDArray[np.float32], folder: Path) -> list[Silo]:
     """Divide studies over the silos at random, and open each silo's gallery as an index process does."""
-    places = np.random.default_rng(0).integers(0, len(SILOS), len(views))
+    places = division(len(views), len(SILOS))
     silos = []
     for number, name in enumerate(SILOS):
         rows = np.flatnonzero(places == number)
@@ -190,20 +189,26 @@ def attack(
 def told_apart(
     silos: Sequence[Silo], views: Sequence[View], vectors: NDArray[np.float32], settings: ReleaseSettings
 ) -> list[bool]:
-    """Return of every image, and silo that keeps its patient back, whether any reply is another than without the patient."""
+    """Return of images, and silos that keep their patients back, whether any reply is another than without the patient."""
     random, told = np.random.default_rng(1), []
-    for own, silo in itertools.permutations(silos, 2):
-        there = {view.patient for view in silo.views.values()}
-        for row in (row for row in own.rows if views[row].patient in there):
-            turned = vectors[row] + 0.1 * vectors[random.choice(own.rows)]
-            patient = views[row].patient
-            for vector in (vectors[row], turned):
-                each = [question(vector, own.name, k, filters) for k, filters in itertools.product((1, K), NARROWED)]
-                requests = [*each, *each[:1] * (OFTEN - 2), *each]  # the second time after a budget is spent
-                (first, kept), (second, without) = (replies(silo, requests, settings, away) for away in (None, patient))
-                if kept == without + 1:  # the patient, and nobody else in that place
-                    told.append(first != second)
+    asked = [(own, silo, row) for own, silo in itertools.permutations(silos, 2) for row in _there(own, silo, views)]
+    for place in random.permutation(len(asked))[:TWICE]:
+        own, silo, row = asked[place]
+        turned = vectors[row] + 0.1 * vectors[random.choice(own.rows)]
+        patient = views[row].patient
+        for vector in (vectors[row], turned):
+            each = [question(vector, own.name, k, filters) for k, filters in itertools.product((1, K), NARROWED)]
+            requests = [*each, *each[:1] * (OFTEN - 2), *each]  # the second time after a budget is spent
+            (first, kept), (second, without) = (replies(silo, requests, settings, away) for away in (None, patient))
+            if kept == without + 1:  # the patient, and nobody else in that place
+                told.append(first != second)
     return told
+
+
+def _there(own: Silo, silo: Silo, views: Sequence[View]) -> Iterator[int]:
+    """Yield the images of one silo whose patients have others in another."""
+    patients = {view.patient for view in silo.views.values()}
+    return (int(row) for row in own.rows if views[row].patient in patients)
 
 
 def replies(
@@ -282,17 +287,25 @@ def figures_of(name: str, tally: Tally, guess: float) -> list[Figure]:
     ]
 
 
+def held(arguments: argparse.Namespace, folder: Path) -> tuple[list[View], NDArray[np.float32]]:
+    """Return every image as a study of its own, and its unit vector, float32 (n, D)."""
+    found: Indexed
+    if arguments.data is None:
+        views, pixels = phantoms(folder / "phantoms", EncoderSpec(), 150 if arguments.quick else 600)
+        vectors, _ = embed(build(EncoderSpec(), 0), pixels)
+        return views, np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+    if arguments.trained:
+        passes = QUICK_PASSES if arguments.quick else PASSES
+        found = trained(arguments.data, len(SILOS), limit=arguments.limit, passes=passes)
+    else:
+        found = untrained(arguments.data, limit=arguments.limit)
+    return [_view(n, view.patient, view.findings) for n, view in enumerate(found.views)], found.vectors
+
+
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Run the attack in both forms, with the guard off and on."""
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.data:
-            spec = EncoderSpec(findings=spec_of([arguments.data]).findings)
-            views, pixels = images(arguments.data, spec, arguments.limit)
-        else:
-            spec = EncoderSpec()
-            views, pixels = phantoms(Path(folder) / "phantoms", spec, 150 if arguments.quick else 600)
-        vectors, _ = embed(build(spec, 0), pixels)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        views, vectors = held(arguments, Path(folder))
         silos = divided(views, vectors, Path(folder))
         guess = chance(silos, views)
         start = time.process_time()
@@ -330,6 +343,7 @@ def _costs(off: Tally, on: Tally) -> list[Figure]:
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="ZIP", help="real radiographs with labels.csv")
     parser.add_argument("--limit", type=int, help="images of the ZIP")
+    parser.add_argument("--trained", action="store_true", help="by an encoder of the default job; of a ZIP only")
 
 
 if __name__ == "__main__":

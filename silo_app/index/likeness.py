@@ -1,11 +1,10 @@
-"""Estimate from a gallery itself from when on a similar case is likely of the same patient (`policy.likeness`).
+"""Estimate from a gallery itself how near to a query a case is likely of the same patient (`policy.likeness`).
 
-A chest radiograph is biometric: two images of one patient are more alike than two of strangers. How much more depends on
-the encoder and on the hospital, so every generation of an index brings its own estimate: pairs of images from different
-cases of one patient against pairs of different patients, drawn at random.
+A chest radiograph is biometric: two images of one patient are nearer to each other than two of strangers. How much nearer
+depends on the encoder and on the hospital, so every generation of an index brings its own estimate: of pairs of images from
+different cases of one patient, how many views drawn at random are as near.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import Embedding
-from silo_app.index.gallery import GalleryIndex
+from silo_app.index.gallery import SCORE_DIGITS, GalleryIndex
 from silo_app.policy.likeness import PERCENTS, Likeness
 
 __all__ = ["CROWD", "Bound", "Sense", "estimate", "sense_of"]
 
 MIN_PATIENTS = 20
 """With fewer patients who have several cases nothing is said of them, and the conservative default holds."""
-CROWD = 64
-"""To a query that is like very many, about so many cases stand out and no more: whoever is as like to that many strangers
-is hidden among them."""
+CROWD = 128
+"""About so many of the nearest views are kept back, and no more: who is as near as that many strangers is hidden among
+them."""
 _COHORT = 1024
 _FEWEST = 8
 """Of the cohort: of fewer one could not say where a part of the gallery as small as that begins."""
@@ -30,8 +29,11 @@ _VIEWS = 2000
 _PARTNERS = 32
 _PAIRS_OF_A_PATIENT = 10
 _PATIENTS = 5000
-_SMALLEST_SPREAD = 1e-6
+_AT_ONCE = 4096
+"""Pairs that are compared with the cohort at once: 16 MB."""
 _DIGITS = 6
+_ROUNDED = 2 * 10.0**-SCORE_DIGITS
+"""A case's own score, rounded, must not lie below what the same view says here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,9 @@ class Sense:
     def bound_for(self, query: Embedding) -> Bound:
         """Return from where on neighbors of a query, float32 (D,), are kept back.
 
-        That is the similarity that stands out from the cohort's by the estimate's limit; or, where more than `CROWD` of all
-        cases would, the one that as many of the cohort reach. Within a generation no case that is kept back has a say in it,
-        as it would if the nearest `CROWD` that the catalogue holds were counted: then without one of them the next would be
-        kept back.
+        That is the similarity which the estimate's share of the views drawn at random reaches, or about `CROWD` of all views
+        if they are fewer. Within a generation no case that is kept back has a say in it, as it would if the nearest that the
+        catalogue holds were counted: then without one of them the next would be kept back.
         """
         if self.known is None:
             return self._bound_for(query)
@@ -75,16 +76,18 @@ class Sense:
         return self.known[key]
 
     def _bound_for(self, query: Embedding) -> Bound:
-        usual = (self.cohort @ query).astype(np.float64)  # (n,)
-        count = len(usual)
-        mean = float(usual.sum()) / count
-        spread = usual - mean
-        deviation = math.sqrt(float(spread @ spread) / count)  # every query pays for this: half the cost of `usual.std()`
-        limit = mean + self.likeness.limit * max(deviation, _SMALLEST_SPREAD)
-        alike = int(np.count_nonzero(usual >= limit))
-        if alike > (crowd := max(_FEWEST, int(CROWD / self.views * count))):
-            limit, alike = float(np.partition(usual, count - crowd)[count - crowd]), crowd
-        return Bound(limit, alike / count * self.views)
+        usual = self.cohort @ query  # (n,)
+        if not (count := len(usual)):
+            return Bound(-1.0, 0.0)
+        crowd = max(_FEWEST, int(CROWD / self.views * count))
+        rank = max(1, min(crowd, int(self.likeness.share * count)))
+        limit = float(np.partition(usual, count - rank)[count - rank]) - _ROUNDED
+        return Bound(limit, rank / count * self.views)
+
+    @property
+    def nearest(self) -> int:
+        """How many of all views are kept back of any query, for those who rank them all by themselves."""
+        return max(1, min(CROWD, int(self.likeness.share * self.views)))
 
 
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
@@ -102,35 +105,40 @@ def estimate(vectors: NDArray[np.float32], cases: Sequence[str], patients: Seque
     """Estimate from unit vectors (n, D), each with its case and its patient; reproducible."""
     random = np.random.default_rng(0)
     owner = np.unique(np.array(patients, str), return_inverse=True)[1] if len(vectors) else np.empty(0, np.int64)
-    cohort = vectors[_some(random, len(vectors), _COHORT)]
-    similar, standing = _of_strangers(random, vectors, owner, cohort)
-    pairs = list(_same(random, owner, np.array(cases, str)))
+    cohort = _some(random, len(vectors), _COHORT)
+    similar = _of_strangers(random, vectors, owner)
+    pairs = np.array(list(_same(random, owner, np.array(cases, str))), np.int64).reshape(-1, 3)
+    of = len(np.unique(pairs[:, 2]))
     evidence = None
-    if len({patient for _, _, patient in pairs}) >= MIN_PATIENTS and len(standing):
-        left, right, of = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
-        scores = np.einsum("nd,nd->n", vectors[left], vectors[right])
-        evidence = _evidence(_standing(vectors[left], cohort, scores), of, standing)
-    return Likeness(
-        patients=len({patient for _, _, patient in pairs}),
-        evidence=evidence,
-        standing=_curve(standing),
-        similar=_curve(similar),
-    )
+    if of >= MIN_PATIENTS and len(similar):
+        evidence = _evidence(_nearer(vectors, owner, cohort, pairs), pairs[:, 2])
+    return Likeness(patients=of, evidence=evidence, similar=_curve(similar))
 
 
 def _of_strangers(
-    random: np.random.Generator, vectors: NDArray[np.float32], owner: NDArray[np.int64], cohort: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return similarity and standing of random pairs of different patients."""
-    rows = _some(random, len(vectors), _VIEWS)
-    similar, standing = [], []
-    for row in rows:
+    random: np.random.Generator, vectors: NDArray[np.float32], owner: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the similarity of random pairs of different patients."""
+    similar = []
+    for row in _some(random, len(vectors), _VIEWS):
         partners = random.integers(0, len(vectors), _PARTNERS)
         partners = partners[owner[partners] != owner[row]]
-        scores = vectors[partners] @ vectors[row]
-        similar.append(scores)
-        standing.append(_standing(vectors[row][None, :], cohort, scores))
-    return _flat(similar), _flat(standing)
+        similar.append(vectors[partners] @ vectors[row])
+    return np.concatenate(similar).astype(np.float64) if similar else np.empty(0)
+
+
+def _nearer(
+    vectors: NDArray[np.float32], owner: NDArray[np.int64], cohort: NDArray[np.int64], pairs: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return of each pair (n, 3) the share of other patients' views in the cohort that are as similar to its first view."""
+    shares = []
+    for start in range(0, len(pairs), _AT_ONCE):
+        left, right, of = pairs[start : start + _AT_ONCE].T
+        strangers = owner[cohort][None, :] != of[:, None]  # (n, cohort)
+        similarity = np.einsum("nd,nd->n", vectors[left], vectors[right])
+        near = (vectors[left] @ vectors[cohort].T >= similarity[:, None]) & strangers
+        shares.append(near.sum(axis=1) / np.maximum(strangers.sum(axis=1), 1))
+    return np.concatenate(shares)
 
 
 def _same(random: np.random.Generator, owner: NDArray[np.int64], cases: NDArray[np.str_]) -> Iterator[tuple[int, int, int]]:
@@ -148,38 +156,22 @@ def _chosen(random: np.random.Generator, groups: list[NDArray[np.int64]]) -> lis
     return [groups[int(i)] for i in _some(random, len(groups), _PATIENTS)]
 
 
-def _evidence(same: NDArray[np.float64], of: NDArray[np.int64], strangers: NDArray[np.float64]) -> float:
-    """Return the standing at which both kinds of pairs are equally dense (where Youden's J is greatest).
+def _evidence(shares: NDArray[np.float64], of: NDArray[np.int64]) -> float:
+    """Return the share up to which views are denser of the same patient than elsewhere (where Youden's J is greatest).
 
-    Below it, a hit is no evidence for its patient. Of equally good standings the lowest is taken: between the last
-    stranger and the first pair of one patient, that is the stranger's.
+    Of strangers, as many are within a share of a gallery as it says. Beyond it, to be near is no evidence for a patient.
     """
     counts = np.bincount(of)
     weights = 1.0 / counts[of]  # every patient counts alike
-    order = np.argsort(same)
-    above_same = np.cumsum((weights[order] / weights.sum())[::-1])[::-1]  # share of same-patient pairs at or above
-    ranked = np.sort(strangers)
-    above_strangers = 1.0 - np.searchsorted(ranked, same[order], side="left") / len(ranked)
-    best = float(same[order][int(np.argmax(above_same - above_strangers))])
-    lower = int(np.searchsorted(ranked, best, side="left")) - 1
-    return round(float(ranked[max(lower, 0)]), _DIGITS)
-
-
-def _standing(queries: NDArray[np.float32], cohort: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the standing of scores (n,) of queries (n, D) or (1, D)."""
-    usual = (queries @ cohort.T).astype(np.float64)  # (n, cohort)
-    spread = np.maximum(usual.std(axis=1), _SMALLEST_SPREAD)
-    return np.asarray((scores.astype(np.float64) - usual.mean(axis=1)) / spread, np.float64)
+    order = np.argsort(shares, kind="stable")
+    within = np.cumsum(weights[order]) / weights.sum()  # of same-patient pairs, up to each share
+    return round(float(shares[order][int(np.argmax(within - shares[order]))]), _DIGITS)
 
 
 def _curve(values: NDArray[np.float64]) -> tuple[float, ...]:
     if not len(values):  # one patient, or none: nobody is a stranger, and everything may be the same patient
         return (-1.0,) * len(PERCENTS)
     return tuple(round(float(value), _DIGITS) for value in np.percentile(values, PERCENTS))
-
-
-def _flat(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
 
 
 def _some(random: np.random.Generator, count: int, most: int) -> NDArray[np.int64]:

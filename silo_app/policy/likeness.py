@@ -1,20 +1,21 @@
-"""How alike views of different patients are, and of the same: what a silo estimated when it published its index.
+"""How alike views of different patients are, and how near those of the same: what a silo estimated of its own index.
 
-Two measures. *Similarity* is the cosine itself. *Standing* says how far a similarity stands out from this query's
-similarities to views drawn at random from the gallery, in their standard deviations: a query that is turned away from its
-image lowers every similarity, but what stood out still stands out.
+Nearness is a share: of a gallery's views, how many are as similar to the query. A similarity itself says little: with some
+encoders all images are alike, with others all of one finding, and a query that is turned away from its image lowers every
+similarity, but what was nearest stays near.
 """
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["PERCENTS", "Likeness"]
 
 PERCENTS = (0.0, 1.0, 5.0, *map(float, range(10, 100, 10)), 95.0, 98.0, 99.0, 99.5, 99.9, 100.0)
 """Of random pairs of different patients, so many percent are at most so much alike."""
-_LEAST_PERCENT = 95.0
+_MOST = 0.1
+"""Of a gallery, that is kept back of any query at most: beyond it, hardly anything similar would be left."""
 
 _Curve = Annotated[tuple[float, ...], Field(min_length=len(PERCENTS), max_length=len(PERCENTS))]
 
@@ -26,27 +27,27 @@ class Likeness(BaseModel):
 
     patients: int = Field(ge=0)
     """Patients with several cases that `evidence` was estimated from."""
-    evidence: float | None = Field(default=None, allow_inf_nan=False)
-    """The standing from which on a view is likelier of the same patient than of another; None with too few patients."""
-    standing: _Curve
-    """The standing of random pairs, at `PERCENTS`."""
+    evidence: float | None = Field(default=None, ge=0, le=1)
+    """The nearest share of a gallery in which a view is likelier of the query's own patient than anywhere; None with too few
+    patients."""
     similar: _Curve
     """The similarity of random pairs, at `PERCENTS`."""
 
-    @property
-    def limit(self) -> float:
-        """The standing from which on a case may be of the query's own patient.
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, content: Any) -> Any:
+        """Know nothing of patients by what generations of before 2026-11-29 estimated: another measure, of that name too."""
+        if isinstance(content, dict) and "standing" in content:
+            return {"patients": 0, "similar": content.get("similar")}
+        return content
 
-        That of the evidence, but never so low that more than one random pair in twenty lies above it: below that, what is
-        kept back says little of the patient and much of the finding (docs/decisions/same-patient-guard.md).
+    @property
+    def share(self) -> float:
+        """The nearest share of a gallery that may be of the query's own patient, a tenth at most.
+
+        That of the evidence; what lies between it and a tenth says little of the patient (decisions/same-patient-guard.md).
         """
-        least = self.standing[PERCENTS.index(_LEAST_PERCENT)]
-        return least if self.evidence is None else max(least, self.evidence)
-
-    @property
-    def similarity_limit(self) -> float:
-        """The similarity that as many random pairs reach as stand out by `limit`: for those who know no query."""
-        return _at(self.limit, self.standing, self.similar)
+        return _MOST if self.evidence is None else min(_MOST, self.evidence)
 
     def closer_than(self, similarity: float) -> float:
         """Return the percentage of random pairs that are less alike than this."""

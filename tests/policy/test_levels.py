@@ -11,7 +11,7 @@ from silo_app.policy.levels import Levels, levels_of, share_beyond
 from silo_app.policy.likeness import PERCENTS, Likeness
 
 CURVE = tuple(0.5 * percent / 100 for percent in PERCENTS)
-LIKENESS = Likeness(patients=0, standing=CURVE, similar=CURVE)
+LIKENESS = Likeness(patients=0, similar=CURVE)
 READ = TypeAdapter(Levels)
 
 
@@ -39,7 +39,7 @@ def test_no_level_says_anything_of_few_pairs():
 
 
 def test_rounding_beyond_the_same_image_is_no_nonsense():
-    alike = Likeness(patients=0, standing=CURVE, similar=(0.0,) * 5 + (1.000149,) * (len(PERCENTS) - 5))
+    alike = Likeness(patients=0, similar=(0.0,) * 5 + (1.000149,) * (len(PERCENTS) - 5))
     assert READ.validate_python(levels_of(alike, views=1000, least=11), strict=True)[-1][1] == 1.0
 
 
@@ -76,7 +76,7 @@ def test_the_ends_say_at_least():
     pair=st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
 )
 def test_who_is_more_alike_is_never_read_as_less(similar, pair):
-    likeness = Likeness(patients=0, standing=CURVE, similar=tuple(sorted(similar)))
+    likeness = Likeness(patients=0, similar=tuple(sorted(similar)))
     levels = READ.validate_python(levels_of(likeness, views=1000, least=11), strict=True)
     if levels:
         low, high = (share_beyond(levels, similarity) for similarity in sorted(pair))

@@ -1,7 +1,6 @@
 """What leaves a silo: nobody who may be the query's own patient, nothing too often, no word of canaries, all sealed."""
 
 import json
-from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -11,7 +10,7 @@ from silo_app.config import load
 from silo_app.index.generations import open_current
 from silo_app.index.likeness import CROWD, MIN_PATIENTS, estimate, sense_of
 from silo_app.policy.canaries import write_canaries
-from silo_app.policy.likeness import PERCENTS
+from silo_app.policy.likeness import Likeness
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import open_reply, peek_request, seal, seal_reply
 from silo_app.search.messages import (
@@ -41,65 +40,92 @@ def two_of_each(patients, spread=0.3, dimension=16, seed=0):
     return vectors, [f"{i:032x}" for i in range(2 * patients)], [f"p{i // 2}" for i in range(2 * patients)]
 
 
-def test_the_evidence_lies_between_strangers_and_one_patient():
-    vectors, cases, patients = two_of_each(200, spread=0.1)
-    likeness = estimate(vectors, cases, patients)
+def test_the_evidence_is_the_share_within_which_patients_are():
+    likeness = estimate(*two_of_each(200, spread=0.1))
     assert likeness.patients == 200
-    assert likeness.standing[-6] < likeness.evidence <= likeness.standing[-1]  # between 95 and 100 % of strangers
-    assert list(likeness.standing) == sorted(likeness.standing)
+    assert likeness.evidence < 0.01
+    assert likeness.share == likeness.evidence
+    assert list(likeness.similar) == sorted(likeness.similar)
     assert likeness.closer_than(likeness.similar[5]) == pytest.approx(30)
 
 
-def test_with_too_few_patients_nineteen_of_twenty_random_pairs_lie_below_the_limit():
+def test_where_patients_are_no_nearer_than_strangers_a_tenth_is_kept_back_and_no_more():
+    vague = estimate(*two_of_each(200, spread=20.0))
+    assert vague.evidence > 0.1
+    assert vague.share == 0.1
+
+
+def test_with_too_few_patients_a_tenth_is_kept_back():
     likeness = estimate(*two_of_each(MIN_PATIENTS - 1))
     assert likeness.evidence is None
-    assert likeness.limit == likeness.standing[PERCENTS.index(95.0)]
+    assert likeness.share == 0.1
 
 
-def test_evidence_raises_the_limit_and_never_lowers_it():
+def test_of_a_generation_that_was_estimated_otherwise_a_tenth_is_kept_back():
     known = estimate(*two_of_each(200, spread=0.1))
-    assert known.limit == known.evidence > known.standing[PERCENTS.index(95.0)]
-    vague = known.model_copy(update={"evidence": known.standing[PERCENTS.index(50.0)]})
-    assert vague.limit == known.standing[PERCENTS.index(95.0)]
+    before = {"patients": 200, "evidence": 3.03, "standing": known.similar, "similar": known.similar}
+    likeness = Likeness.model_validate_json(json.dumps(before))
+    assert (likeness.patients, likeness.share, likeness.similar) == (0, 0.1, known.similar)
+
+
+def test_one_patient_with_many_pairs_counts_as_one():
+    """Of 40 patients 39 are near themselves; the last has as many pairs as all others, and none that is near."""
+    vectors, _, patients = two_of_each(39, spread=0.05, dimension=32)
+    rng = np.random.default_rng(3)
+    far = rng.standard_normal((30, 32))
+    vectors = np.concatenate([vectors, (far / np.linalg.norm(far, axis=1, keepdims=True)).astype(np.float32)])
+    likeness = estimate(vectors, [f"{i:032x}" for i in range(len(vectors))], [*patients, *["far"] * 30])
+    assert likeness.evidence < 0.02
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_gallery_of_nobody_or_of_one_patient_has_a_strict_limit(count):
+def test_a_gallery_of_nobody_or_of_one_patient_knows_no_pairs(count):
     vectors = np.eye(16, dtype=np.float32)[:count]
-    assert estimate(vectors, [f"{i:032x}" for i in range(count)], ["p"] * count).limit == -1.0
+    likeness = estimate(vectors, [f"{i:032x}" for i in range(count)], ["p"] * count)
+    assert (likeness.share, set(likeness.similar)) == (0.1, {-1.0})
 
 
-def a_crowd(close, others, spread=0.35, dimension=32):
-    """The query, and unit vectors: so many around it, and others anywhere; and the cases' names."""
+def some_views(count, dimension=32):
     rng = np.random.default_rng(1)
-    query = rng.standard_normal(dimension)
-    near = query + spread * rng.standard_normal((close, dimension))
-    vectors = np.concatenate([near, rng.standard_normal((others, dimension))])
+    vectors = rng.standard_normal((count + 1, dimension))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return (query / np.linalg.norm(query)).astype(np.float32), vectors, [f"{i:032x}" for i in range(len(vectors))]
+    return vectors[0], vectors[1:], [f"{i:032x}" for i in range(count)]
 
 
-def test_to_a_query_like_very_many_about_as_many_stand_out_as_hide_one():
-    query, vectors, cases = a_crowd(400, 3600)
-    sense = sense_of(BruteForceGallery(vectors, cases), estimate(vectors, cases, cases))
+@pytest.mark.parametrize(
+    ("views", "share", "kept_back"),
+    [(100, 0.1, 10), (1000, 0.1, 100), (1000, 0.02, 20), (1000, 0.0, 1), (4000, 0.1, CROWD), (4000, 0.01, 40)],
+)
+def test_the_nearest_share_is_kept_back_and_no_more_than_a_crowd(views, share, kept_back):
+    query, vectors, cases = some_views(views)
+    gallery = BruteForceGallery(vectors, cases)
+    curve = sense_of(gallery, None).likeness
+    sense = sense_of(gallery, curve.model_copy(update={"evidence": share}))
     bound = sense.bound_for(query)
-    assert bound.alike == pytest.approx(CROWD, rel=0.1)
-    assert CROWD / 2 < np.count_nonzero(vectors @ query >= bound.limit) < 2 * CROWD
-    usual = sense.cohort @ query
-    assert bound.limit > usual.mean() + sense.likeness.limit * usual.std()
+    assert bound.alike == pytest.approx(kept_back, rel=0.05)
+    above = sum(hit.score >= bound.limit for hit in gallery.search(query, views))
+    assert above == pytest.approx(kept_back, rel=0.5) if views > 1024 else above == kept_back
+    assert sense.nearest == kept_back
 
 
-def test_to_a_query_like_few_those_stand_out_whom_the_estimate_says():
-    query, vectors, cases = a_crowd(30, 3970)
-    sense = sense_of(BruteForceGallery(vectors, cases), estimate(vectors, cases, cases))
-    evident = replace(sense, likeness=sense.likeness.model_copy(update={"evidence": 4.0}))
-    usual = sense.cohort @ query
-    assert evident.bound_for(query).limit == pytest.approx(usual.mean() + 4.0 * usual.std(), rel=1e-5)
-    assert evident.bound_for(query).alike < CROWD
+def test_as_many_are_kept_back_of_a_query_like_half_of_all_as_of_any_other():
+    """Where all images of one finding are alike, nothing stands out by its similarity, and the patient is nearest still."""
+    rng = np.random.default_rng(2)
+    sides = np.where(np.arange(1000)[:, None] % 4, 1.0, -1.0) * np.eye(1, 32) * 8
+    vectors = sides + rng.standard_normal((1000, 32))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    sense = sense_of(BruteForceGallery(vectors, [f"{i:032x}" for i in range(1000)]), None)
+    for query in vectors[:40]:
+        assert np.count_nonzero(vectors @ query >= sense.bound_for(query).limit) in range(98, 103)
+
+
+def test_a_gallery_without_views_keeps_nothing_back():
+    sense = sense_of(BruteForceGallery(np.empty((0, 32), np.float32), []), None)
+    assert sense.bound_for(np.ones(32, np.float32)).alike == 0
 
 
 def test_a_query_is_judged_once_among_those_that_came_together():
-    query, vectors, cases = a_crowd(40, 400)
+    query, vectors, cases = some_views(400)
     sense = sense_of(BruteForceGallery(vectors, cases), None)
     together = sense.remembering()
     assert together.bound_for(query) == sense.bound_for(query)

@@ -1,8 +1,8 @@
 """Ask every silo in private: encrypt the embedding here, open the scores here, and ask for the cards of the best only.
 
-What a silo learns: that somebody asks, which of its cases the asker wants to see, and of each whether it is as similar as
-the silo's own limit. What it does not learn: the query. Nothing else that was decrypted may leave: a silo that sends
-something else than scores would read it there.
+What a silo learns: that somebody asks, which of its cases the asker wants to see, and of each whether it is among as many of
+the nearest as the silo keeps back. What it does not learn: the query. Nothing else that was decrypted may leave: a silo that
+sends something else than scores would read it there.
 """
 
 import time
@@ -65,8 +65,14 @@ class _Part:
     slots: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
     levels: tuple[Level, ...] = ()
-    limit: float | None = None
+    kept_back: int = 0
+    """So many of the best the silo will not show."""
     most: int = 0
+
+    @property
+    def others(self) -> tuple[float, ...]:
+        """The similarities of those that it may show."""
+        return self.scores[self.kept_back :]
 
 
 class PrivateSession:
@@ -160,19 +166,19 @@ class PrivateSession:
             )
         self._indexed[answer.silo] = said
         similarity = self._asking.open(list(answer.blocks), answer.views)
-        best = _best(similarity, min(MAX_HITS, k + _SPARE_SLOTS))
+        best = _best(similarity, answer.kept_back + min(MAX_HITS, k + _SPARE_SLOTS))
         told = {"indexed": answer.indexed, "generation": answer.generation, "encoder_version": answer.encoder_version}
         slots, scores = tuple(best.tolist()), tuple(similarity[best].tolist())
         report = report.model_copy(update=told)
-        return _Part(report, request.query_id, slots, scores, answer.levels, answer.limit, answer.most)
+        return _Part(report, request.query_id, slots, scores, answer.levels, answer.kept_back, answer.most)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
         scores = dict(zip(part.slots, part.scores, strict=True))
         silo = part.report.silo
-        wanted = sum(score >= chosen for score in part.scores)
+        wanted = sum(score >= chosen for score in part.others)
         if not wanted:
-            return part.report, ()
+            return part.report.model_copy(update={"withheld": None if part.kept_back else 0}), ()
         alike = _asked_for(part, wanted)
         request = CardsRequest(
             issued_at_ms=int(time.time() * 1000),
@@ -198,21 +204,20 @@ def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 def _chosen(parts: Iterable[_Part], k: int) -> float:
     """Return the similarity from which on a view may be among the best of all silos: nobody is asked for more."""
-    scores = sorted((score for part in parts for score in part.scores), reverse=True)
+    scores = sorted((score for part in parts for score in part.others), reverse=True)
     wanted = k + _SPARE_SLOTS  # several views may be of one case, or of a case that was recalled
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
 
 
 def _asked_for(part: _Part, wanted: int) -> dict[int, bool]:
-    """Return the slots to ask one silo for, ascending, and of each whether it is as similar as the silo's limit.
+    """Return the slots to ask one silo for, ascending, and of each whether it is among the nearest, which are kept back.
 
-    Those below the limit are as many as the silo shows: it would not know which to leave out, since it is not told which
-    are the nearest. But never so few that they have no company: a silo shows no case alone (`min_cases`).
+    Those are asked for since the silo keeps back all cases of their patients. The others are as many as the silo shows: it
+    would not know which to leave out, since it is not told which are the nearest. But never so few that they have no
+    company: a silo shows no case alone (`min_cases`).
     """
-    limit = 2.0 if part.limit is None else part.limit
-    nearest = list(zip(part.slots, part.scores, strict=True))[: max(wanted, _SPARE_SLOTS)]
-    alike = {slot: True for slot, score in nearest if score >= limit}
-    below = [slot for slot, score in nearest if score < limit][: max(part.most, _SPARE_SLOTS)]
+    alike = dict.fromkeys(part.slots[: part.kept_back], True)
+    below = part.slots[part.kept_back :][: min(max(wanted, _SPARE_SLOTS), max(part.most, _SPARE_SLOTS))]
     return dict(sorted((alike | dict.fromkeys(below, False)).items()))
 
 

@@ -12,6 +12,8 @@ from silo_app.search.messages import MAX_HITS, Case, Count, Message, QueryId, Qu
 __all__ = ["CardsAnswer", "CardsRequest", "PrivateAnswer", "PrivateRequest", "SlotHit"]
 
 MAX_VIEWS = 300_000
+_MOST_KEPT_BACK = 256
+"""A silo that says more would be told of its numbers in so many bits (`CardsRequest.alike`)."""
 
 Slot = Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
 
@@ -48,8 +50,8 @@ class PrivateAnswer(Message):
     blocks: Annotated[tuple[bytes, ...], Field(max_length=64)]
     levels: Levels = ()
     """As in `SiloAnswer`."""
-    limit: Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)] | None = None
-    """The similarity from which on a case may be of the query's own patient; None where the silo shows those too."""
+    kept_back: Annotated[int, Field(ge=0, le=_MOST_KEPT_BACK)] = 0
+    """So many of the nearest views may be of the query's own patient; 0 where the silo shows those too."""
     most: Count
     """Cases that the silo shows for one query at most."""
     took_us: Count = 0
@@ -70,10 +72,10 @@ class CardsRequest(Question):
     scored: QueryId
     """The private query whose scores the asker chose by; good for one question."""
     silo: SiloName
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS)]
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS + _MOST_KEPT_BACK)]
     """Ascending, which says nothing of how similar they are."""
-    alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS)]
-    """Whether each is as similar as the silo's `limit`. All that a silo is told of scores: it may have computed anything in
+    alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS + _MOST_KEPT_BACK)]
+    """Whether each is among the `kept_back` nearest. All that a silo is told of scores: it may have computed anything in
     place of them, the query itself too, and whatever is told of the numbers is told of that."""
 
     @model_validator(mode="after")

@@ -208,7 +208,7 @@ class PrivateAnswers:
             views=len(held.rows),
             blocks=tuple(blocks),
             levels=levels_of(sense.likeness, views=held.cases.index.views, least=self._settings.min_gallery),
-            limit=None if self._shows_all(request) else sense.likeness.similarity_limit,
+            kept_back=0 if self._shows_all(request) else sense.nearest,
             most=self._settings.max_hits,
         )
 

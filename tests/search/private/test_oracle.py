@@ -23,8 +23,9 @@ BASE = 80_000_000
 class Cheat:
     """A silo that packs two coordinates of the query into each score."""
 
-    def __init__(self, limit=None, **fields):
-        self.fields = {"indexed": VIEWS, "indexed_views": VIEWS, "generation": "1", "most": 1000, "limit": limit} | fields
+    def __init__(self, kept_back=0, **fields):
+        known = {"indexed": VIEWS, "indexed_views": VIEWS, "generation": "1", "most": 1000, "kept_back": kept_back}
+        self.fields = known | fields
         self.keys = None
         self.asked = []
 
@@ -94,10 +95,9 @@ def without_names(request):
     return request.model_dump(exclude={"query_id", "scored", "issued_at_ms"})
 
 
-@pytest.mark.parametrize("limit", [None, 0.5, 1.5], ids=["no limit", "all above it", "all below it"])
-def test_what_was_decrypted_does_not_reach_the_silo(session, limit):
+def test_what_was_decrypted_does_not_reach_the_silo(session):
     """Two queries, each decrypted whole by its asker; the silo is told the same of both."""
-    cheat = Cheat(limit)
+    cheat = Cheat()
     asking = session(cheat)
     for seed in range(2):
         query = any_query(seed)
@@ -109,14 +109,22 @@ def test_what_was_decrypted_does_not_reach_the_silo(session, limit):
     assert one.slots == tuple(range(VIEWS))
 
 
+def test_a_silo_that_would_keep_back_everything_is_asked_for_nothing(session):
+    cheat = Cheat(VIEWS)
+    result = session(cheat).search(any_query(0), k=K)
+    assert cheat.asked == []
+    assert result.silos[0].withheld is None
+
+
 def test_it_is_told_which_slots_are_wanted_and_one_bit_of_each(session):
-    cheat = Cheat(0.8)
+    cheat = Cheat(7)
     asking = session(cheat)
     asking.search(any_query(0), k=20)
     (request,) = cheat.asked
     similarity = asking._asking.open(list(cheat.blocks), VIEWS)
-    assert request.slots == tuple(sorted(np.argsort(-similarity)[:36]))
-    assert request.alike == tuple(similarity[list(request.slots)] >= 0.8)
+    ranked = np.argsort(-similarity, kind="stable")
+    assert request.slots == tuple(sorted(ranked[: 7 + 36]))
+    assert request.alike == tuple(slot in ranked[:7] for slot in request.slots)
     assert set(without_names(request)) == {
         "version", "kind", "asker", "silo", "purpose", "user", "budget_ms", "slots", "alike"
     }  # fmt: skip

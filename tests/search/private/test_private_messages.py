@@ -81,10 +81,10 @@ def part(scores, **fields):
     return _Part(report, "0" * 32, tuple(range(len(scores) - 1, -1, -1)), scores, **fields)
 
 
-def test_slots_below_the_limit_are_no_more_than_the_silo_shows():
+def test_slots_behind_those_kept_back_are_no_more_than_the_silo_shows():
     """Told of more it would have to leave some out, and does not know which are the nearest."""
     scores = tuple(np.linspace(0.9, 0.1, 60))
-    asked = _asked_for(part(scores, limit=float(scores[3]), most=20), 40)
+    asked = _asked_for(part(scores, kept_back=4, most=20), 40)
     assert asked == dict(sorted((dict.fromkeys(range(56, 60), True) | dict.fromkeys(range(36, 56), False)).items()))
     assert list(asked) == sorted(asked)
     assert list(_asked_for(part(scores, most=3), 1)) == list(range(44, 60))  # in company

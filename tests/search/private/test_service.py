@@ -94,9 +94,8 @@ class South:
 
     def cards(self, scores, slots, **fields):
         """Return what is shown of the cases in these slots, or the refusal."""
-        limit = 2.0 if scores.answer.limit is None else scores.answer.limit
         wanted = sorted(slots)
-        alike = [slot < len(scores.similarity) and bool(scores.similarity[slot] >= limit) for slot in wanted]
+        alike = [slot in scores.best(scores.answer.kept_back) for slot in wanted]
         known = {
             "issued_at_ms": int(self.now() * 1000),
             "budget_ms": 5_000,
@@ -380,14 +379,14 @@ class TestWhoIsShown:
         assert len(shown.hits) >= 5
         assert south.events()[-1]["kept_back"] >= 1
 
-    def test_the_silo_tells_from_when_on_a_case_may_be_of_the_querys_patient(self, south):
+    def test_the_silo_tells_how_many_of_the_nearest_may_be_of_the_querys_patient(self, south):
         south = south("max_hits: 7, " + DEFAULT)
         vector, _, _ = south.any()
         answer = south.ask(vector).answer
-        assert answer.limit == south.process._private._held.cases.sense.likeness.similarity_limit
+        assert answer.kept_back == south.process._private._held.cases.sense.nearest > 0
         assert answer.most == 7
         south.process._private._settings = south.process._private._settings.model_copy(update={"same_patient": "show"})
-        assert south.ask(vector).answer.limit is None
+        assert south.ask(vector).answer.kept_back == 0
 
     def test_whoever_has_one_case_that_stands_out_is_withheld_with_all(self, south):
         """One bit is enough: it need not be of each case."""
