@@ -293,10 +293,12 @@ _OPTIONS = {
         for precision in ("auto", "float16")
     },
     " nih": " --data nih-chest-xray-700.zip",
+    " nih-trained": " --data nih-chest-xray-700.zip --trained",
     " quick": " --quick",
     " seed-1": " --seed 1",
     " seed-2": " --seed 2",
     " pediatric": " --data pediatric-chest-xray.zip",
+    " pediatric-trained": " --data pediatric-chest-xray.zip --trained",
     " pediatric-1500": " --data pediatric-chest-xray.zip --limit 1500",
     **{
         f" unlike{network}{ways}{seeds}{how}": f" --data pediatric-chest-xray.zip nih-chest-xray-700.zip{backbone}{which}{chosen} --threads 1{settings}"

@@ -210,13 +210,14 @@ def _chosen(parts: Iterable[_Part], k: int) -> float:
 
 
 def _asked_for(part: _Part, wanted: int) -> dict[int, bool]:
-    """Return the slots to ask one silo for, ascending, and of each whether it is among the nearest, which are kept back.
+    """Return the slots to ask one silo for, ascending, and of each whether it is of the nearest, which are kept back.
 
-    Those are asked for since the silo keeps back all cases of their patients. The others are as many as the silo shows: it
-    would not know which to leave out, since it is not told which are the nearest. But never so few that they have no
-    company: a silo shows no case alone (`min_cases`).
+    Some of those are named, for the silo to keep back all cases of their patients; of the others nothing is asked, since
+    every slot tells a silo that cheats something of the query. Those behind them are as many as the silo shows: it would not
+    know which to leave out, since it is not told which are the nearest. But never so few that they have no company: a silo
+    shows no case alone (`min_cases`).
     """
-    alike = dict.fromkeys(part.slots[: part.kept_back], True)
+    alike = dict.fromkeys(part.slots[: min(part.kept_back, _SPARE_SLOTS)], True)
     below = part.slots[part.kept_back :][: min(max(wanted, _SPARE_SLOTS), max(part.most, _SPARE_SLOTS))]
     return dict(sorted((alike | dict.fromkeys(below, False)).items()))
 

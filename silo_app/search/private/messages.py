@@ -13,7 +13,7 @@ __all__ = ["CardsAnswer", "CardsRequest", "PrivateAnswer", "PrivateRequest", "Sl
 
 MAX_VIEWS = 300_000
 _MOST_KEPT_BACK = 256
-"""A silo that says more would be told of its numbers in so many bits (`CardsRequest.alike`)."""
+"""Of the nearest views: more than any silo keeps back."""
 
 Slot = Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
 
@@ -75,7 +75,7 @@ class CardsRequest(Question):
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS + _MOST_KEPT_BACK)]
     """Ascending, which says nothing of how similar they are."""
     alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS + _MOST_KEPT_BACK)]
-    """Whether each is among the `kept_back` nearest. All that a silo is told of scores: it may have computed anything in
+    """Whether each is of the `kept_back` nearest. All that a silo is told of scores: it may have computed anything in
     place of them, the query itself too, and whatever is told of the numbers is told of that."""
 
     @model_validator(mode="after")

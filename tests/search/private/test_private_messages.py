@@ -90,6 +90,13 @@ def test_slots_behind_those_kept_back_are_no_more_than_the_silo_shows():
     assert list(_asked_for(part(scores, most=3), 1)) == list(range(44, 60))  # in company
 
 
+def test_of_very_many_that_are_kept_back_the_nearest_are_named_and_the_others_not_asked_for():
+    """What is asked for tells a silo that cheats where the query lies."""
+    asked = _asked_for(part(tuple(np.linspace(0.9, 0.1, 200)), kept_back=128, most=20), 18)
+    assert [slot for slot, is_alike in asked.items() if is_alike] == list(range(200 - 16, 200))
+    assert [slot for slot, is_alike in asked.items() if not is_alike] == list(range(72 - 18, 72))
+
+
 def test_a_case_of_several_views_has_the_score_of_the_nearest():
     hit = SlotHit(slots=(0, 2), case="0" * 32, card=Card())
     answer = CardsAnswer(query_id="0" * 32, silo="south", hits=(hit,))
