@@ -83,7 +83,7 @@ class FaissGallery:
                 remedy="Ask with the encoder that the index was made with.",
             )
         faiss.omp_set_num_threads(1)  # of this thread: queries run beside each other, not within each other
-        wanted = min(most, k + 16)
+        wanted = min(most, _views_for(k))
         while wanted:
             approximate, rows = self._index.search(query[None, :], wanted, params=among)
             hits = self._ranked(rows[0], query, k)
@@ -94,7 +94,7 @@ class FaissGallery:
 
     def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
         """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS."""
-        wanted = min(self.views, max(counts) + 16) if counts else 0
+        wanted = min(self.views, _views_for(max(counts))) if counts else 0
         if not wanted or queries.shape[1] != self.dimension:
             return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
         approximate, rows = self._nearest(np.ascontiguousarray(queries, np.float32), wanted)
@@ -156,6 +156,11 @@ class FaissGallery:
     def _is_certain(self, hits: list[Hit], k: int, last: float) -> bool:
         """Whether no view beyond the last that FAISS gave can reach the `k`-th case, not even by a tie."""
         return len(hits) == k and hits[-1].score > last + self._doubt
+
+
+def _views_for(k: int) -> int:
+    """Return how many of the nearest views are likely of `k` cases: of many, some are of one case."""
+    return k + 16 + k // 8
 
 
 def _stored(index: Any) -> NDArray[np.float16]:

@@ -9,7 +9,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,17 +34,17 @@ __all__ = [
     "release",
     "shows_same_patient",
     "shows_thumbnail",
-    "suffices",
 ]
 
 MOST_KEPT_BACK = 4096
-"""Of the nearest cases no more are kept back for standing out: nobody waits for a search through half a gallery. Behind so
+"""Of the nearest cases no more are kept back: nobody waits for a search through half a gallery. Behind so
 many that all do, one patient more or less moves the end of what is kept back."""
 _BEYOND = 16
 """So many cases more than can be shown are looked at, for the number of their patients."""
 _MORE = 1.6
 _AND_MORE = 8
-"""More than are expected to stand out may do."""
+"""More than are expected to be as near may be."""
+_patient_of = attrgetter("view.patient")
 
 # Members of an enumeration arrive as their plain text: the one place where a strict message is read leniently.
 _Word = Field(strict=False)
@@ -95,6 +96,8 @@ class Release:
     """The nearest case that is not kept back, whether there are hits or not: it is the same without those who are."""
     enough: bool = True
     """Whether there are cases of as many patients as the policy wants; without, there are no hits."""
+    final: bool = True
+    """Whether candidates that come behind those that were given change nothing."""
 
 
 def refusal(
@@ -130,30 +133,10 @@ def hits_allowed(settings: ReleaseSettings, k: int) -> int:
 def candidates_for(settings: ReleaseSettings, k: int, alike: float | None) -> int:
     """Return how many of the nearest cases the rules likely have to look at: `alike` ones are expected to be kept back.
 
-    None is for a query that keeps nobody back. Whether they were enough says `suffices`.
+    None is for a query that keeps nobody back. Whether they were enough says `Release.final`.
     """
     kept_back = 0 if alike is None else min(MOST_KEPT_BACK, math.ceil(_MORE * alike) + _AND_MORE)
-    return _looked_at(settings, k) + kept_back
-
-
-def suffices(
-    settings: ReleaseSettings,
-    k: int,
-    ranked: Sequence[Candidate],
-    *,
-    limit: float | None,
-    also: AbstractSet[PatientKey] = frozenset(),
-) -> bool:
-    """Return whether `release` says the same of these candidates, ranked best first, as of any that come behind them."""
-    if not ranked:
-        return False
-    last = ranked[-1].score
-    if last < settings.min_similarity:
-        return True
-    if limit is not None and last >= limit and len(ranked) < MOST_KEPT_BACK:
-        return False
-    named = _named(ranked, limit) | also
-    return sum(candidate.view.patient not in named for candidate in ranked) >= _looked_at(settings, k)
+    return max(hits_allowed(settings, k), settings.min_cases) + _BEYOND + kept_back
 
 
 def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:
@@ -176,19 +159,19 @@ def release(
     is narrowed must not show the other cases of a patient whom the same query, not narrowed, keeps back. As many of the
     others are looked at, whoever is kept back: so nothing that is said depends on them.
     """
-    similar = _from(ranked, settings.min_similarity)
-    named = _named(similar, limit) | also
-    others, withheld = similar[: _looked_at(settings, k)], frozenset[PatientKey]()
-    if named:
-        others, withheld = _divided(similar, named, _looked_at(settings, k))
+    similar, most = _from(ranked, settings.min_similarity), max(hits_allowed(settings, k), settings.min_cases) + _BEYOND
+    named = _named(similar, limit).union(also)
+    others, withheld = _divided(similar, named, most) if named else (similar[:most], frozenset[PatientKey]())
+    is_named_whole = limit is None or len(ranked) >= MOST_KEPT_BACK or (len(ranked) > 0 and ranked[-1].score < limit)
+    final = len(similar) < len(ranked) or (is_named_whole and len(others) == most)
     nearest = others[0].case if others else None
     if not _are_of(settings.min_cases, others):
-        return Release((), withheld, nearest, enough=False)
+        return Release((), withheld, nearest, enough=False, final=final)
     shown = [
         Released(case=candidate.case, score=candidate.score, card=card_of(settings, candidate.view))
         for candidate in others[: hits_allowed(settings, k)]
     ]
-    return Release(tuple(shown), withheld, nearest)
+    return Release(tuple(shown), withheld, nearest, final=final)
 
 
 def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]:
@@ -197,19 +180,13 @@ def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]
 
 
 def _divided(
-    similar: Sequence[Candidate], named: AbstractSet[PatientKey], count: int
+    similar: Sequence[Candidate], named: frozenset[PatientKey], count: int
 ) -> tuple[list[Candidate], frozenset[PatientKey]]:
     """Return the best `count` cases of others than `named`, and those of the named who have cases before the last."""
-    others: list[Candidate] = []
-    withheld: set[PatientKey] = set()
-    for candidate in similar:
-        if candidate.view.patient in named:
-            withheld.add(candidate.view.patient)
-        elif len(others) < count:
-            others.append(candidate)
-        else:
-            break
-    return others, frozenset(withheld)
+    patients = list(map(_patient_of, similar))
+    places = list(islice((place for place, patient in enumerate(patients) if patient not in named), count))
+    seen = patients[: places[-1]] if len(places) == count else patients
+    return [similar[place] for place in places], named.intersection(seen)
 
 
 def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
@@ -222,16 +199,11 @@ def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
     return len(seen) >= patients
 
 
-def _looked_at(settings: ReleaseSettings, k: int) -> int:
-    """Return of how many cases that are not kept back what is said depends."""
-    return max(hits_allowed(settings, k), settings.min_cases) + _BEYOND
-
-
-def _named(similar: Sequence[Candidate], limit: float | None) -> set[PatientKey]:
+def _named(similar: Sequence[Candidate], limit: float | None) -> frozenset[PatientKey]:
     """Return the patients who may be the query's own."""
     if limit is None:
-        return set()
-    return {candidate.view.patient for candidate in _from(similar[:MOST_KEPT_BACK], limit)}
+        return frozenset()
+    return frozenset(map(_patient_of, _from(similar[:MOST_KEPT_BACK], limit)))
 
 
 def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:

@@ -27,7 +27,6 @@ from silo_app.policy.release import (
     refusal,
     release,
     shows_same_patient,
-    suffices,
 )
 from silo_app.search.counts.messages import CountRequest
 from silo_app.search.messages import Refusal, ReleasedHit, SearchRequest, SiloAnswer
@@ -174,8 +173,9 @@ def around(
             far = -math.inf if is_all else hits[-1].score  # what is known behind it has others before it
             found = (*(one for one in known if one.score >= far), *ranked)
             ranked = sorted((one for one in found if request.filters.holds(one.view)), key=_order)
-        if is_all or suffices(settings, k, ranked, limit=limit, also=also):
-            return ranked, release(settings, k, ranked, limit=limit, also=also)
+        released = release(settings, k, ranked, limit=limit, also=also)
+        if is_all or released.final:
+            return ranked, released
         wanted *= 2
 
 

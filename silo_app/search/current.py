@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +159,7 @@ class OpenCatalogue:
         """Return a view of the case, None if it was recalled. Raises `NotReady`, `CatalogueDamaged`."""
         return self.as_it_is()(case)
 
-    def as_it_is(self, ahead: Sequence[CaseId] = ()) -> CardLookup:
+    def as_it_is(self, ahead: Iterable[CaseId] = ()) -> CardLookup:
         """Return a look-up in the catalogue as it is now, for the cases of some queries; those in `ahead` are read at once.
 
         Raises as `view_of` does.
@@ -169,8 +169,8 @@ class OpenCatalogue:
             if version != self._version or len(self._known) > _KNOWN:
                 self._version, self._known = version, _Known(self._read)
             known = self._known
-            if unread := [case for case in ahead if case not in known]:
-                cards = catalogue.cards(unread)
+            if unread := set(ahead).difference(known):
+                cards = catalogue.cards(list(unread))
                 known.update({case: cards.get(case) for case in unread})
         return known.__getitem__
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from operator import itemgetter
 from types import MappingProxyType
 
 import numpy as np
@@ -61,7 +63,7 @@ def search_together(
         ]
         hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
         found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
-    ahead = list({hit.case: None for _, hits in found.values() for hit in hits})
+    ahead = map(itemgetter(0), chain.from_iterable(hits for _, hits in found.values()))
     view_of = catalogue.as_it_is(ahead)
     return Together(replace(gallery, index=_Searched(index, catalogue.as_it_is, found), sense=sense), view_of)
 

@@ -1,5 +1,7 @@
 """The release policy: an allow-list, and a stricter setting never lets out more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,6 @@ from silo_app.policy.release import (
     refusal,
     release,
     shows_same_patient,
-    suffices,
 )
 
 FIELDS = ("position", "sex", "age_band", "study_year", "findings")
@@ -209,10 +210,11 @@ def test_nothing_that_is_said_depends_on_who_is_kept_back(candidates, policy, k,
 @given(galleries, policies, st.integers(1, 30), patients_or_none, st.sampled_from([None, LIMIT]))
 def test_what_comes_behind_changes_nothing_where_there_is_enough(candidates, policy, k, also, limit):
     whole = release(policy, k, candidates, limit=limit, also=also)
-    lengths = [n for n in range(0, len(candidates), 7) if suffices(policy, k, candidates[:n], limit=limit, also=also)]
+    lengths = [n for n in range(0, len(candidates), 7) if release(policy, k, candidates[:n], limit=limit, also=also).final]
     assert lengths == list(range(min(lengths, default=len(candidates)), len(candidates), 7)), "more is enough, too"
     for length in lengths[:4]:
-        assert release(policy, k, candidates[:length], limit=limit, also=also) == whole
+        part = release(policy, k, candidates[:length], limit=limit, also=also)
+        assert part == replace(whole, final=True)
 
 
 def test_enough_is_looked_at_at_once_where_as_many_are_kept_back_as_expected():
@@ -220,7 +222,7 @@ def test_enough_is_looked_at_at_once_where_as_many_are_kept_back_as_expected():
     for limit, alike in ((None, 0), (LIMIT, 0), (LIMIT, 1), (LIMIT, 64)):
         candidates = many_candidates(0, 300, 1000, alike)
         first = candidates_for(policy, 10, None if limit is None else alike)
-        assert suffices(policy, 10, candidates[:first], limit=limit)
+        assert release(policy, 10, candidates[:first], limit=limit).final
         assert first < 150
 
 
@@ -228,9 +230,9 @@ def test_of_a_gallery_that_is_all_alike_no_more_than_the_most_are_kept_back():
     policy = ReleaseSettings(min_cases=1)
     candidates = many_candidates(0, MOST_KEPT_BACK + 200, 10**6, MOST_KEPT_BACK + 200)
     first = candidates_for(policy, 10, 1e6)
-    assert suffices(policy, 10, candidates[:first], limit=LIMIT)
-    assert not suffices(policy, 10, candidates[: MOST_KEPT_BACK - 1], limit=LIMIT)
+    assert not release(policy, 10, candidates[: MOST_KEPT_BACK - 1], limit=LIMIT).final
     found = release(policy, 10, candidates[:first], limit=LIMIT)
+    assert found.final
     shown = [candidate.case for candidate in candidates[MOST_KEPT_BACK:] if candidate.view.patient not in found.withheld]
     assert [hit.case for hit in found.hits] == shown[:10]
 
