@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import compress, islice, repeat
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -160,8 +160,7 @@ def release(
     others are looked at, whoever is kept back: so nothing that is said depends on them.
     """
     similar, most = _from(ranked, settings.min_similarity), max(hits_allowed(settings, k), settings.min_cases) + _BEYOND
-    named = _named(similar, limit).union(also)
-    others, withheld = _divided(similar, named, most) if named else (similar[:most], frozenset[PatientKey]())
+    others, withheld = _divided(similar, most, limit, also)
     is_named_whole = limit is None or len(ranked) >= MOST_KEPT_BACK or (len(ranked) > 0 and ranked[-1].score < limit)
     final = len(similar) < len(ranked) or (is_named_whole and len(others) == most)
     nearest = others[0].case if others else None
@@ -180,11 +179,16 @@ def _from(ranked: Sequence[Candidate], similarity: float) -> Sequence[Candidate]
 
 
 def _divided(
-    similar: Sequence[Candidate], named: frozenset[PatientKey], count: int
-) -> tuple[list[Candidate], frozenset[PatientKey]]:
-    """Return the best `count` cases of others than `named`, and those of the named who have cases before the last."""
-    patients = list(map(_patient_of, similar))
-    places = list(islice((place for place, patient in enumerate(patients) if patient not in named), count))
+    similar: Sequence[Candidate], count: int, limit: float | None, also: AbstractSet[PatientKey]
+) -> tuple[Sequence[Candidate], frozenset[PatientKey]]:
+    """Return the best `count` cases of nobody who is kept back, and who is, of those who have a case before the last."""
+    near = 0 if limit is None else len(_from(similar[:MOST_KEPT_BACK], limit))
+    if not near and not also:
+        return similar[:count], frozenset()
+    patients = list(map(_patient_of, similar))  # by columns: this is done for every case that the rules look at
+    named = frozenset(patients[:near]).union(also)
+    shown = [patient not in named for patient in patients]
+    places = list(islice(compress(range(len(shown)), shown), count))
     seen = patients[: places[-1]] if len(places) == count else patients
     return [similar[place] for place in places], named.intersection(seen)
 
@@ -197,13 +201,6 @@ def _are_of(patients: int, candidates: Sequence[Candidate]) -> bool:
             break
         seen.add(candidate.view.patient)
     return len(seen) >= patients
-
-
-def _named(similar: Sequence[Candidate], limit: float | None) -> frozenset[PatientKey]:
-    """Return the patients who may be the query's own."""
-    if limit is None:
-        return frozenset()
-    return frozenset(map(_patient_of, _from(similar[:MOST_KEPT_BACK], limit)))
 
 
 def shows_thumbnail(settings: ReleaseSettings, view: View) -> bool:
