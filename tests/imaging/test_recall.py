@@ -46,6 +46,7 @@ def test_a_study_leaves_catalogue_and_cache_and_does_not_come_back(home):
     assert (done.kind, done.found, done.views) == ("study", 1, len(before))
     assert searched.view_of(first.case) is None
     assert searched.view_of(last.case) is not None or last.case == first.case
+    searched.close()
     assert not before & set(RadiographCache(home.cache).digests())
     again = ingest(home, workers=1)
     assert (again.added, again.views) == (0, 4 - len(before))

@@ -19,6 +19,12 @@ def path(tmp_path):
     return tmp_path / "private" / "budget.db"
 
 
+def spent_anew(path, limit):
+    """Count one question in a process that has just been started."""
+    with contextlib.closing(DailyBudget(path)) as budget:
+        return budget.spend("private", "north", limit, now=NOON)
+
+
 def test_a_silo_may_ask_so_often_a_day(path):
     budget = DailyBudget(path)
     assert [budget.spend("private", "north", 2, now=NOON) for _ in range(3)] == [True, True, False]
@@ -52,15 +58,15 @@ def test_a_restart_forgives_nothing(path):
     first = DailyBudget(path)
     assert first.spend("private", "north", 1, now=NOON)
     first.close()
-    assert not DailyBudget(path).spend("private", "north", 1, now=NOON)
+    assert not spent_anew(path, 1)
 
 
 def test_no_budget_is_no_question(path):
-    assert not DailyBudget(path).spend("private", "north", 0, now=NOON)
+    assert not spent_anew(path, 0)
 
 
 def test_only_the_silo_reads_the_counts(path):
-    DailyBudget(path).spend("private", "north", 1, now=NOON)
+    spent_anew(path, 1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -70,7 +76,7 @@ def test_a_killed_process_has_counted_what_it_allowed(path):
         f"assert DailyBudget(Path(sys.argv[1])).spend('private', 'north', 1, now={NOON})\nos.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
-    assert not DailyBudget(path).spend("private", "north", 1, now=NOON)
+    assert not spent_anew(path, 1)
 
 
 def test_a_spent_budget_is_named_and_takes_nothing_from_the_others(path):
@@ -78,6 +84,7 @@ def test_a_spent_budget_is_named_and_takes_nothing_from_the_others(path):
     silo, user = Share("silo", "north", 3), Share("user", "anna", 1)
     assert [budget.spend_all([silo, user], now=NOON) for _ in range(3)] == [None, user, user]
     assert [budget.spend_all([silo], now=NOON) for _ in range(3)] == [None, None, silo]
+    budget.close()
 
 
 def test_what_is_counted_together_is_counted_one_by_one(path):
@@ -85,7 +92,7 @@ def test_what_is_counted_together_is_counted_one_by_one(path):
     with budget.together():
         assert [budget.spend("private", "north", 2, now=NOON) for _ in range(3)] == [True, True, False]
     budget.close()
-    assert not DailyBudget(path).spend("private", "north", 2, now=NOON)
+    assert not spent_anew(path, 2)
 
 
 def test_what_could_not_be_counted_together_is_not_counted(path):
@@ -94,6 +101,7 @@ def test_what_could_not_be_counted_together_is_not_counted(path):
         budget.spend("private", "north", 1, now=NOON)
         raise RuntimeError
     assert budget.spend("private", "north", 1, now=NOON)
+    budget.close()
 
 
 def test_a_question_may_cost_more_than_one_and_is_not_half_answered(path):

@@ -1,5 +1,6 @@
 """A charge is on disk before the round that it pays for; nothing that happens afterwards takes it back."""
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -157,4 +158,5 @@ def test_whatever_statement_a_process_dies_at_trained_rounds_were_paid_for(tmp_p
         real.close()  # what a kill does: an open transaction is gone
     with PrivacyLedger(path) as ledger:
         assert trained <= len(ledger.charges()) <= trained + len(deaths)
-    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
