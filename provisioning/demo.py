@@ -330,7 +330,7 @@ def _query(federation: Federation, settings: DemoSettings, asker: str) -> tuple[
 
 
 def _arguments(federation: Federation, asker: str, query: Path) -> list[str]:
-    return ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "12", "--without-patient"]
+    return ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "12", "--others"]
 
 
 def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def search(
     without_patient: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
     ] = False,
+    others: Annotated[  # noqa: FBT002  (a flag)
+        bool, typer.Option("--others", help="Ask the other hospitals only: this silo's own cases are left out.")
+    ] = False,
     private: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--private", help="Encrypt the query: silos score it without being able to read it.")
     ] = False,
@@ -98,14 +101,19 @@ def search(
     --more and --less move the query toward and away from other images (Rocchio 1971): all of it happens here, before
     anything is sent.
 
-    Where `silo desk` runs, it does the work, with the same result and without loading the encoder anew; --why needs it
-    here.
+    Other hospitals keep back the nearest of their cases, which may be of the query's own patient, and this silo shows all
+    of its own to itself: where hospitals are small, its own lead the ranking. --others leaves them out.
+
+    Where `silo desk` runs, it does the work, with the same result and without loading the encoder anew; --why and --others
+    need it here.
 
     With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
     their cases blindly, and are then asked for the cards of the nearest only.
 
     Examples:
         silo search study/image.dcm --silo kits/st-anna
+
+        silo search study/image.dcm --silo kits/st-anna --others
 
         silo search study/image.dcm --silo kits/st-anna --private
 
@@ -143,6 +151,7 @@ def search(
         example=example,
         refinement=refinement,
         without_patient=without_patient,
+        others=others,
         k=k,
         purpose=purpose,
         user=who,
@@ -150,7 +159,7 @@ def search(
         private=private,
         filters=filters,
     )
-    found = find(home, wanted) if why else find_soonest(home, wanted)
+    found = find(home, wanted) if why or others else find_soonest(home, wanted)
     result, data = found.result, as_data(found.result)
     tell_encoder(home, EncoderVersion(result.encoder_version))
     emit(data, output, lambda _: _print(result))

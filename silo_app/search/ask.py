@@ -77,12 +77,14 @@ class Asker:
     audit: AuditLog
     index: Path
     """The socket of the silo's own index process."""
+    asks_own: bool = True
+    """Whether searches ask the silo itself, too."""
 
     @classmethod
-    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog) -> "Asker":
+    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog, *, asks_own: bool = True) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
         audit = log(home.audit, sync_within_s=home.audit_within_s)
-        return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket)
+        return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket, asks_own)
 
     def ask(self, request: SearchRequest) -> SearchResult:
         """Send a request to the own silo and to the broker, together with others that are asked at the same time.
@@ -179,6 +181,9 @@ class Asker:
         own = self.identity.name
         others = {silo: key for silo, key in keys.items() if silo != own}
         message = Broadcast(budget_ms=within_ms, frame=signed, keys=dict(keys), only=tuple(only))
+        if not self.asks_own:
+            message = message.model_copy(update={"keys": others, "without": own})
+            return _required(question, self._reply(encode(message), SearchResult, within_ms))
         if (only and own not in only) or not self._own.is_there:
             return _required(question, self._reply(encode(message), SearchResult, within_ms))
         begun = self._own.begin(keyed(signed, keys.get(own)), within_ms)

@@ -25,6 +25,8 @@ class Wanted:
     refinement: Refinement = PLAIN
     without_patient: bool = False
     """Whether the silo's own cases of the same patient are left out: of a file, whom its header names."""
+    others: bool = False
+    """Whether the other hospitals alone are asked, by an asker of its own."""
     k: int = 10
     purpose: str = "care"
     user: str = ""
@@ -58,7 +60,9 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
     query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
     image = examples.image_if_cached(wanted.example) if wanted.preview else None
     drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
-    with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
+    kept = None if wanted.others else asker
+    anew = contextlib.nullcontext(kept) if kept else contextlib.closing(Asker.of(home, asks_own=not wanted.others))
+    with anew as asking:
         result = search_query(
             home,
             query,

@@ -124,6 +124,15 @@ def test_who_asks_with_the_encoder_before_is_told_until_the_index_is_built(searc
     assert told in capsys.readouterr().err
 
 
+def test_the_other_hospitals_alone_are_asked_where_that_is_wanted(searchable, image, monkeypatch):
+    from silo_app.search import find
+
+    really, wanted = find.find, []
+    monkeypatch.setattr(find, "find", lambda home, one: wanted.append(one.others) or really(home, one))
+    assert run("search", image, "--silo", searchable.kit, "--others") == 0
+    assert wanted == [True]
+
+
 def test_programs_get_one_envelope(searchable, image, capsys):
     assert run("search", image, "--silo", searchable.kit, "--format", "json") == 0
     envelope = json.loads(capsys.readouterr().out)

@@ -105,6 +105,20 @@ def test_all_silos_answer(federation):
     assert result.answered == 3
 
 
+def test_the_other_hospitals_alone_are_asked_where_that_is_wanted(federation):
+    """So as many of their cases are found, however near the own ones are."""
+    silo = federation["north"]
+    vector = next(iter(silo.vectors.values()))
+    assert search(silo, vector, k=1).hits[0].silo == "north"
+    federation.transport.asked.clear()
+    with contextlib.closing(Asker.of(silo.home, asks_own=False)) as asker:
+        result = asked(asker, vector, k=5)
+    assert {report.silo: report.state.value for report in result.silos} == dict.fromkeys(("south", "westward"), "answered")
+    assert len(result.hits) == 5
+    assert "north" not in {hit.silo for hit in result.hits}
+    assert sorted(federation.transport.asked) == ["south", "westward"]
+
+
 def test_many_at_once_get_what_each_gets_alone_with_a_record_each(federation):
     north = federation["north"]
     asker, vectors = Asker.of(north.home), unit_rows(np.random.default_rng(3), 24)

@@ -123,7 +123,8 @@ class PrivateSession:
         self, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object], budget_ms: int
     ) -> list[tuple[SiloReport, tuple[ResultHit, ...]]]:
         """Ask every silo for its scores, and then for the cards of the best of all."""
-        silos = known_silos(self._asker, budget_ms)
+        known = known_silos(self._asker, budget_ms)
+        silos = known if self._asker.asks_own else [silo for silo in known if silo != self._asker.identity.name]
         with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
             parts = list(pool.map(lambda silo: self._part(silo, query, k, ids, common), silos))
             chosen = _chosen(parts, k)

@@ -1,5 +1,6 @@
 """A private search over real index processes, and what becomes of it when silos refuse, fail or cheat."""
 
+import contextlib
 import json
 import os
 import signal
@@ -92,6 +93,15 @@ def test_it_finds_what_a_plain_search_finds(federation, session):
         assert np.allclose([hit.score for hit in blind.hits], [hit.score for hit in plain.hits], atol=1e-3)
         assert states(blind) == dict.fromkeys(NAMES, ("answered", ""))
         assert [report.indexed for report in blind.silos] == [20, 20, 20]
+
+
+def test_the_other_hospitals_alone_are_asked_where_that_is_wanted(federation):
+    silos, _, _ = federation()
+    with contextlib.closing(Asker.of(silos["north"].home, asks_own=False)) as asker:
+        result = PrivateSession(asker, ENCODER, 16).search(any_vector(silos), k=5)
+    assert states(result) == {name: ("answered", "") for name in NAMES if name != "north"}
+    assert "north" not in {hit.silo for hit in result.hits}
+    assert result.hits
 
 
 def test_nobody_on_the_way_sees_the_query(federation, session):
