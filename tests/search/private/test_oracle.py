@@ -86,7 +86,8 @@ def session(monkeypatch):
         audit = SimpleNamespace(append=lambda *_: None, append_all=lambda *_: None)
         monkeypatch.setattr(ask, "known_silos", lambda *_: ("south",))
         monkeypatch.setattr(ask, "ask_silo", cheat.said)
-        return ask.PrivateSession(SimpleNamespace(audit=audit, identity=SimpleNamespace(name="north")), ENCODER, DIMENSION)
+        asker = SimpleNamespace(audit=audit, identity=SimpleNamespace(name="north"), asks_own=True)
+        return ask.PrivateSession(asker, ENCODER, DIMENSION)
 
     return begin
 
