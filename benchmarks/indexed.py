@@ -16,7 +16,7 @@ from silo_app.encoder.embed import embed
 from silo_app.encoder.looks import without_look
 from silo_app.encoder.model import build, encoder_of
 
-__all__ = ["Indexed", "division", "trained", "untrained"]
+__all__ = ["Indexed", "division", "trained", "unit", "untrained"]
 
 _BACKBONE = "densenet-small"
 _HOSPITALS = 3
@@ -39,7 +39,7 @@ def untrained(data: Path, *, limit: int | None) -> Indexed:
     """Return embeddings by DenseNet121 with start weights of seed 0: what it sees of patients, every encoder sees."""
     spec = spec_of([data])
     (one,) = hospitals_of([data], spec, hospitals=1, alpha=IID, seed=0, limit=limit)
-    return Indexed(one.images.views, _unit(embed(build(spec, 0), one.images.pixels)[0]))
+    return Indexed(one.images.views, unit(embed(build(spec, 0), one.images.pixels)[0]))
 
 
 def trained(data: Path, silos: int, *, limit: int | None, passes: float) -> Indexed:
@@ -60,8 +60,9 @@ def trained(data: Path, silos: int, *, limit: int | None, passes: float) -> Inde
         mine = places == place
         everything = np.ones(int(mine.sum()), np.bool_)
         vectors[mine] = without_look(vectors[mine], everything, images.targets[mine], images.known[mine], head)
-    return Indexed(images.views, _unit(vectors))
+    return Indexed(images.views, unit(vectors))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (n, D) of length 1."""
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Figure, Target, main
-from benchmarks.indexed import Indexed, division, trained, untrained
+from benchmarks.indexed import division, trained, unit, untrained
 from silo_app.cases import CaseId, EncoderVersion, Finding, PatientKey, Sex, Split, View
 from silo_app.config import ReleaseSettings
 from silo_app.encoder.embed import embed
@@ -289,11 +289,9 @@ def figures_of(name: str, tally: Tally, guess: float) -> list[Figure]:
 
 def held(arguments: argparse.Namespace, folder: Path) -> tuple[list[View], NDArray[np.float32]]:
     """Return every image as a study of its own, and its unit vector, float32 (n, D)."""
-    found: Indexed
     if arguments.data is None:
         views, pixels = phantoms(folder / "phantoms", EncoderSpec(), 150 if arguments.quick else 600)
-        vectors, _ = embed(build(EncoderSpec(), 0), pixels)
-        return views, np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+        return views, unit(embed(build(EncoderSpec(), 0), pixels)[0])
     if arguments.trained:
         passes = QUICK_PASSES if arguments.quick else PASSES
         found = trained(arguments.data, len(SILOS), limit=arguments.limit, passes=passes)

@@ -45,7 +45,8 @@ class Likeness(BaseModel):
     def share(self) -> float:
         """The nearest share of a gallery that may be of the query's own patient, a tenth at most.
 
-        That of the evidence; what lies between it and a tenth says little of the patient (decisions/same-patient-guard.md).
+        That of the evidence; what lies between it and a tenth says little of the patient
+        (docs/decisions/same-patient-guard.md).
         """
         return _MOST if self.evidence is None else min(_MOST, self.evidence)
 

@@ -65,6 +65,11 @@ class SearchableCases:
     serial: int = field(default_factory=count(1).__next__, compare=False)
     """Another for each that was opened: an index that was removed and built again gives a generation an old name."""
 
+    @property
+    def judge(self) -> Sense:
+        """What judges how alike its views are, estimated anew where it has none."""
+        return self.sense or sense_of(self.index, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -112,7 +117,7 @@ def answer(
     rows = rows_where(request.filters, gallery.index) if request.filters else None
     if rows is not None and not are_of(settings.min_gallery, gallery.index, rows):
         return refused(RefusalCode.GALLERY_TOO_SMALL)
-    sense = gallery.sense or sense_of(gallery.index, None)
+    sense = gallery.judge
     bound = bound_of(request, sense, silo=silo, settings=settings)
     look_around = partial(around, request, gallery.index, view_of, settings, request.k, bound)
     ranked, released = look_around()

@@ -181,17 +181,16 @@ class Asker:
         own = self.identity.name
         others = {silo: key for silo, key in keys.items() if silo != own}
         message = Broadcast(budget_ms=within_ms, frame=signed, keys=dict(keys), only=tuple(only))
+        to_others = message.model_copy(update={"keys": others, "only": tuple(s for s in only if s != own), "without": own})
         if not self.asks_own:
-            message = message.model_copy(update={"keys": others, "without": own})
-            return _required(question, self._reply(encode(message), SearchResult, within_ms))
+            return _required(question, self._reply(encode(to_others), SearchResult, within_ms))
         if (only and own not in only) or not self._own.is_there:
             return _required(question, self._reply(encode(message), SearchResult, within_ms))
         begun = self._own.begin(keyed(signed, keys.get(own)), within_ms)
         if only and len(only) == 1:
             return with_own(_of_nobody_else(question), begun.result())
-        message = message.model_copy(update={"keys": others, "only": tuple(s for s in only if s != own), "without": own})
         try:
-            result = _required(question, self._reply(encode(message), SearchResult, within_ms))
+            result = _required(question, self._reply(encode(to_others), SearchResult, within_ms))
         except (NotReady, BrokerUnreachable) as error:
             if not begun.result().content:
                 raise

@@ -240,8 +240,7 @@ class IndexProcess:
         requests = [case.request for case in cases if isinstance(case.request, SearchRequest)]
         try:
             gallery = self._gallery.get()
-            shared = partial(search_together, settings=self._settings, catalogue=self._catalogue, silo=self._silo)
-            found = shared(gallery, requests) if gallery else None
+            found = search_together(gallery, requests, self._settings, self._catalogue, silo=self._silo) if gallery else None
         except Exception as error:  # noqa: BLE001  (whatever it is, it comes again where it belongs)
             _log.warning("requests were not searched for together: %s", type(error).__name__)
             return

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit
-from silo_app.index.likeness import sense_of
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import candidates_for, refusal
 from silo_app.search.answer import CardLookup, SearchableCases, bound_of
@@ -48,7 +47,7 @@ def search_together(
     Those that are narrowed too: what is kept back of them does not depend on what they are narrowed to.
     """
     index, found = gallery.index, dict[bytes, tuple[int, list[Hit]]]()
-    sense = (gallery.sense or sense_of(index, None)).remembering()
+    sense = gallery.judge.remembering()
     fit = [
         request
         for request in requests

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding, Finding, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.index.gallery import GalleryIndex, Hit, exact_scores
-from silo_app.index.likeness import sense_of
 from silo_app.policy.counts import ALL, count_subject, counted, numbers_of, told_counts
 from silo_app.policy.refusal import RefusalCode
 from silo_app.policy.release import Candidate, hits_allowed
@@ -77,8 +76,7 @@ class Counting:
 
     def _about(self, request: CountRequest, gallery: SearchableCases) -> CaseId | None:
         """Return the nearest case that a search would not keep back (`Found.about`)."""
-        sense = gallery.sense or sense_of(gallery.index, None)
-        bound = bound_of(request, sense, silo=self.silo, settings=self.settings)
+        bound = bound_of(request, gallery.judge, silo=self.silo, settings=self.settings)
         index = reading_ahead(gallery.index, self.views_of)
         return around(request, index, self.views_of(()), self.settings, 1, bound)[1].nearest
 
@@ -90,8 +88,8 @@ class Counting:
         self, request: CountRequest, gallery: SearchableCases, rows: NDArray[np.int64], left_s: Callable[[], float]
     ) -> Iterator[View]:
         """Yield the cards of the cases that are alike enough and that the catalogue still holds."""
-        sense = gallery.sense or sense_of(gallery.index, None)
-        threshold = max(request.similarity, sense.likeness.similarity_at(request.alike), self.settings.min_similarity)
+        alike = gallery.judge.likeness.similarity_at(request.alike)
+        threshold = max(request.similarity, alike, self.settings.min_similarity)
         cases = list(dict.fromkeys(alike_cases(gallery.index, request.embedding, rows, threshold, left_s)))
         for start in range(0, len(cases), _CARDS):
             _require_time(left_s)

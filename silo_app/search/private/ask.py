@@ -30,7 +30,7 @@ from silo_app.search.messages import (
 )
 from silo_app.search.own_records import asked, asks, begun
 from silo_app.search.private.asker import Asking, PrivateQuery
-from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
+from silo_app.search.private.messages import MOST_NAMED, CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.relayed import ask_silo, known_silos
 from silo_app.search.verified import invalid
 
@@ -218,7 +218,7 @@ def _asked_for(part: _Part, wanted: int) -> dict[int, bool]:
     know which to leave out, since it is not told which are the nearest. But never so few that they have no company: a silo
     shows no case alone (`min_cases`).
     """
-    alike = dict.fromkeys(part.slots[: min(part.kept_back, _SPARE_SLOTS)], True)
+    alike = dict.fromkeys(part.slots[: min(part.kept_back, MOST_NAMED)], True)
     below = part.slots[part.kept_back :][: min(max(wanted, _SPARE_SLOTS), max(part.most, _SPARE_SLOTS))]
     return dict(sorted((alike | dict.fromkeys(below, False)).items()))
 

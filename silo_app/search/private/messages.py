@@ -9,11 +9,13 @@ from silo_app.policy.levels import Levels
 from silo_app.policy.release import Card
 from silo_app.search.messages import MAX_HITS, Case, Count, Message, QueryId, Question, SiloName, Version
 
-__all__ = ["CardsAnswer", "CardsRequest", "PrivateAnswer", "PrivateRequest", "SlotHit"]
+__all__ = ["MOST_NAMED", "CardsAnswer", "CardsRequest", "PrivateAnswer", "PrivateRequest", "SlotHit"]
 
 MAX_VIEWS = 300_000
 _MOST_KEPT_BACK = 256
 """Of the nearest views: more than any silo keeps back."""
+MOST_NAMED = 16
+"""Of those, so many are asked about: every slot tells a silo that cheats something of the query."""
 
 Slot = Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
 
@@ -72,9 +74,9 @@ class CardsRequest(Question):
     scored: QueryId
     """The private query whose scores the asker chose by; good for one question."""
     silo: SiloName
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS + _MOST_KEPT_BACK)]
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MAX_HITS + MOST_NAMED)]
     """Ascending, which says nothing of how similar they are."""
-    alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS + _MOST_KEPT_BACK)]
+    alike: Annotated[tuple[bool, ...], Field(max_length=MAX_HITS + MOST_NAMED)]
     """Whether each is of the `kept_back` nearest. All that a silo is told of scores: it may have computed anything in
     place of them, the query itself too, and whatever is told of the numbers is told of that."""
 

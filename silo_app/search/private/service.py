@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.errors import ProcessFailed
-from silo_app.index.likeness import sense_of
 from silo_app.policy.budget import DailyBudget
 from silo_app.policy.levels import levels_of
 from silo_app.policy.refusal import RefusalCode
@@ -197,7 +196,7 @@ class PrivateAnswers:
                 del self._scored[query]
 
     def _answer(self, request: PrivateRequest, held: _Held, blocks: list[bytes]) -> PrivateAnswer:
-        sense = held.cases.sense or sense_of(held.cases.index, None)
+        sense = held.cases.judge
         return PrivateAnswer(
             query_id=request.query_id,
             silo=self._silo,
