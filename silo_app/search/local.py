@@ -45,6 +45,8 @@ _LONGEST_ADDRESS = 100
 """Bytes; sun_path of unix(7) has 108 with the terminating zero."""
 _IDLE_S = 60.0
 _SOON_S = 0.1
+_FINISH_S = 2.0
+"""For what is being answered when a listener ends."""
 _REMEDY = "Start the process that listens there, or look at its log."
 
 
@@ -210,6 +212,8 @@ class FrameServer:
         self._places = threading.BoundedSemaphore(limits.connections)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        """A connection has."""
         self._listener: socket.socket | None = None
         self._claim = -1
 
@@ -225,12 +229,19 @@ class FrameServer:
         threading.Thread(target=self._accept, args=(self._listener,), name="frames", daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening, end every connection, and remove the socket; a second time does nothing."""
+        """Stop listening, end every connection, and remove the socket; a second time does nothing.
+
+        Frames that have come whole are answered before, for up to `_FINISH_S`: a reply that is ready is not lost.
+        """
         listener, self._listener = self._listener, None
         if listener is None:
             return
         _end(listener)
         with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # whoever waits for a frame ends, whoever answers one goes on
+            self._ended.wait_for(lambda: not self._open, _FINISH_S)
             connections = list(self._open)
         for connection in connections:
             _end(connection)
@@ -246,18 +257,20 @@ class FrameServer:
             if not self._places.acquire(blocking=False):
                 connection.close()  # the asker hears at once that nobody answers, rather than waiting in a queue
                 continue
+            with self._lock:
+                self._open.add(connection)
+                if self._listener is None:  # its end has not seen this one
+                    connection.shutdown(socket.SHUT_RD)
             threading.Thread(target=self._serve, args=(connection,), name="frame", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.add(connection)
         try:
             with connection:
                 if self._admits is not None and not self._admits(connection):
                     _log.warning("a connection of another account was ended")
                     return
                 connection.settimeout(_IDLE_S)
-                while self._listener is not None and self._answers_next(connection):
+                while self._answers_next(connection):
                     pass
         except MessageInvalid as error:
             _log.warning("a connection was ended: %s", error.problem)
@@ -266,6 +279,7 @@ class FrameServer:
         finally:
             with self._lock:
                 self._open.discard(connection)
+                self._ended.notify_all()
             self._places.release()
 
     def _answers_next(self, connection: socket.socket) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,55 @@ def test_closing_twice_does_nothing(path):
     server.start()
     server.close()
     server.close()
+
+
+@pytest.fixture
+def slow(path):
+    """A server whose handler says that it has begun, and waits until it may go on."""
+
+    class Slow:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def answer(self, frame):
+            self.begun.set()
+            assert self.go_on.wait(60)
+            return frame[::-1]
+
+    made = Slow()
+    made.server = local.FrameServer(path, made.answer)
+    made.server.start()
+    yield made
+    made.go_on.set()
+    made.server.close()
+
+
+def test_its_end_waits_for_the_reply_that_is_being_made_and_for_no_idle_connection(path, slow, monkeypatch):
+    monkeypatch.setattr(local, "_FINISH_S", 600)
+    with ThreadPoolExecutor(2) as pool, socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as partial:
+        idle.connect(str(path))
+        partial.connect(str(path))
+        partial.sendall(b"\x00\x00\x00\x05a")
+        asked = pool.submit(local.exchange, path, b"abc", 30)
+        assert slow.begun.wait(20)
+        ending = pool.submit(slow.server.close)
+        assert idle.recv(1) == b""
+        assert partial.recv(1) == b""
+        with pytest.raises(ProcessFailed):
+            local.exchange(path, b"def", 5)
+        slow.go_on.set()
+        assert asked.result(20) == b"cba"
+        ending.result(20)
+    assert not path.exists()
+
+
+def test_its_end_does_not_wait_for_ever(path, slow, monkeypatch):
+    monkeypatch.setattr(local, "_FINISH_S", 0.05)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(local.exchange, path, b"abc", 30)
+        assert slow.begun.wait(20)
+        slow.server.close()
+        with pytest.raises(ProcessFailed, match="ended without a reply"):
+            asked.result(20)
 
 
 def test_too_many_connections_are_ended_at_once(path):

@@ -31,7 +31,7 @@ from silo_app.policy.filters import Filters
 from silo_app.search import local
 from silo_app.search.desk import process as process_module
 from silo_app.search.desk.client import Desk, find_soonest
-from silo_app.search.desk.messages import DeskError, DeskSearch, Sought
+from silo_app.search.desk.messages import DeskAsked, DeskError, DeskSearch, Sought
 from silo_app.search.desk.process import DeskProcess
 from silo_app.search.examples import Example
 from silo_app.search.find import Wanted, find
@@ -323,6 +323,27 @@ def test_its_end_waits_for_what_has_begun_and_takes_on_no_more(asking, monkeypat
         assert running.result().result.answered == 2
         ending.result()
     assert [line["event"] for line in asked_of_hospitals(asking)] == ["asking", "asked"]
+
+
+def test_a_reply_that_is_ready_when_it_ends_is_not_lost(asking, monkeypatch):
+    answer, ready, server = DeskProcess.answer_frame, threading.Event(), []
+
+    def late(process, frame):
+        reply = answer(process, frame)
+        if isinstance(decode(frame, DeskSearch, DeskAsked), DeskSearch):
+            ready.set()
+            while server[0]._listener is not None:
+                time.sleep(0.01)
+        return reply
+
+    monkeypatch.setattr(DeskProcess, "answer_frame", late)
+    desk = asking.open_desk()
+    server.append(asking.desks[-1]._server)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(desk.search, wanted(Example(file=asking.file)))
+        assert ready.wait(60)
+        asking.desks[-1].close()
+        assert running.result(20).result.answered == 2
 
 
 def test_what_its_end_cuts_off_is_recorded_and_asked_once(asking, monkeypatch):
