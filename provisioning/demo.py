@@ -330,7 +330,7 @@ def _query(federation: Federation, settings: DemoSettings, asker: str) -> tuple[
 
 
 def _arguments(federation: Federation, asker: str, query: Path) -> list[str]:
-    return ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "12", "--others"]
+    return ["search", str(query), "--silo", str(federation.kit(asker)), "-k", "6", "--without-patient"]
 
 
 def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path) -> dict[str, Any]:
@@ -351,11 +351,17 @@ def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path)
 
 
 def _show_result(result: dict[str, Any], screen: Console) -> None:
-    for hit in result["hits"][:5]:
-        card = hit["card"]
-        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(_present(card)) or 'no finding'}")
+    _show_hits(result["hits"][:3], screen)
+    if result["elsewhere"]:
+        screen.print("    behind these, in the other hospitals:")
+        _show_hits(result["elsewhere"][:3], screen)
     for silo in result["silos"]:
         screen.print(f"    {silo['silo']}: {silo['state']} ({silo['took_ms']:.0f} ms)")
+
+
+def _show_hits(hits: list[dict[str, Any]], screen: Console) -> None:
+    for hit in hits:
+        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(_present(hit['card'])) or 'no finding'}")
 
 
 def _present(card: dict[str, Any]) -> list[str]:
@@ -378,7 +384,8 @@ def _report(settings: DemoSettings, federation: Federation, facts: dict[str, Any
 
     durable.write_text(settings.out / FACTS, json.dumps(facts, indent=2, default=str), mode=durable.SHARED)
     homes = {silo: config.load(federation.kit(silo)) for silo in federation.silos}
-    hits = [hit for name in ("search", "search_without") for hit in facts[name]["result"]["hits"]]
+    results = [facts[name]["result"] for name in ("search", "search_without")]
+    hits = [hit for result in results for hit in (*result["hits"], *result["elsewhere"])]
     shown = {**facts["search"], "result": {"hits": hits}}
     described = facts_of(
         facts,

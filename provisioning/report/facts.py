@@ -219,6 +219,8 @@ class Search:
     title: str
     query: Query
     hits: tuple[Hit, ...]
+    elsewhere: tuple[Hit, ...] = ()
+    """What other hospitals than the asking one have behind these."""
     silos: tuple[SiloState, ...]
     milliseconds: float | None
     encoder_version: str

@@ -4,7 +4,7 @@ Pure: the pictures and the size of the plain update come from outside (`provisio
 hospitals' own files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,11 +204,16 @@ def _search(search: Raw, pictures: Pictures) -> Search:
             findings=pictures.query_findings,
             note=_PICTURES_NOTE if pictures.cases else "",
         ),
-        hits=tuple(_hit(rank, hit, pictures) for rank, hit in enumerate(result["hits"], start=1)),
+        hits=_hits(result["hits"], pictures),
+        elsewhere=_hits(result.get("elsewhere", ()), pictures),
         silos=tuple(_state(silo) for silo in result["silos"]),
         milliseconds=result["took_us"] / 1000,
         encoder_version=result["encoder_version"],
     )
+
+
+def _hits(hits: Iterable[Raw], pictures: Pictures) -> tuple[Hit, ...]:
+    return tuple(_hit(rank, hit, pictures) for rank, hit in enumerate(hits, start=1))
 
 
 def _hit(rank: int, hit: Raw, pictures: Pictures) -> Hit:

@@ -56,9 +56,6 @@ def search(
     without_patient: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--without-patient", help="Leave out this silo's own cases of the same patient.")
     ] = False,
-    others: Annotated[  # noqa: FBT002  (a flag)
-        bool, typer.Option("--others", help="Ask the other hospitals only: this silo's own cases are left out.")
-    ] = False,
     private: Annotated[  # noqa: FBT002  (a flag)
         bool, typer.Option("--private", help="Encrypt the query: silos score it without being able to read it.")
     ] = False,
@@ -102,18 +99,16 @@ def search(
     anything is sent.
 
     Other hospitals keep back the nearest of their cases, which may be of the query's own patient, and this silo shows all
-    of its own to itself: where hospitals are small, its own lead the ranking. --others leaves them out.
+    of its own to itself: where hospitals are small, its own lead the ranking. So what comes behind it in the other
+    hospitals is listed too, as many as there are of this silo in the ranking.
 
-    Where `silo desk` runs, it does the work, with the same result and without loading the encoder anew; --why and --others
-    need it here.
+    Where `silo desk` runs, it does the work, with the same result and without loading the encoder anew; --why needs it here.
 
     With --private not even the embedding can be read outside: it is encrypted here, silos that allow it score all of
     their cases blindly, and are then asked for the cards of the nearest only.
 
     Examples:
         silo search study/image.dcm --silo kits/st-anna
-
-        silo search study/image.dcm --silo kits/st-anna --others
 
         silo search study/image.dcm --silo kits/st-anna --private
 
@@ -151,7 +146,6 @@ def search(
         example=example,
         refinement=refinement,
         without_patient=without_patient,
-        others=others,
         k=k,
         purpose=purpose,
         user=who,
@@ -159,7 +153,7 @@ def search(
         private=private,
         filters=filters,
     )
-    found = find(home, wanted) if why or others else find_soonest(home, wanted)
+    found = find(home, wanted) if why else find_soonest(home, wanted)
     result, data = found.result, as_data(found.result)
     tell_encoder(home, EncoderVersion(result.encoder_version))
     emit(data, output, lambda _: _print(result))
@@ -168,7 +162,7 @@ def search(
         from silo_app.pages.search import search_page
 
         pairs = _drawn(home, wanted, found) if why else []
-        pictures = [hit.thumbnail for hit in result.hits]
+        pictures = [hit.thumbnail for hit in (*result.hits, *result.elsewhere)]
         asked, own = told(purpose, filters, refinement), home.config.name
         return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own)
 
@@ -199,10 +193,14 @@ def _drawn(home: SiloHome, wanted: "Wanted", found: "Found") -> list[dict[str, A
 
 def _print(result: "SearchResult") -> None:
     screen = data_screen()
-    table = WholeTable("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age")
-    for rank, hit in enumerate(result.hits, start=1):
-        table.add_row(*_row(rank, hit))
-    if result.hits:
+    for title, hits in (("", result.hits), ("Behind these, in the other hospitals:", result.elsewhere)):
+        if not hits:
+            continue
+        if title:
+            screen.print(title, markup=False, highlight=False)
+        table = WholeTable("", "similarity", "beyond", "silo", "case", "findings", "view", "sex", "age")
+        for rank, hit in enumerate(hits, start=1):
+            table.add_row(*_row(rank, hit))
         screen.print(table, markup=False, highlight=False)
         screen.print()
     for report in result.silos:

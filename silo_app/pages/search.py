@@ -34,30 +34,35 @@ def search_page(
     asked_with: str = "",
     own: str = "",
 ) -> str:
-    """Return the page of what `silo search` prints as JSON, with a picture (JPEG, or b"") for each hit if there are any.
+    """Return the page of what `silo search` prints as JSON.
+
+    With a picture (JPEG, or b"") for each hit, and then for each of those behind them elsewhere, if there are any.
 
     `why` holds pairs of images of this silo (`pages.why.drawn`), `asked_with` says why and among which cases was asked, and
     `own` names this silo, whose hits may be the very image that was asked with.
     """
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
+    listed = [*data["hits"], *data["elsewhere"]]
+    shown = [
+        {
+            **hit,
+            "findings": _findings(hit["card"]),
+            "beyond": _beyond(hit),
+            "picture": _inline(picture),
+            "is_query": _is_query(hit, own),
+        }
+        for hit, picture in zip(listed, pictures or [b""] * len(listed), strict=True)
+    ]
     facts = {
         "silos": silos,
         "silent": silent,
         "answered": len(silos) - len(silent),
         "asked": len(silos),
         "pictured": any(pictures),
-        "hits": [
-            {
-                **hit,
-                "findings": _findings(hit["card"]),
-                "beyond": _beyond(hit),
-                "picture": _inline(picture),
-                "is_query": _is_query(hit, own),
-            }
-            for hit, picture in zip(data["hits"], pictures or [b""] * len(data["hits"]), strict=True)
-        ],
-        "findings": _neighbours([hit for hit in data["hits"] if not _is_query(hit, own)]),
+        "hits": shown[: len(data["hits"])],
+        "elsewhere": shown[len(data["hits"]) :],
+        "findings": _neighbours([hit for hit in listed if not _is_query(hit, own)]),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took_ms": data["took_us"] / 1000,

@@ -24,6 +24,7 @@ from silo_app.search.envelope import conceal, keyed, keys_for
 from silo_app.search.examples import Example
 from silo_app.search.local import Connections
 from silo_app.search.meeting import meet
+from silo_app.search.merge import first
 from silo_app.search.messages import (
     MAX_HITS,
     Bundle,
@@ -77,14 +78,12 @@ class Asker:
     audit: AuditLog
     index: Path
     """The socket of the silo's own index process."""
-    asks_own: bool = True
-    """Whether searches ask the silo itself, too."""
 
     @classmethod
-    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog, *, asks_own: bool = True) -> "Asker":
+    def of(cls, home: SiloHome, log: type[AuditLog] = AuditLog) -> "Asker":
         """Read the silo's identity. Raises `CertificateMissing`."""
         audit = log(home.audit, sync_within_s=home.audit_within_s)
-        return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket, asks_own)
+        return cls(Identity.load(home.kit), home.gateway_socket, audit, home.index_socket)
 
     def ask(self, request: SearchRequest) -> SearchResult:
         """Send a request to the own silo and to the broker, together with others that are asked at the same time.
@@ -182,8 +181,6 @@ class Asker:
         others = {silo: key for silo, key in keys.items() if silo != own}
         message = Broadcast(budget_ms=within_ms, frame=signed, keys=dict(keys), only=tuple(only))
         to_others = message.model_copy(update={"keys": others, "only": tuple(s for s in only if s != own), "without": own})
-        if not self.asks_own:
-            return _required(question, self._reply(encode(to_others), SearchResult, within_ms))
         if (only and own not in only) or not self._own.is_there:
             return _required(question, self._reply(encode(message), SearchResult, within_ms))
         begun = self._own.begin(keyed(signed, keys.get(own)), within_ms)
@@ -335,8 +332,9 @@ def require_wide(*, private: bool, filters: Filters) -> None:
 
 def _without(result: SearchResult, own: str, excluded: frozenset[CaseId], k: int) -> SearchResult:
     """Return the best `k` hits without those cases of our own silo."""
-    kept = tuple(hit for hit in result.hits if hit.silo != own or hit.case_id not in excluded)[:k]
-    return result.model_copy(update={"hits": kept, "k": k})
+    found = (*result.hits, *result.elsewhere)
+    kept = first([hit for hit in found if hit.silo != own or hit.case_id not in excluded], k, own)
+    return result.model_copy(update={**kept._asdict(), "k": k})
 
 
 def _required(request: SearchRequest | Bundle, result: SearchResult) -> SearchResult:

@@ -8,6 +8,7 @@ from silo_app.config import SiloHome
 from silo_app.policy.filters import Filters
 from silo_app.search.ask import Asker, require_wide, search_query
 from silo_app.search.examples import OWN, Example, Examples, Means
+from silo_app.search.merge import with_hits
 from silo_app.search.messages import SearchResult
 from silo_app.search.preview import preview
 from silo_app.search.query import PLAIN, Query, Refinement, prepared
@@ -25,8 +26,6 @@ class Wanted:
     refinement: Refinement = PLAIN
     without_patient: bool = False
     """Whether the silo's own cases of the same patient are left out: of a file, whom its header names."""
-    others: bool = False
-    """Whether the other hospitals alone are asked, by an asker of its own."""
     k: int = 10
     purpose: str = "care"
     user: str = ""
@@ -60,9 +59,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
     query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
     image = examples.image_if_cached(wanted.example) if wanted.preview else None
     drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
-    kept = None if wanted.others else asker
-    anew = contextlib.nullcontext(kept) if kept else contextlib.closing(Asker.of(home, asks_own=not wanted.others))
-    with anew as asking:
+    with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
         result = search_query(
             home,
             query,
@@ -82,11 +79,12 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
 
 def _without_beyond(result: SearchResult) -> SearchResult:
     """Return a result without what hospitals estimate from whole images: what is like a region is less alike."""
-    return result.model_copy(update={"hits": tuple(hit.model_copy(update={"beyond": None}) for hit in result.hits)})
+    return with_hits(result, lambda hit: hit.model_copy(update={"beyond": None}))
 
 
 def as_data(result: SearchResult) -> dict[str, Any]:
     """Return a result as plain values for programs and pages, without pictures."""
+    pictures = {"__all__": {"thumbnail"}}
     return result.model_dump(
-        mode="json", exclude={"kind": True, "version": True, "signed": True, "hits": {"__all__": {"thumbnail"}}}
+        mode="json", exclude={"kind": True, "version": True, "sealed": True, "hits": pictures, "elsewhere": pictures}
     )

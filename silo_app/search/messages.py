@@ -329,6 +329,8 @@ class SearchResult(Message):
     encoder_version: Version
     k: Annotated[int, Field(ge=1, le=MAX_HITS)]
     hits: Annotated[tuple[ResultHit, ...], Field(max_length=MAX_HITS)]
+    elsewhere: Annotated[tuple[ResultHit, ...], Field(max_length=MAX_HITS)] = ()
+    """Behind them, of other silos than the asker's (`merge.ranking`)."""
     silos: Annotated[tuple[SiloReport, ...], Field(max_length=MAX_SILOS)]
     sealed: Annotated[tuple[Sealed, ...], Field(max_length=MAX_SILOS)] = ()
     took_us: Count = 0

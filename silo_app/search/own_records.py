@@ -74,7 +74,7 @@ def asked(asking: Fields, result: SearchResult) -> Fields:
         **asking,
         "k": result.k,
         "silos": [f"{report.silo}:{report.state.value}" for report in result.silos],
-        "received": [f"{hit.silo}:{hit.case}" for hit in result.hits],
+        "received": [f"{hit.silo}:{hit.case}" for hit in (*result.hits, *result.elsewhere)],
         "withheld": [f"{report.silo}:{report.withheld}" for report in result.silos if report.withheld],
     }
     return said | ({"unheard": result.unheard} if result.unheard else {})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from silo_app.errors import MessageInvalid, ProtocolError, SignatureInvalid, SiloscopeError
 from silo_app.identity import Identity
 from silo_app.search.envelope import open_reply
-from silo_app.search.merge import merge
+from silo_app.search.merge import ranking
 from silo_app.search.messages import BundleReply, Refusal, SearchRequest, SearchResult, SiloAnswer, SiloReport, SiloState
 from silo_app.search.replies import Said, reminded, said_by
 from silo_app.search.thumbnails import require_thumbnails
@@ -53,11 +53,13 @@ def said_to(
 
 def merged(request: SearchRequest, said: Sequence[Said], result: SearchResult) -> SearchResult:
     """Return the result of a request from what the silos said; `result` gives what the broker alone knows."""
+    ranked = ranking((one.answer for one in said if one.answer is not None), request.k, own=request.asker)
     return SearchResult(
         query_id=request.query_id,
         encoder_version=request.encoder_version,
         k=request.k,
-        hits=merge((one.answer for one in said if one.answer is not None), request.k),
+        hits=ranked.hits,
+        elsewhere=ranked.elsewhere,
         silos=tuple(one.report for one in said),
         took_us=result.took_us,
         unheard=result.unheard,

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,13 +125,29 @@ def test_who_asks_with_the_encoder_before_is_told_until_the_index_is_built(searc
     assert told in capsys.readouterr().err
 
 
-def test_the_other_hospitals_alone_are_asked_where_that_is_wanted(searchable, image, monkeypatch):
-    from silo_app.search import find
+def test_what_other_hospitals_have_behind_the_nearest_is_a_list_of_its_own(searchable, image, monkeypatch, capsys, tmp_path):
+    from silo_app.search.desk import client
 
-    really, wanted = find.find, []
-    monkeypatch.setattr(find, "find", lambda home, one: wanted.append(one.others) or really(home, one))
-    assert run("search", image, "--silo", searchable.kit, "--others") == 0
-    assert wanted == [True]
+    really = client.find_soonest
+
+    def behind(home, wanted):
+        found = really(home, wanted)
+        (hit,) = found.result.hits
+        further = hit.model_copy(update={"case": "d" * 32, "score": 0.5, "silo": "west"})
+        return replace(found, result=found.result.model_copy(update={"elsewhere": (further,)}))
+
+    monkeypatch.setattr(client, "find_soonest", behind)
+    assert run("search", image, "--silo", searchable.kit, "--html", tmp_path / "page.html") == 0
+    output = capsys.readouterr().out
+    first, _, second = output.partition("Behind these, in the other hospitals:")
+    assert ("cccccccc" in first, "dddddddd" in first) == (True, False)
+    assert "0.5000" in second.partition("dddddddd")[0]
+    html = (tmp_path / "page.html").read_text()
+    assert html.index("cccccccc") < html.index("Behind these, in the other hospitals") < html.index("dddddddd")
+    assert html.count(base64.b64encode(PICTURE).decode()) == 2
+    assert run("search", image, "--silo", searchable.kit, "--format", "json") == 0
+    (one,) = json.loads(capsys.readouterr().out)["data"]["elsewhere"]
+    assert (one["case"], "thumbnail" in one) == ("d" * 32, False)
 
 
 def test_programs_get_one_envelope(searchable, image, capsys):

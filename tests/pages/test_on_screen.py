@@ -74,7 +74,7 @@ def why():
     image = np.linspace(0, 1, 300 * 240, dtype=np.float32).reshape(300, 240)
     pairs = [Pair(CaseId(f"{n:032x}"), Part(image, shares), Part(image.T, shares)) for n in range(4)]
     hits = [hit(n) for n in range(4)]
-    data = {"hits": hits, "silos": [report("st-anna")], "encoder_version": "ab" * 16, "took_us": 1}
+    data = {"hits": hits, "elsewhere": [], "silos": [report("st-anna")], "encoder_version": "ab" * 16, "took_us": 1}
     return search_page(data, private=False, why=drawn(pairs, Region(0.1, 0.1, 0.5, 0.5)), asked_with="Asked by a region.")
 
 
@@ -96,10 +96,10 @@ def search():
         for n in range(10)
     ]
     silo = {"state": "answered", "code": "", "public": "", "took_ms": 9.0, "indexed": 4567, "released": 10, "withheld": None}
-    data = {"hits": hits, "encoder_version": "ab" * 32, "k": 10, "took_us": 1, "query_id": "0" * 32}
+    data = {"hits": hits, "elsewhere": hits[:3], "encoder_version": "ab" * 32, "k": 10, "took_us": 1, "query_id": "0" * 32}
     pixels = np.random.default_rng(0).random((128, 128), np.float32)
     silos = [silo | {"silo": f"hospital-with-a-long-name-{n}"} for n in range(5)]
-    return search_page(data | {"silos": silos}, private=False, pictures=[thumbnail(pixels, 128)] * 10)
+    return search_page(data | {"silos": silos}, private=False, pictures=[thumbnail(pixels, 128)] * 13)
 
 
 def count():

@@ -17,9 +17,10 @@ def report(silo, state="answered", public=""):
     return {"silo": silo, "state": state, "code": "", "public": public, "took_ms": 12.0, "indexed": 20, "released": 2}
 
 
-def page(hits=(), silos=(), *, private=False, pictures=(), unheard="", **told):
+def page(hits=(), silos=(), *, elsewhere=(), private=False, pictures=(), unheard="", **told):
     data = {
         "hits": list(hits),
+        "elsewhere": list(elsewhere),
         "silos": list(silos),
         "encoder_version": "ab" * 20,
         "k": 10,
@@ -130,3 +131,12 @@ def test_pictures_are_inside_the_page():
     assert re.findall(r"src=\"([^\"]*)\"", text) == ["data:image/jpeg;base64,/9hqcGVn"]
     assert 'alt="the chest radiograph of case 00000000, small"' in text
     assert "<img" not in page([hit(1)], [report("north")], pictures=[b""])
+
+
+def test_what_other_hospitals_have_behind_the_nearest_is_told_apart_and_counted_with_them():
+    nearest, behind = hit(1, findings={"Mass": True}), hit(2, "west", {"Mass": True})
+    text = words(page([nearest], [report("st-anna")], elsewhere=[behind]))
+    assert "1 similar case, 1 more in other hospitals" in text
+    assert "Behind these, in the other hospitals" in text
+    assert "Mass 2 100 % of 2" in text
+    assert "Behind these" not in page([nearest], [report("st-anna")])

@@ -29,7 +29,13 @@ def opened(url):
 
 
 def page(pairs, region=None):
-    data = {"hits": [hit(1), hit(2, "other")], "silos": [report("st-anna")], "encoder_version": "ab" * 16, "took_us": 1}
+    data = {
+        "hits": [hit(1), hit(2, "other")],
+        "elsewhere": [],
+        "silos": [report("st-anna")],
+        "encoder_version": "ab" * 16,
+        "took_us": 1,
+    }
     return search_page(data, private=False, why=drawn(pairs, region), asked_with="Asked more like 1 example.")
 
 

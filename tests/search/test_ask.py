@@ -105,18 +105,28 @@ def test_all_silos_answer(federation):
     assert result.answered == 3
 
 
-def test_the_other_hospitals_alone_are_asked_where_that_is_wanted(federation):
-    """So as many of their cases are found, however near the own ones are."""
+def test_behind_the_nearest_come_as_many_of_other_hospitals_as_are_the_askers_own(federation):
     silo = federation["north"]
     vector = next(iter(silo.vectors.values()))
-    assert search(silo, vector, k=1).hits[0].silo == "north"
-    federation.transport.asked.clear()
-    with contextlib.closing(Asker.of(silo.home, asks_own=False)) as asker:
-        result = asked(asker, vector, k=5)
-    assert {report.silo: report.state.value for report in result.silos} == dict.fromkeys(("south", "westward"), "answered")
-    assert len(result.hits) == 5
-    assert "north" not in {hit.silo for hit in result.hits}
-    assert sorted(federation.transport.asked) == ["south", "westward"]
+    result, ranked = search(silo, vector, k=5), search(silo, vector, k=60).hits
+    own = sum(hit.silo == "north" for hit in result.hits)
+    assert own
+    assert result.hits == ranked[:5]
+    assert result.elsewhere == tuple(hit for hit in ranked[5:] if hit.silo != "north")[:own]
+    said = [json.loads(line) for line in silo.home.audit.read_text().splitlines()]
+    (received,) = [one["received"] for one in said if one.get("asked_query") == result.query_id and "received" in one]
+    assert received == [f"{hit.silo}:{hit.case}" for hit in (*result.hits, *result.elsewhere)]
+
+
+def test_what_is_left_out_of_the_own_cases_makes_room_for_others_in_the_ranking(federation):
+    silo = federation["north"]
+    vector = next(iter(silo.vectors.values()))
+    ranked = search(silo, vector, k=60).hits
+    out = [hit.case_id for hit in ranked[:5] if hit.silo == "north"]
+    result, kept = search(silo, vector, k=5, exclude=out), [hit for hit in ranked if hit.case_id not in out]
+    assert result.hits == tuple(kept[:5])
+    own = sum(hit.silo == "north" for hit in result.hits)
+    assert result.elsewhere == tuple(hit for hit in kept[5:] if hit.silo != "north")[:own]
 
 
 def test_many_at_once_get_what_each_gets_alone_with_a_record_each(federation):

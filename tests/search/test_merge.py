@@ -10,7 +10,7 @@ from silo_app.config import ReleaseSettings
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.policy.release import Card
 from silo_app.search.answer import SearchableCases, answer
-from silo_app.search.merge import merge
+from silo_app.search.merge import first, merge, ranking
 from silo_app.search.messages import ReleasedHit, SearchRequest, SiloAnswer, unit_embedding
 
 OPEN = ReleaseSettings(min_gallery=1, min_cases=1, max_hits=1000, same_patient="show")
@@ -133,3 +133,15 @@ def test_federated_search_is_the_search_of_one_pooled_exact_index(data, tmp_path
     ]
     merged = [(hit.score, hit.silo, hit.case) for hit in merge(replies, request.k)]
     assert merged == pooled_top(parts, request.embedding, request.k, tmp_path_factory)
+
+
+@settings(max_examples=100, deadline=None)
+@given(answers(), st.integers(1, 12), st.sampled_from(["", "a", "b"]))
+def test_behind_the_first_come_as_many_of_other_silos_as_are_the_askers(given_answers, k, own):
+    hits, elsewhere = ranking(given_answers, k, own)
+    assert hits == merge(given_answers, k)
+    everything = merge(given_answers, 1000)
+    assert first(everything, k, own) == (hits, elsewhere)
+    others = [hit for hit in everything if hit.silo != own]
+    shown = [hit for hit in (*hits, *elsewhere) if hit.silo != own]
+    assert shown == others[:k]

@@ -20,6 +20,7 @@ from silo_app.errors import MessageInvalid, ProtocolError
 from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search.ask import Asker
+from silo_app.search.merge import first
 from silo_app.search.messages import (
     MAX_HITS,
     ResultHit,
@@ -107,12 +108,14 @@ class PrivateSession:
         asking = asks(ids.first, mode="private", user=user, purpose=purpose, encoder=self._encoder) | {"queries": ids.all}
         with begun(self._asker.audit, [asking]):
             shown = self._shown(query, k, ids, common, budget_ms)
-        hits = sorted((hit for _, found in shown for hit in found), key=lambda hit: (-hit.score, hit.silo, hit.case))[:k]
+        found = sorted((hit for _, hits in shown for hit in hits), key=lambda hit: (-hit.score, hit.silo, hit.case))
+        ranked = first(found, k, self._asker.identity.name)
         result = SearchResult(
             query_id=ids.first,
             encoder_version=self._encoder,
             k=k,
-            hits=tuple(hits),
+            hits=ranked.hits,
+            elsewhere=ranked.elsewhere,
             silos=tuple(report for report, _ in shown),
             took_us=int((time.monotonic() - start) * 1e6),
         )
@@ -122,13 +125,18 @@ class PrivateSession:
     def _shown(
         self, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object], budget_ms: int
     ) -> list[tuple[SiloReport, tuple[ResultHit, ...]]]:
-        """Ask every silo for its scores, and then for the cards of the best of all."""
-        known = known_silos(self._asker, budget_ms)
-        silos = known if self._asker.asks_own else [silo for silo in known if silo != self._asker.identity.name]
+        """Ask every silo for its scores, and then for the cards of the best of all; the others for the best of theirs."""
+        silos = known_silos(self._asker, budget_ms)
         with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
             parts = list(pool.map(lambda silo: self._part(silo, query, k, ids, common), silos))
-            chosen = _chosen(parts, k)
-            return list(pool.map(lambda part: self._cards(part, chosen, common | {"query_id": ids.cards}), parts))
+            own = self._asker.identity.name
+            all_of, theirs = _chosen(parts, k), _chosen([part for part in parts if part.report.silo != own], k)
+
+            def cards(part: _Part) -> tuple[SiloReport, tuple[ResultHit, ...]]:
+                chosen = all_of if part.report.silo == own else theirs
+                return self._cards(part, chosen, common | {"query_id": ids.cards})
+
+            return list(pool.map(cards, parts))
 
     def _part(self, silo: str, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object]) -> _Part:
         """Ask one silo for its scores; a second time with the keys if it does not have them."""

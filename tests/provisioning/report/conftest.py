@@ -111,7 +111,8 @@ def search(*, down: bool = False) -> f.Search:
     return f.Search(
         title="The same query with Hospital C down" if down else "Everybody answers",
         query=f.Query(silo="hospital-a", picture=picture(99), findings=("Effusion",), note="A held-out X-ray."),
-        hits=hits,
+        hits=hits[:7],
+        elsewhere=hits[7:],
         silos=(*answered, *gone),
         milliseconds=31.4,
         encoder_version="3fa9c1d27b5e4f60" * 2,

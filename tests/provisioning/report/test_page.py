@@ -87,6 +87,11 @@ def test_every_silo_has_its_state_in_every_search(page, demo_facts):
     assert page.text.count("answered 14 ms") == len(demo_facts.searches)
 
 
+def test_what_other_hospitals_have_behind_the_nearest_has_a_list_of_its_own(page, demo_facts, bare_facts):
+    assert page.text.count("Behind these, in the other hospitals") == len(demo_facts.searches)
+    assert "Behind these" not in Page(render(bare_facts)).text
+
+
 def test_hits_show_what_was_released_and_say_what_was_not(page):
     assert "Effusion, Cardiomegaly" in page.text
     assert "findings not released or not known" in page.text
