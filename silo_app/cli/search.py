@@ -94,9 +94,9 @@ def search(
     With --view, --sex, --age, --year, --with and --without, every hospital looks among these cases only. A hospital that
     does not release a field refuses to look by it, and so does one with fewer such cases than it may point at.
 
-    A case or a UID of this silo does instead of a file, and then is no hit itself. --region asks by a part of the image,
-    --more and --less move the query toward and away from other images (Rocchio 1971): all of it happens here, before
-    anything is sent.
+    A case or a UID of this silo does instead of a file. --region asks by a part of the image, --more and --less move the
+    query toward and away from other images (Rocchio 1971): all of it happens here, before anything is sent. Cases that are
+    named so are no hits themselves.
 
     Other hospitals keep back the nearest of their cases, which may be of the query's own patient, and this silo shows all
     of its own to itself: where hospitals are small, its own lead the ranking. So what comes behind it in the other

@@ -53,7 +53,7 @@ def prepared(
     without_patient: bool = False,
     among: Examples | None = None,
 ) -> Query:
-    """Embed and refine; leave out the example's own case where it was named by case or UID, or its patient's cases.
+    """Embed and refine; leave out the own cases that were named by case or UID, and those of the example's patient.
 
     `among` is where all examples were found already. Raises what `Examples` and `refined` raise.
     """
@@ -62,5 +62,6 @@ def prepared(
     whole, *moving = examples.vectors((example, *more, *less))
     start = whole if region is None else examples.region_vector(example, region)
     vector = refined(start, moving[: len(more)], moving[len(more) :], refinement.weights)
-    own = examples.patients_cases(example) if without_patient else [case] if (case := examples.case(example)) else []
-    return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(own))
+    named = {case for one in (example, *more, *less) if (case := examples.case(one)) is not None}
+    patients = examples.patients_cases(example) if without_patient else ()
+    return Query(vector=vector, encoder_version=examples.version, exclude=frozenset(named.union(patients)))

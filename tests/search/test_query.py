@@ -118,6 +118,15 @@ def test_a_file_a_case_and_a_uid_of_one_image_ask_the_same(held):
     assert near(by_study.vector, by_file.vector)
 
 
+def test_cases_that_are_named_to_be_moved_by_are_no_answer_either(held):
+    (one,), (again,), (right,) = (held.case(name) for name in ("one", "again", "right"))
+    moved = {"more": [Example(uid=held.uid("again"))], "less": [Example(case=right)]}
+    assert held.query(Example(file=held.files["one"]), **moved).exclude == {again, right}
+    assert held.query(Example(case=one), **moved).exclude == {one, again, right}
+    files = {"more": [Example(file=held.files["again"])]}
+    assert held.query(Example(file=held.files["one"]), **files).exclude == frozenset()
+
+
 def test_what_the_index_holds_is_not_embedded_again(held, no_network):
     uid = held.uid("one")
     with pytest.raises(AssertionError, match="was loaded"):
