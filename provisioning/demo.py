@@ -351,17 +351,10 @@ def _first_answer(federation: Federation, steps: Steps, asker: str, query: Path)
 
 
 def _show_result(result: dict[str, Any], screen: Console) -> None:
-    _show_hits(result["hits"][:3], screen)
-    if result["elsewhere"]:
-        screen.print("    behind these, in the other hospitals:")
-        _show_hits(result["elsewhere"][:3], screen)
+    for hit in (*result["hits"][:3], *result["elsewhere"][:3]):
+        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(_present(hit['card'])) or 'no finding'}")
     for silo in result["silos"]:
         screen.print(f"    {silo['silo']}: {silo['state']} ({silo['took_ms']:.0f} ms)")
-
-
-def _show_hits(hits: list[dict[str, Any]], screen: Console) -> None:
-    for hit in hits:
-        screen.print(f"    {hit['score']:.3f}  {hit['silo']:<12} {', '.join(_present(hit['card'])) or 'no finding'}")
 
 
 def _present(card: dict[str, Any]) -> list[str]:
@@ -384,8 +377,8 @@ def _report(settings: DemoSettings, federation: Federation, facts: dict[str, Any
 
     durable.write_text(settings.out / FACTS, json.dumps(facts, indent=2, default=str), mode=durable.SHARED)
     homes = {silo: config.load(federation.kit(silo)) for silo in federation.silos}
-    results = [facts[name]["result"] for name in ("search", "search_without")]
-    hits = [hit for result in results for hit in (*result["hits"], *result["elsewhere"])]
+    found = [facts[name]["result"] for name in ("search", "search_without")]
+    hits = [hit for one in found for part in ("hits", "elsewhere") for hit in one[part]]
     shown = {**facts["search"], "result": {"hits": hits}}
     described = facts_of(
         facts,
