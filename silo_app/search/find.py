@@ -8,7 +8,6 @@ from silo_app.config import SiloHome
 from silo_app.policy.filters import Filters
 from silo_app.search.ask import Asker, require_wide, search_query
 from silo_app.search.examples import OWN, Example, Examples, Means
-from silo_app.search.merge import with_hits
 from silo_app.search.messages import SearchResult
 from silo_app.search.preview import preview
 from silo_app.search.query import PLAIN, Query, Refinement, prepared
@@ -79,7 +78,11 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
 
 def _without_beyond(result: SearchResult) -> SearchResult:
     """Return a result without what hospitals estimate from whole images: what is like a region is less alike."""
-    return with_hits(result, lambda hit: hit.model_copy(update={"beyond": None}))
+    listed = {
+        part: tuple(hit.model_copy(update={"beyond": None}) for hit in hits)
+        for part, hits in (("hits", result.hits), ("elsewhere", result.elsewhere))
+    }
+    return result.model_copy(update=listed)
 
 
 def as_data(result: SearchResult) -> dict[str, Any]:

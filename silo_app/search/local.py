@@ -239,8 +239,7 @@ class FrameServer:
         _end(listener)
         with self._lock:
             for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # whoever waits for a frame ends, whoever answers one goes on
+                _end_reading(connection)
             self._ended.wait_for(lambda: not self._open, _FINISH_S)
             connections = list(self._open)
         for connection in connections:
@@ -260,7 +259,7 @@ class FrameServer:
             with self._lock:
                 self._open.add(connection)
                 if self._listener is None:  # its end has not seen this one
-                    connection.shutdown(socket.SHUT_RD)
+                    _end_reading(connection)
             threading.Thread(target=self._serve, args=(connection,), name="frame", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -372,6 +371,12 @@ def _address(path: Path) -> Iterator[str]:
 
 def _left(end: float) -> float:
     return max(0.001, end - time.monotonic())
+
+
+def _end_reading(connection: socket.socket) -> None:
+    """End whoever waits there for a frame; whoever answers one goes on."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
 
 
 def _end(connection: socket.socket) -> None:

@@ -5,9 +5,9 @@ from operator import attrgetter, itemgetter
 from typing import NamedTuple, TypeVar
 
 from silo_app.policy.levels import Level, share_beyond
-from silo_app.search.messages import ReleasedHit, ResultHit, SearchResult, SiloAnswer
+from silo_app.search.messages import ReleasedHit, ResultHit, SiloAnswer
 
-__all__ = ["Ranking", "first", "merge", "ranking", "with_hits"]
+__all__ = ["Ranking", "first", "merge", "ranking"]
 
 _T = TypeVar("_T")
 
@@ -17,7 +17,7 @@ class Ranking(NamedTuple):
 
     hits: tuple[ResultHit, ...]
     """The best of all silos."""
-    elsewhere: tuple[ResultHit, ...] = ()
+    elsewhere: tuple[ResultHit, ...]
     """What comes behind these, best first, of other silos than the asker's: so many that of those there are as many."""
 
 
@@ -61,16 +61,9 @@ def first(ranked: Sequence[ResultHit], k: int, own: str) -> Ranking:
     return Ranking(tuple(hits), tuple(elsewhere))
 
 
-def with_hits(result: SearchResult, change: Callable[[ResultHit], ResultHit]) -> SearchResult:
-    """Return a result with every hit changed."""
-    return result.model_copy(
-        update={"hits": tuple(map(change, result.hits)), "elsewhere": tuple(map(change, result.elsewhere))}
-    )
-
-
 def _divided(ranked: Sequence[_T], k: int, own: str, silo_of: Callable[[_T], str]) -> tuple[Sequence[_T], Sequence[_T]]:
     hits, behind = ranked[:k], ranked[k:]
-    missing = sum(silo_of(hit) == own for hit in hits) if own else 0
+    missing = sum(silo_of(hit) == own for hit in hits)
     return hits, [hit for hit in behind if silo_of(hit) != own][:missing]
 
 
