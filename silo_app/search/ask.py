@@ -44,7 +44,7 @@ from silo_app.search.sealed import Broadcast
 from silo_app.search.verified import merged, missing, said_to
 from silo_app.search.wire import decode, encode
 
-__all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query"]
+__all__ = ["Asker", "require_wide", "search_embedding", "search_file", "search_query", "unheard_of"]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -93,6 +93,13 @@ class Asker:
         """
         return self._bundler.ask(request)
 
+    def ask_own(self, request: SearchRequest) -> SearchResult:
+        """Send a request to the own silo alone, which its caller writes down; the broker is asked only if it is not there.
+
+        Raises as `ask` does.
+        """
+        return self._answered([request], request.budget_ms, [self.identity.name])[0]
+
     def close(self) -> None:
         """End what is kept for the next query: connections and threads. Whoever asks once more makes them anew."""
         for kept in ("_bundler", "_gateway", "_own"):
@@ -117,13 +124,16 @@ class Asker:
         self.audit.append_all([("asked", asked(one, result)) for one, result in zip(asking, results, strict=True)])
         return results
 
-    def _answered(self, requests: Sequence[SearchRequest], within_ms: int) -> list[SearchResult]:
-        """Return the results; silos whose keys were not known, or are others by now, are asked once more, with these."""
+    def _answered(self, requests: Sequence[SearchRequest], within_ms: int, only: Sequence[str] = ()) -> list[SearchResult]:
+        """Return the results of all silos, or of some.
+
+        Those whose keys were not known, or are others by now, are asked once more, with these.
+        """
         end = time.monotonic() + within_ms / 1000
         if not self.identity.peers:
             self._meet(within_ms)
         question = requests[0] if len(requests) == 1 else self._bundle(requests, within_ms)
-        result, said = self._heard(question, requests, max(1, _ms_until(end)))
+        result, said = self._heard(question, requests, max(1, _ms_until(end)), only)
         if (silos := [silo for silo, each in said.items() if _is_of_other_keys(each)]) and _ms_until(end) > 0:
             took_us, better = self._heard_again(question, requests, end, silos)
             said |= better
@@ -191,7 +201,7 @@ class Asker:
         except (NotReady, BrokerUnreachable) as error:
             if not begun.result().content:
                 raise
-            result = _of_nobody_else(question, f"{error.problem}. {error.remedy}".strip()[:1000])
+            result = _of_nobody_else(question, unheard_of(error))
         return with_own(result, begun.result())
 
     @functools.cached_property
@@ -357,6 +367,11 @@ def _of_nobody_else(request: SearchRequest | Bundle, unheard: str = "") -> Searc
         silos=(),
         unheard=unheard,
     )
+
+
+def unheard_of(error: SiloscopeError) -> str:
+    """Return what a result says of an error that cost the other silos' answers."""
+    return f"{error.problem}. {error.remedy}".strip()[:1000]
 
 
 def _ms_until(end: float) -> int:

@@ -184,6 +184,16 @@ def test_a_private_query_is_answered_by_those_who_allow_it(searching):
     assert envelope["data"]["hits"][0]["score"] > 0.98  # the image itself is in hospital-a's gallery
 
 
+def test_who_answers_no_private_query_finds_the_own_cases_with_one(searching):
+    kit = searching.federation.kit("hospital-c")
+    status, envelope, text = searching.silo("search", searching.query("hospital-c"), "--silo", kit, "--private")
+    assert status == 0, text
+    states = {one["silo"]: one["state"] for one in envelope["data"]["silos"]}
+    assert states == dict.fromkeys(("hospital-a", "hospital-b", "hospital-c"), "answered")
+    first = envelope["data"]["hits"][0]
+    assert (first["silo"], first["score"] > 0.98) == ("hospital-c", True)
+
+
 def test_the_server_keeps_nothing_that_it_must_not_have(searching):
     found = audit_server.look(searching.federation)
     assert found["needles"] > 100

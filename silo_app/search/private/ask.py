@@ -1,4 +1,4 @@
-"""Ask every silo in private: encrypt the embedding here, open the scores here, and ask for the cards of the best only.
+"""Ask every other silo in private: encrypt the embedding here, open the scores here, and ask for the cards of the best only.
 
 What a silo learns: that somebody asks, which of its cases the asker wants to see, and of each whether it is among as many of
 the nearest as the silo keeps back. What it does not learn: the query. Nothing else that was decrypted may leave: a silo that
@@ -16,30 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app.cases import Embedding, EncoderVersion
-from silo_app.errors import MessageInvalid, ProtocolError
+from silo_app.errors import BrokerUnreachable, MessageInvalid, NotReady, ProtocolError
 from silo_app.policy.levels import Level, share_beyond
 from silo_app.policy.refusal import RefusalCode
-from silo_app.search.ask import Asker
+from silo_app.search.ask import Asker, unheard_of
 from silo_app.search.merge import first
 from silo_app.search.messages import (
     MAX_HITS,
     ResultHit,
+    SearchRequest,
     SearchResult,
     SiloReport,
     SiloState,
     new_query_id,
+    unit_embedding,
 )
 from silo_app.search.own_records import asked, asks, begun
 from silo_app.search.private.asker import Asking, PrivateQuery
 from silo_app.search.private.messages import MOST_NAMED, CardsAnswer, CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.relayed import ask_silo, known_silos
-from silo_app.search.verified import invalid
+from silo_app.search.verified import BROKERS_WORD, invalid, missing
 
 __all__ = ["DEFAULT_PRIVATE_BUDGET_MS", "PrivateSession"]
 
 DEFAULT_PRIVATE_BUDGET_MS = 30_000
 """The first private query of a generation waits until the silo has prepared its vectors."""
 _SPARE_SLOTS = 16
+
+
+_Shown = tuple[SiloReport, tuple[ResultHit, ...]]
+"""What came of one silo: its report, and the hits that it released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +105,31 @@ class PrivateSession:
     ) -> SearchResult:
         """Return the nearest `k` cases of all silos to a unit vector, float32 (D,), as a plain search would.
 
-        Raises `BrokerUnreachable`; a silo that refuses, fails or talks nonsense is named in the result.
+        The own silo is asked as by a plain search: its index process learns the query, and nobody else. A broker that is
+        not there costs the other silos' answers (`SearchResult.unheard`). Raises `NotReady` and `BrokerUnreachable` if the
+        own silo does not reply either; a silo that refuses, fails or talks nonsense is named in the result.
         """
         start = time.monotonic()
         query = self._asking.ask(vector)
         common = {"purpose": purpose, "user": user, "budget_ms": budget_ms, "asker": self._asker.identity.name}
         ids = _Ids()
+        plain = SearchRequest(
+            issued_at_ms=int(time.time() * 1000),
+            encoder_version=self._encoder,
+            vector=unit_embedding(vector),
+            k=k,
+            **common | {"query_id": ids.first},  # type: ignore[arg-type]  # the fields of every question
+        )
         asking = asks(ids.first, mode="private", user=user, purpose=purpose, encoder=self._encoder) | {"queries": ids.all}
-        with begun(self._asker.audit, [asking]):
-            shown = self._shown(query, k, ids, common, budget_ms)
+        with begun(self._asker.audit, [asking]), ThreadPoolExecutor(1, thread_name_prefix="own") as pool:
+            own = pool.submit(self._own, plain)
+            try:
+                others, unheard = self._others(query, k, ids, common, budget_ms), ""
+            except (NotReady, BrokerUnreachable) as error:
+                if all(report.state in BROKERS_WORD for report, _ in own.result()):
+                    raise
+                others, unheard = [], unheard_of(error)
+            shown = sorted([*own.result(), *others], key=lambda one: one[0].silo)
         found = sorted((hit for _, hits in shown for hit in hits), key=lambda hit: (-hit.score, hit.silo, hit.case))
         ranked = first(found, k, self._asker.identity.name)
         result = SearchResult(
@@ -118,25 +140,31 @@ class PrivateSession:
             elsewhere=ranked.elsewhere,
             silos=tuple(report for report, _ in shown),
             took_us=int((time.monotonic() - start) * 1e6),
+            unheard=unheard,
         )
         self._asker.audit.append("asked", asked(asking, result))
         return result
 
-    def _shown(
-        self, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object], budget_ms: int
-    ) -> list[tuple[SiloReport, tuple[ResultHit, ...]]]:
-        """Ask every silo for its scores, and then for the cards of the best of all; the others for the best of theirs."""
-        silos = known_silos(self._asker, budget_ms)
+    def _own(self, request: SearchRequest) -> list[_Shown]:
+        """Ask the own silo, which need not be blind to what its own house asks; what fails there costs nothing else.
+
+        Nothing if it has no index process and is none of the broker's silos: it only asks.
+        """
+        own = self._asker.identity.name
+        start = time.monotonic()
+        try:
+            found = self._asker.ask_own(request)
+        except (NotReady, BrokerUnreachable, MessageInvalid) as error:
+            return [(missing(own, error, round((time.monotonic() - start) * 1000, 3), is_over=False), ())]
+        return [(report, found.hits) for report in found.silos]
+
+    def _others(self, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object], budget_ms: int) -> list[_Shown]:
+        """Ask every other silo for its scores, and then for the cards of the best of theirs. Raises as `known_silos`."""
+        silos = [silo for silo in known_silos(self._asker, budget_ms) if silo != self._asker.identity.name]
         with ThreadPoolExecutor(max(1, len(silos)), thread_name_prefix="private") as pool:
             parts = list(pool.map(lambda silo: self._part(silo, query, k, ids, common), silos))
-            own = self._asker.identity.name
-            all_of, theirs = _chosen(parts, k), _chosen([part for part in parts if part.report.silo != own], k)
-
-            def cards(part: _Part) -> tuple[SiloReport, tuple[ResultHit, ...]]:
-                chosen = all_of if part.report.silo == own else theirs
-                return self._cards(part, chosen, common | {"query_id": ids.cards})
-
-            return list(pool.map(cards, parts))
+            chosen = _chosen(parts, k)
+            return list(pool.map(lambda part: self._cards(part, chosen, common | {"query_id": ids.cards}), parts))
 
     def _part(self, silo: str, query: PrivateQuery, k: int, ids: _Ids, common: dict[str, object]) -> _Part:
         """Ask one silo for its scores; a second time with the keys if it does not have them."""
@@ -181,7 +209,7 @@ class PrivateSession:
         report = report.model_copy(update=told)
         return _Part(report, request.query_id, slots, scores, answer.levels, answer.kept_back, answer.most)
 
-    def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> tuple[SiloReport, tuple[ResultHit, ...]]:
+    def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> _Shown:
         """Ask one silo for the cards of those of its views that may be among the best of all silos."""
         scores = dict(zip(part.slots, part.scores, strict=True))
         silo = part.report.silo

@@ -86,7 +86,8 @@ def session(monkeypatch):
         audit = SimpleNamespace(append=lambda *_: None, append_all=lambda *_: None)
         monkeypatch.setattr(ask, "known_silos", lambda *_: ("south",))
         monkeypatch.setattr(ask, "ask_silo", cheat.said)
-        asker = SimpleNamespace(audit=audit, identity=SimpleNamespace(name="north"))
+        own = SimpleNamespace(silos=(), hits=())
+        asker = SimpleNamespace(audit=audit, identity=SimpleNamespace(name="north"), ask_own=lambda _: own)
         return ask.PrivateSession(asker, ENCODER, DIMENSION)
 
     return begin

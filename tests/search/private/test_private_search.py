@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from silo_app.errors import NotReady
 from silo_app.policy.refusal import RefusalCode
 from silo_app.search import local
 from silo_app.search.ask import Asker, search_embedding
@@ -17,6 +18,7 @@ from silo_app.search.messages import Refusal, Relay, Relayed, Silos, SiloState, 
 from silo_app.search.private.ask import PrivateSession
 from silo_app.search.private.messages import CardsAnswer, CardsRequest, PrivateAnswer
 from silo_app.search.server import IndexProcess
+from silo_app.search.transport import SiloUnreachable
 from silo_app.search.wire import decode, encode
 
 ENCODER = "ab" * 32
@@ -80,16 +82,30 @@ def states(result):
     return {report.silo: (report.state.value, report.code) for report in result.silos}
 
 
+def plainly(silos, vector, k):
+    return search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=k, budget_ms=20_000)
+
+
+def require_same(found, wanted, known):
+    """Require a private ranking to be a plain one: equally similar in every place, and each hit what it is there.
+
+    Silos here have the same vectors. The own one's similarities are exact and the others' nearly so: equals change places.
+    """
+    assert len(found) == len(wanted)
+    assert np.allclose([hit.score for hit in found], [hit.score for hit in wanted], atol=1e-3)
+    for hit in found:
+        assert known[hit.silo, hit.case].card == hit.card
+        assert known[hit.silo, hit.case].score == pytest.approx(hit.score, abs=1e-3)
+
+
 def test_it_finds_what_a_plain_search_finds(federation, session):
     silos, _, _ = federation()
     private = session(silos)
     for seed in range(3):
         vector = any_vector(silos, seed)
-        blind = private.search(vector, k=7)
-        plain = search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=7, budget_ms=20_000)
-        assert [(hit.silo, hit.case) for hit in blind.hits] == [(hit.silo, hit.case) for hit in plain.hits]
-        assert [hit.card for hit in blind.hits] == [hit.card for hit in plain.hits]
-        assert np.allclose([hit.score for hit in blind.hits], [hit.score for hit in plain.hits], atol=1e-3)
+        blind, plain = private.search(vector, k=7), plainly(silos, vector, 7)
+        known = {(hit.silo, hit.case): hit for hit in plainly(silos, vector, 60).hits}
+        require_same(blind.hits, plain.hits, known)
         assert states(blind) == dict.fromkeys(NAMES, ("answered", ""))
         assert [report.indexed for report in blind.silos] == [20, 20, 20]
 
@@ -97,11 +113,53 @@ def test_it_finds_what_a_plain_search_finds(federation, session):
 def test_what_other_hospitals_have_behind_the_nearest_is_found_as_a_plain_search_finds_it(federation, session):
     silos, _, _ = federation()
     vector = next(iter(silos["north"].vectors.values()))  # near to own cases
-    blind = session(silos).search(vector, k=5)
-    plain = search_embedding(Asker.of(silos["north"].home), vector, encoder_version=ENCODER, k=5, budget_ms=20_000)
+    blind, plain = session(silos).search(vector, k=5), plainly(silos, vector, 5)
     assert plain.elsewhere
-    for found, wanted in ((blind.hits, plain.hits), (blind.elsewhere, plain.elsewhere)):
-        assert [(hit.silo, hit.case) for hit in found] == [(hit.silo, hit.case) for hit in wanted]
+    known = {(hit.silo, hit.case): hit for hit in plainly(silos, vector, 60).hits}
+    require_same(blind.hits, plain.hits, known)
+    require_same(blind.elsewhere, plain.elsewhere, known)
+
+
+def test_the_own_silo_is_asked_plainly_and_on_its_own_machine(federation, session):
+    """Whatever it answers other hospitals, and with exact similarities; nothing of it passes the broker."""
+    silos, transport, _ = federation(north="")
+    asked, transport.handlers["north"] = [], lambda message: asked.append(message) or b""
+    vector = next(iter(silos["north"].vectors.values()))
+    result = session(silos).search(vector, k=5)
+    assert states(result) == dict.fromkeys(NAMES, ("answered", ""))
+    own = {hit.case: hit.score for hit in result.hits if hit.silo == "north"}
+    assert own
+    assert own.items() <= {hit.case: hit.score for hit in plainly(silos, vector, 60).hits if hit.silo == "north"}.items()
+    assert asked == []
+
+
+def gone(_message):
+    raise SiloUnreachable
+
+
+def test_without_a_broker_the_own_cases_are_found_and_why_the_others_are_not(federation, session):
+    silos, _, processes = federation()
+    private = session(silos)
+    vector = any_vector(silos)
+    silos["north"].home.gateway_socket.unlink()
+    result = private.search(vector, k=5)
+    assert states(result) == {"north": ("answered", "")}
+    assert len(result.hits) == 5
+    assert "gateway" in result.unheard
+    processes["north"].close()
+    with pytest.raises(NotReady, match="gateway"):
+        private.search(vector, k=5)
+
+
+def test_an_own_silo_that_is_not_there_costs_its_own_cases(federation, session):
+    silos, transport, processes = federation()
+    processes["north"].close()
+    transport.handlers["north"] = gone
+    result = session(silos).search(any_vector(silos), k=5)
+    assert states(result) | {"north": ()} == {"north": (), "south": ("answered", ""), "westward": ("answered", "")}
+    assert states(result)["north"][0] == "unreachable"
+    assert "silo serve" in next(report.public for report in result.silos if report.silo == "north")
+    assert len(result.hits) == 5
 
 
 def test_nobody_on_the_way_sees_the_query(federation, session):
