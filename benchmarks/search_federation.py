@@ -44,7 +44,7 @@ def federated(*, quick: bool) -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="search-") as folder, Lab.running(Path(folder), _SIZES["10k"]) as lab:
         figures += _sized(lab, "10k", Path(folder), quick=quick)
-        figures += _lasting(lab, 300 if quick else 10_000)
+        figures += [_least(lab, 100 if quick else 400), *_lasting(lab, 300 if quick else 10_000)]
         for name in () if quick else ("100k", "1m"):
             lab.refill(_SIZES[name])
             figures += _sized(lab, name, Path(folder), quick=quick)
@@ -86,6 +86,22 @@ def _alone(lab: Lab, name: str, count: int) -> list[Figure]:
         Figure("message_floor_ms" if name == "10k" else f"message_floor_{name}_ms", trip, "ms, an empty message"),
         Figure(f"federation_{name}_over_floor_ms", whole.percentile(50) - silo - trip, "ms more than both"),
     ]
+
+
+def _least(lab: Lab, count: int) -> Figure:
+    """Measure the least that a search of three silos costs, two of which are asked with messages, whoever writes it.
+
+    They search and reply; nothing is signed, verified, decided, counted, written down or merged.
+    """
+    silo = open_current(lab.home(lab.federation.silos[-1]).index).gallery
+    asked, trips, searches = [], [], []
+    with lab.standing_in() as ask:
+        for query in unit_vectors(1, count):
+            asked.append(ask())
+            trips.append(lab.trip())
+            searches.append(_timed(silo, query))
+    over = statistics.median(asked) - statistics.median(trips) - statistics.median(searches)
+    return Figure("federation_10k_least_over_floor_ms", over * 1e3, "ms more than both, of silos that only search")
 
 
 def _by_part(lab: Lab, name: str, work: Callable[[], object], count: int) -> list[Figure]:

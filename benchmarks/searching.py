@@ -4,9 +4,13 @@ A server, its anchor and three silos on the loopback interface of this machine, 
 random unit vectors, five views a case, published as generations; every query is signed, verified, decided, audited.
 """
 
+import contextlib
 import functools
+import math
 import os
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +33,11 @@ from silo_app.config import SiloHome
 from silo_app.errors import SiloscopeError
 from silo_app.index.generations import building, publish
 from silo_app.search.ask import Asker, search_embedding
-from silo_app.search.messages import Relay, Relayed, SiloState
+from silo_app.search.envelope import conceal, keys_for
+from silo_app.search.messages import Relay, Relayed, SearchRequest, SearchResult, SiloState, unit_embedding
+from silo_app.search.own import OwnSilo, with_own
 from silo_app.search.parcels import Parcel, pack
+from silo_app.search.sealed import Broadcast
 
 __all__ = ["DIMENSION", "ENCODER", "Lab", "Load", "cpu_seconds", "memory_mb", "thread_count", "unit_vectors"]
 
@@ -151,6 +158,50 @@ class Lab:
             raise TimeoutError("a silo is not there")
         return time.perf_counter() - start
 
+    @contextmanager
+    def standing_in(self) -> Iterator[Callable[[], float]]:
+        """Have all index processes stood in for (`stand_in`) within the block; give what asks them all, and returns seconds.
+
+        The asker's own is asked on its socket, as always; the others with one message to the broker. Infinite if one is
+        missing.
+        """
+        own, *others = self.federation.silos
+        request = SearchRequest(
+            issued_at_ms=int(time.time() * 1000),
+            budget_ms=5000,
+            encoder_version=ENCODER,
+            vector=unit_embedding(unit_vectors(7, 1)[0]),
+            k=10,
+            purpose="care",
+            asker=own,
+        )
+        signed, key = conceal(self.asker.identity, request)
+        keys = keys_for(self.asker.identity, signed, key, others)
+        question = Broadcast(budget_ms=5000, frame=signed, keys=keys, without=own)
+        at_hand = OwnSilo(own, self.home(own).index_socket)
+
+        def ask() -> float:
+            start = time.perf_counter()
+            begun = at_hand.begin(signed, 5000)
+            result = with_own(self.asker.exchange(question, SearchResult, 5000), begun.result())
+            took = time.perf_counter() - start
+            answered = [report.silo for report in result.silos if report.state is SiloState.ANSWERED]
+            return took if answered == self.federation.silos else math.inf
+
+        with contextlib.closing(at_hand), contextlib.ExitStack() as stack:
+            for silo in self.federation.silos:
+                self.federation.stop(f"{silo}.index")
+                stack.callback(self.federation.start, f"{silo}.index")
+            for silo in self.federation.silos:
+                stack.enter_context(_standing_in(self.federation.kit(silo)))
+            end = time.monotonic() + _READY_S
+            while ask() == math.inf:
+                if time.monotonic() > end:
+                    raise TimeoutError("the stand-ins do not answer")
+                time.sleep(0.5)
+            yield ask
+        self.await_answers()
+
     def pids(self) -> list[int]:
         """Return all processes of the federation now."""
         return [*self.asked_pids(), *self.federation.pids(self.federation.consortium.anchor)]
@@ -189,6 +240,18 @@ class Lab:
     @property
     def _cases(self) -> int:
         return -(-self.views // _VIEWS_OF_A_CASE)
+
+
+@contextmanager
+def _standing_in(kit: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "benchmarks.stand_in", str(kit)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            if process.stdout is None or not process.stdout.readline():
+                raise RuntimeError("a stand-in did not start")
+            yield
+        finally:
+            process.terminate()
 
 
 def stock(home: SiloHome, seed: int, views: int) -> None:
