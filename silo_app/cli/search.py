@@ -164,7 +164,9 @@ def search(
         pairs = _drawn(home, wanted, found) if why else []
         pictures = [hit.thumbnail for hit in (*result.hits, *result.elsewhere)]
         asked, own = told(purpose, filters, refinement), home.config.name
-        return search_page(data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own)
+        return search_page(
+            data, private=private, pictures=pictures, why=pairs, asked_with=asked, own=own, itself=found.itself
+        )
 
     if html is not None:
         write_asked_page(html, page)

@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from silo_app.pages.render import render
 __all__ = ["search_page", "unanswered"]
 
 _THE_SAME = 0.99995
-"""A similarity that is shown as 1.0000."""
+"""A similarity that is shown as 1.0000: of the image that was asked with, or of a copy of it."""
 _WORDS = {
     "late": "did not answer in time",
     "busy": "has too many queries",
@@ -33,13 +33,15 @@ def search_page(
     why: Sequence[Mapping[str, Any]] = (),
     asked_with: str = "",
     own: str = "",
+    itself: Collection[str] = (),
 ) -> str:
     """Return the page of what `silo search` prints as JSON.
 
     With a picture (JPEG, or b"") for each hit, and then for each of those behind them elsewhere, if there are any.
 
     `why` holds pairs of images of this silo (`pages.why.drawn`), `asked_with` says why and among which cases was asked, and
-    `own` names this silo, whose hits may be the very image that was asked with.
+    `own` names this silo, whose hits may be the very images that were asked with: its cases `itself`, and any of similarity
+    1. They tell nothing of other patients, and are counted for no neighbours.
     """
     silos = [{**silo, "said": _said(silo)} for silo in data["silos"]]
     silent = [silo["silo"] for silo in silos if silo["state"] != "answered"]
@@ -47,10 +49,10 @@ def search_page(
     shown = [
         {
             **hit,
-            "findings": _findings(hit["card"]),
+            "words": _findings(hit["card"]),
             "beyond": _beyond(hit),
             "picture": _inline(picture),
-            "is_query": _is_query(hit, own),
+            "is_query": hit["silo"] == own and (hit["case"] in itself or hit["score"] >= _THE_SAME),
         }
         for hit, picture in zip(listed, pictures or [b""] * len(listed), strict=True)
     ]
@@ -62,7 +64,8 @@ def search_page(
         "pictured": any(pictures),
         "hits": shown[: len(data["hits"])],
         "elsewhere": shown[len(data["hits"]) :],
-        "findings": _neighbours([hit for hit in listed if not _is_query(hit, own)]),
+        "findings": _neighbours([hit for hit in shown if not hit["is_query"]]),
+        "themselves": sum(hit["is_query"] for hit in shown),
         "private": private,
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took_ms": data["took_us"] / 1000,
@@ -111,11 +114,6 @@ def _beyond(hit: Mapping[str, Any]) -> str:
 def _findings(card: Mapping[str, Any]) -> str:
     present = [name for name, is_present in card["findings"].items() if is_present]
     return ", ".join(present) or ("none of those looked for" if card["findings"] else "not told")
-
-
-def _is_query(hit: Mapping[str, Any], own: str) -> bool:
-    """Whether a hit of this silo is the image that was asked with, or a copy of it: it tells nothing of other patients."""
-    return bool(hit["silo"] == own and hit["score"] >= _THE_SAME)
 
 
 def _neighbours(hits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from silo_app.catalogue import Catalogue, SiloKey
 from silo_app.catalogue.named import case_named, views_of_uid
 from silo_app.config import SiloHome
 from silo_app.encoder.region import Region
-from silo_app.errors import CaseUnknown, ConfigInvalid, ImageUnsupported, NotReady
+from silo_app.errors import CaseUnknown, CatalogueDamaged, ConfigInvalid, ImageUnsupported, NotReady
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.content import read_bytes
 from silo_app.index.known import known_vectors
@@ -168,6 +168,21 @@ class Examples:
     def case(self, example: Example) -> CaseId | None:
         """Return the silo's case that an example names, None for a file."""
         return None if example.source is not None else self._views[example][0].case
+
+    @property
+    def cases_of_files(self) -> frozenset[CaseId]:
+        """The silo's cases that hold the images of the files that were read, by their UIDs; none without a catalogue."""
+        from silo_app.imaging.apply import keys_of
+
+        if not self._read:
+            return frozenset()
+        try:
+            key = SiloKey.load(self._home.key)
+            instances = [keys_of(key, header).instance for _, header in self._read.values()]
+            with self._means.catalogue(self._home) as catalogue:
+                return frozenset(view.case for one in instances for view in catalogue.views_keyed(instance=one))
+        except (NotReady, CatalogueDamaged):  # whoever holds nothing, or cannot read it, may ask by a file all the same
+            return frozenset()
 
     def patients_cases(self, example: Example) -> list[CaseId]:
         """Return the silo's cases of an example's patient: of a file, whom its header names, ingested or not."""

@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.policy.filters import Filters
 from silo_app.search.ask import Asker, require_wide, search_query
@@ -46,6 +47,9 @@ class Found:
     in the cache."""
     query: Query | None = None
     """What was asked; None if another process asked it."""
+    itself: frozenset[CaseId] = frozenset()
+    """Own cases whose image was given as a file, if they may be hits that no similarity of 1 tells from neighbors: of a
+    refined query, or of a private one, whose scores have noise."""
 
 
 def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: Means = OWN) -> Found:
@@ -57,6 +61,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
     examples = Examples(home, (wanted.example, *wanted.refinement.examples), means)
     query = prepared(home, wanted.example, wanted.refinement, without_patient=wanted.without_patient, among=examples)
     image = examples.image_if_cached(wanted.example) if wanted.preview else None
+    itself = examples.cases_of_files if wanted.private or wanted.refinement else frozenset()
     drawn = b"" if image is None else preview(image, examples.encoder.spec.input_size)
     with contextlib.nullcontext(asker) if asker else contextlib.closing(Asker.of(home)) as asking:
         result = search_query(
@@ -73,7 +78,7 @@ def find(home: SiloHome, wanted: Wanted, *, asker: Asker | None = None, means: M
         case = examples.case(wanted.example) if drawn else None
         if case is not None:
             asking.audit.append("shown", {"asked_query": result.query_id, "user": wanted.user, "cases": [case]})
-    return Found(result if wanted.refinement.region is None else _without_beyond(result), drawn, query)
+    return Found(result if wanted.refinement.region is None else _without_beyond(result), drawn, query, itself)
 
 
 def _without_beyond(result: SearchResult) -> SearchResult:

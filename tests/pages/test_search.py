@@ -94,6 +94,17 @@ def test_the_image_asked_with_is_marked_and_not_counted():
     assert "the image asked with" not in words(page(others, [report("st-anna")], own="st-anna"))
 
 
+def test_the_image_asked_with_is_known_where_its_similarity_does_not_tell_it():
+    own = [hit(1, findings={"Mass": True}), hit(2, findings={"Mass": False})]
+    others = [hit(1, silo="south", findings={"Mass": True}), hit(3, findings={"Mass": True})]
+    text = words(page([*own, *others], [report("st-anna")], own="st-anna", itself=[own[0]["case"]]))
+    assert "Mass 2 67 % of 3" in text
+    assert text.count("(the image asked with)") == 1
+    text = words(page([*own, *others], [report("st-anna")], own="st-anna", itself=[one["case"] for one in own]))
+    assert "Mass 2 100 % of 2" in text
+    assert "without the images asked with themselves" in text
+
+
 @pytest.mark.parametrize("private", [True, False])
 def test_a_private_search_says_so(private):
     assert ("no other hospital could read it" in page([], [report("north")], private=private)) is private

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, Field
 
 from silo_app import errors
+from silo_app.cases import CaseId
 from silo_app.encoder.region import Region
 from silo_app.errors import ImageUnsupported, SiloscopeError
 from silo_app.policy.filters import Filters
@@ -22,6 +23,7 @@ from silo_app.search.find import Found, Wanted
 from silo_app.search.messages import (
     MAX_HITS,
     MAX_SILOS,
+    Case,
     MaybeVersion,
     Message,
     Purpose,
@@ -146,15 +148,16 @@ class DeskFound(Message):
     kind: Literal["desk-found"] = "desk-found"
     result: SearchResult
     preview: Annotated[bytes, Field(max_length=_MAX_PREVIEW)] = b""
+    itself: Annotated[tuple[Case, ...], Field(max_length=1 + 2 * _MAX_EXAMPLES)] = ()
 
     @classmethod
     def of(cls, found: Found) -> Self:
         """Return the reply."""
-        return cls(result=found.result, preview=found.preview)
+        return cls(result=found.result, preview=found.preview, itself=tuple(sorted(found.itself)))
 
     def found(self) -> Found:
         """Return what was found."""
-        return Found(self.result, self.preview)
+        return Found(self.result, self.preview, itself=frozenset(map(CaseId, self.itself)))
 
 
 class DeskAsked(Message):

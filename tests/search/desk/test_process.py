@@ -27,6 +27,7 @@ from silo_app.errors import Busy, CaseUnknown, ConfigInvalid, ImageUnsupported, 
 from silo_app.imaging.cache import RadiographCache, as_cached
 from silo_app.imaging.radiograph import read_radiograph
 from silo_app.index import generations
+from silo_app.pages.search import search_page
 from silo_app.policy.filters import Filters
 from silo_app.search import local
 from silo_app.search.desk import process as process_module
@@ -34,7 +35,7 @@ from silo_app.search.desk.client import Desk, find_soonest
 from silo_app.search.desk.messages import DeskAsked, DeskError, DeskSearch, Sought
 from silo_app.search.desk.process import DeskProcess
 from silo_app.search.examples import Example
-from silo_app.search.find import Wanted, find
+from silo_app.search.find import Wanted, as_data, find
 from silo_app.search.query import Refinement
 from silo_app.search.rocchio import Weights
 from silo_app.search.wire import decode, encode
@@ -103,6 +104,25 @@ def test_what_is_like_a_region_is_compared_with_no_whole_images(asking, desk):
     part = desk.search(wanted(file, refinement=Refinement(region=Region(0.5, 0, 1, 0.5)))).result.hits
     assert {hit.beyond is None for hit in whole} == {False}
     assert {hit.beyond for hit in part} == {None}
+
+
+def test_the_image_itself_counts_for_no_neighbour_where_its_similarity_does_not_tell_it(asking, desk):
+    file, case = Example(file=asking.file), Example(case=asking.case)
+    part, moved = Refinement(region=Region(0.5, 0, 1, 0.5)), Refinement(more=[file])
+    asked = [
+        wanted(file),
+        wanted(file, refinement=part),
+        wanted(file, private=True),
+        wanted(Example(file=asking.other), refinement=moved),
+        wanted(case, refinement=part),
+        wanted(Example(file=asking.other), refinement=Refinement(more=[case])),
+    ]
+    for each, listed in zip(asked, [True, True, True, True, False, False], strict=True):
+        for found in (desk.search(each), find(asking.home, each)):
+            data = as_data(found.result)
+            assert (asking.case in {hit["case"] for hit in data["hits"]}) is listed
+            page = search_page(data, private=each.private, own="north", itself=found.itself)
+            assert page.count("(the image asked with)") == listed
 
 
 def test_without_its_image_in_the_cache_a_case_is_searched_all_the_same(asking, desk):
