@@ -1,6 +1,5 @@
 """`silo audit`: what the silo's privacy officer looks at: planted cases that were found, and whether the log is whole."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -17,26 +16,21 @@ _CANARY = "canary"
 
 @app.command("alerts")
 def alerts(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
-    """List who has found planted cases: when, which silo and user, for what purpose, and which cases.
+    """List who has found planted cases: when, which silo and user, for what purpose, and which cases; newest last.
 
-    A line that cannot be read is an error and not passed over. The exit status is 0, with or without alerts.
+    From the silo's audit log and what it was rotated to in the same folder: audit.jsonl.1, audit.jsonl-20261130.gz (or .xz),
+    audit-20261130.jsonl. A file or line that cannot be read is an error and not passed over. The exit status is 0, with or
+    without alerts.
 
     Examples:
         silo audit alerts --silo kits/st-anna
 
         silo audit alerts --silo kits/st-anna --format json
     """
-    from silo_app.audit.log import verify
+    from silo_app.audit.kept import verified_records
 
-    log = load(silo).audit
-    if not log.exists():
-        emit([], output, _print)
-        return
-    verify(log)
-    kept = ("at", "asker", "user", "purpose", "query", "cases")
-    with log.open(encoding="utf-8") as file:
-        records = (json.loads(line) for line in file)  # one at a time: a log of years is larger than the memory
-        found = [{key: record.get(key) for key in kept} for record in records if record.get("event") == _CANARY]
+    told = ("at", "asker", "user", "purpose", "query", "cases")
+    found = [{key: record.get(key) for key in told} for record in verified_records(load(silo).audit, _CANARY)]
     emit(found, output, _print)
 
 

@@ -1,15 +1,18 @@
 """`silo audit`: planted cases, and who found them."""
 
+import gzip
 import json
+import lzma
 import tracemalloc
 
 import pytest
 from typer.testing import CliRunner
 
+from silo_app.audit import kept
 from silo_app.audit.log import AuditLog
 from silo_app.catalogue import Catalogue
 from silo_app.cli.main import app
-from silo_app.errors import AuditDamaged, CaseUnknown
+from silo_app.errors import AuditDamaged, CaseUnknown, NotReady
 from silo_app.imaging.ingest import ingest
 from silo_app.policy.canaries import read_canaries
 from silo_app.printable import is_printable
@@ -75,6 +78,60 @@ def test_alerts_are_the_findings_of_planted_cases(home):
     assert "north" in run(home, "alerts").stdout
     home.audit.write_text(home.audit.read_text().replace("north", "south"))
     assert isinstance(run(home, "alerts").exception, AuditDamaged)
+
+
+def alert(home, asker):
+    log = AuditLog(home.audit)
+    log.append("canary", {"asker": asker, "user": "x", "purpose": "care", "query": "q", "cases": ["c"]})
+    log.close()
+
+
+def test_alerts_before_the_log_was_rotated_are_listed_too(home):
+    folder = home.audit.parent
+    names = ["audit.jsonl.2.gz", "audit.jsonl-20261130.xz", "audit-20261201.jsonl", "audit.jsonl.1", "audit.jsonl"]
+    for number, name in enumerate(names):
+        alert(home, f"silo-{number}")
+        content = home.audit.read_bytes()
+        home.audit.unlink()
+        packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(folder.joinpath(name).suffix, bytes)(content)
+        (folder / name).write_bytes(packed)
+    (folder / "audit.jsonl.3").write_bytes((folder / "audit.jsonl.1").read_bytes())  # a copy tells nothing new
+    (folder / "audit.jsonl.damaged").write_text("moved away")
+    found = json.loads(run(home, "alerts", "--format", "json").stdout)["data"]
+    assert [one["asker"] for one in found] == [f"silo-{number}" for number in range(5)]
+    home.audit.unlink()
+    assert run(home, "alerts").stdout.count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("audit.jsonl.1", b"{}\n", "audit.jsonl.1:1"),
+        ("audit.jsonl.1.gz", gzip.compress(b"x" * 100, mtime=0)[:-9], "audit.jsonl.1.gz: it cannot be unpacked"),
+        ("audit.jsonl.1.gz", b"no archive", "audit.jsonl.1.gz: it cannot be unpacked"),
+        ("audit.jsonl.1.xz", b"no archive", "audit.jsonl.1.xz: it cannot be unpacked"),
+    ],
+)
+def test_an_older_log_that_cannot_be_read_is_no_silence(home, name, content, says):
+    alert(home, "north")
+    (home.audit.parent / name).write_bytes(content)
+    error = run(home, "alerts").exception
+    assert isinstance(error, AuditDamaged)
+    assert says in str(error)
+
+
+def test_alerts_are_not_missed_where_the_log_is_rotated_meanwhile(home, monkeypatch):
+    alert(home, "north")
+    really = kept._verify
+
+    def rotated(lines, file):
+        home.audit.rename(home.audit.with_name("audit.jsonl.1"))
+        return really(lines, file)
+
+    monkeypatch.setattr(kept, "_verify", rotated)
+    error = run(home, "alerts").exception
+    assert isinstance(error, NotReady)
+    assert "is being rotated" in str(error)
 
 
 def test_a_log_of_years_does_not_have_to_fit_into_memory(home):

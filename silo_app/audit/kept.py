@@ -1,0 +1,76 @@
+"""The files of an audit log that are kept: the one that is written, and those that it was rotated to in the same folder.
+
+Whoever rotates it (logrotate, a script) names them with a number or a date, as `audit.jsonl.1`, `audit.jsonl-20261130.gz` or
+`audit-20261130.jsonl`; a copy under another name is not read.
+"""
+
+import gzip
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from silo_app.audit.chain import verify_lines
+from silo_app.errors import AuditDamaged, NotReady
+
+__all__ = ["verified_records"]
+
+_MORE = r"[.-]\d[\d.:T_-]*"
+_UNPACKING_FAILED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+
+
+def verified_records(path: Path, event: str) -> list[dict[str, Any]]:
+    """Return the records of one event from all files of the log at `path`, newest last; what was copied comes once.
+
+    Only these are held in memory: a log of years is larger. Raises `AuditDamaged` naming the file and its line, `NotReady`
+    if the files change their names meanwhile.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def noting(lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            yield line
+            record = json.loads(line)  # a sound one: whoever took it verifies a line before it takes the next
+            if record.get("event") == event:
+                found[record["digest"]] = record
+
+    kept = _kept(path)
+    try:
+        for file in kept:
+            with _opened(file) as lines:
+                _verify(noting(lines), file)
+    except FileNotFoundError:
+        kept = {}
+    if kept != _kept(path):
+        raise NotReady("the audit log is being rotated", where=str(path), remedy="Ask again in a moment.")
+    return sorted(found.values(), key=lambda record: str(record.get("at")))
+
+
+def _kept(path: Path) -> dict[Path, int]:
+    """Return the files of the log, by name, each with its inode; none if nothing was written yet."""
+    stem, ending = re.escape(path.stem), re.escape(path.suffix)
+    name = re.compile(rf"{stem}({ending}({_MORE})?|{_MORE}({ending})?)(\.gz|\.xz)?")
+    files = sorted(file for file in path.parent.glob("*") if name.fullmatch(file.name))
+    return {file: file.stat().st_ino for file in files if file.is_file()}
+
+
+def _opened(file: Path) -> AbstractContextManager[Iterable[bytes]]:
+    match file.suffix:
+        case ".gz":
+            return gzip.open(file)
+        case ".xz":
+            return lzma.open(file)
+        case _:
+            return file.open("rb")
+
+
+def _verify(lines: Iterable[bytes], file: Path) -> None:
+    try:
+        verify_lines(lines, where=file.name)
+    except _UNPACKING_FAILED as error:
+        remedy = "If it is being packed just now, ask again; else compare it with a backup."
+        raise AuditDamaged(f"it cannot be unpacked ({error})", where=file.name, remedy=remedy) from None
