@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CASE_BYTES",
     "CaseId",
     "Embedding",
     "EncoderVersion",
@@ -28,6 +29,8 @@ __all__ = [
 
 CaseId = NewType("CaseId", str)
 """A random 128-bit name of one study, hex; the only name of a study that may leave its silo."""
+CASE_BYTES = 16
+"""Of a case id, which is twice as long in hex."""
 
 PatientKey = NewType("PatientKey", str)
 """A keyed pseudonym of one patient; never leaves the silo."""

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
+from silo_app.cases import CASE_BYTES, CaseId, Finding, PatientKey, Sex, Split, View, ViewPosition
 from silo_app.catalogue.counts import brightness_counts, read_counts
 from silo_app.catalogue.filtering import CardColumns, read_columns
 from silo_app.catalogue.labels import LABEL_COLUMNS, LABEL_TABLES, label_of
@@ -108,7 +108,7 @@ class Catalogue:
     def case_names(self) -> NDArray[np.uint8]:
         """Return the cases that have views, as rows of bytes, ascending uint8 (n, 16); a tenth of `card_columns`' work."""
         blocks = self._blocks("SELECT DISTINCT case_id FROM views ORDER BY case_id")
-        return hex_rows([case for block in blocks for (case,) in block], 16)
+        return hex_rows([case for block in blocks for (case,) in block], CASE_BYTES)
 
     def taken_out(self) -> list[CaseId]:
         """Return the cases of studies and patients that were taken out of the silo and not let in again, in order."""

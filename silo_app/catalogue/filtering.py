@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import Finding, Sex, ViewPosition
+from silo_app.cases import CASE_BYTES, Finding, Sex, ViewPosition
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.policy.filters import Filters
 
@@ -92,7 +92,7 @@ def _card_block(rows: Sequence[tuple]) -> tuple[NDArray, ...]:  # type: ignore[t
     """Return rows of `_CARDS` as columns."""
     cases, digests, positions, sexes, ages, years = zip(*rows, strict=True) if rows else ((),) * 6
     return (
-        hex_rows(cases, 16),
+        hex_rows(cases, CASE_BYTES),
         hex_rows(digests, 32),
         _column(map(_POSITIONS.__getitem__, positions), np.uint8),
         _column(map(_SEXES.__getitem__, sexes), np.uint8),

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from silo_app.cases import CaseId
+from silo_app.cases import CASE_BYTES, CaseId
 from silo_app.catalogue.labels import read_labels, write_labels
 from silo_app.catalogue.records import FileRecord, Label, ViewKeys, ViewRecord
 from silo_app.catalogue.vault import StudyIdentity, Vault
@@ -112,7 +112,7 @@ class CatalogueWriter:
     def _case(self, keys: ViewKeys) -> CaseId:
         self._connection.execute(
             "INSERT INTO studies VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-            (secrets.token_hex(16), keys.study, keys.study_uid, keys.accession, keys.patient),
+            (secrets.token_hex(CASE_BYTES), keys.study, keys.study_uid, keys.accession, keys.patient),
         )
         (case,) = self._connection.execute("SELECT case_id FROM studies WHERE key = ?", (keys.study,)).fetchone()
         return CaseId(case)

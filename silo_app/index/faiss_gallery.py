@@ -15,7 +15,6 @@ from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss", "write_index"]
 
-CASE_BYTES = 16
 FEW = 2000
 """Rows that are scored one by one in less time than it takes to scan everything."""
 _TOGETHER = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from silo_app.cases import CaseId
+from silo_app.cases import CASE_BYTES, CaseId
 from silo_app.errors import IndexDamaged
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.generations import collections_named, generation_names, in_use, remove
@@ -48,7 +48,7 @@ def forget_in_milvus(root: Path, storage: Storage) -> None:
 def _holds(folder: Path, cases: Sequence[CaseId]) -> bool:
     """Return whether a generation holds one of the cases; what cannot be read may."""
     try:
-        rows = read_rows(folder / CASES_FILE, (read_manifest(folder).views, 16))
+        rows = read_rows(folder / CASES_FILE, (read_manifest(folder).views, CASE_BYTES))
     except IndexDamaged:
         return True
-    return bool(np.isin(row_values(rows), row_values(hex_rows(cases, 16))).any())
+    return bool(np.isin(row_values(rows), row_values(hex_rows(cases, CASE_BYTES))).any())

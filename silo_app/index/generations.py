@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silo_app import durable
-from silo_app.cases import CaseId, EncoderVersion
+from silo_app.cases import CASE_BYTES, CaseId, EncoderVersion
 from silo_app.encoder.looks import Look
 from silo_app.errors import IndexDamaged, NotReady, SiloscopeError
 from silo_app.hex_rows import hex_rows
@@ -107,7 +107,7 @@ def publish(
     try:
         durable.private_folder(hidden)
         written = storage.write(hidden, vectors)
-        write_rows(hidden / CASES_FILE, hex_rows(cases, 16))
+        write_rows(hidden / CASES_FILE, hex_rows(cases, CASE_BYTES))
         write_rows(hidden / DIGESTS_FILE, hex_rows(digests, 32))
         files = [*written.files, CASES_FILE, DIGESTS_FILE]
         if look is not None:
@@ -286,7 +286,7 @@ def _open(folder: Path, storage: Storage, skipped: tuple[str, ...] = ()) -> Gene
 
 def _opened(folder: Path, info: GenerationInfo, storage: Storage, skipped: tuple[str, ...] = ()) -> Generation:
     require_sound(folder, info)
-    cases = read_rows(folder / CASES_FILE, (info.views, 16))
+    cases = read_rows(folder / CASES_FILE, (info.views, CASE_BYTES))
     gallery = storage.open(folder, info, cases)
     if gallery.dimension != info.dimension:
         raise damaged(folder, "its vectors have another dimension than its manifest says")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import EncoderVersion
+from silo_app.cases import CASE_BYTES, EncoderVersion
 from silo_app.catalogue import Catalogue
 from silo_app.config import SiloHome
 from silo_app.errors import IndexDamaged, NotReady
@@ -64,7 +64,8 @@ def indexed(root: Path, name: str, version: EncoderVersion) -> NDArray[np.uint8]
     folder, info = root / name, read_manifest(root / name)
     if info.encoder_version != version:
         return None
-    return np.hstack([read_rows(folder / DIGESTS_FILE, (info.views, 32)), read_rows(folder / CASES_FILE, (info.views, 16))])
+    digests, cases = (folder / DIGESTS_FILE, (info.views, 32)), (folder / CASES_FILE, (info.views, CASE_BYTES))
+    return np.hstack([read_rows(*digests), read_rows(*cases)])
 
 
 def contents_of(generation: Generation) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, EncoderVersion, PatientKey, View
+from silo_app.cases import CASE_BYTES, CaseId, EncoderVersion, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.gallery import GalleryIndex, Hit
@@ -44,8 +44,6 @@ __all__ = [
     "told",
     "unfit",
 ]
-
-_CASE_BYTES = 16
 
 RowsWhere = Callable[[Filters, GalleryIndex], NDArray[np.int64]]
 """The rows of a gallery whose cases the filters hold for, as the catalogue was some seconds ago; int64 (n,), ascending."""
@@ -219,7 +217,7 @@ def _without(rows: NDArray[np.int64], index: GalleryIndex, cases: Sequence[CaseI
     """
     if not cases:
         return rows
-    named = hex_rows(cases, _CASE_BYTES)
+    named = hex_rows(cases, CASE_BYTES)
     ends = np.unique(_ends(named))  # (c,): compared at a tenth of the cost of whole names
     found = _ends(index.row_cases)[rows]  # (n,)
     maybe = np.flatnonzero(ends[np.minimum(np.searchsorted(ends, found), len(ends) - 1)] == found)
