@@ -50,10 +50,6 @@ class Likeness(BaseModel):
         """
         return _MOST if self.evidence is None else min(_MOST, self.evidence)
 
-    def closer_than(self, similarity: float) -> float:
-        """Return the percentage of random pairs that are less alike than this."""
-        return _at(similarity, self.similar, PERCENTS)
-
     def similarity_at(self, percent: float) -> float:
         """Return the similarity that so many percent of random pairs have at most; at 0 it is that of all cases, -1."""
         return -1.0 if percent <= 0 else _at(percent, PERCENTS, self.similar)

@@ -46,7 +46,7 @@ def test_the_evidence_is_the_share_within_which_patients_are():
     assert likeness.evidence < 0.01
     assert likeness.share == likeness.evidence
     assert list(likeness.similar) == sorted(likeness.similar)
-    assert likeness.closer_than(likeness.similar[5]) == pytest.approx(30)
+    assert likeness.similarity_at(30) == pytest.approx(likeness.similar[5])
 
 
 def test_where_patients_are_no_nearer_than_strangers_a_tenth_is_kept_back_and_no_more():
