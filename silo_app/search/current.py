@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ class OpenCatalogue:
             if version != self._version or len(self._known) > _KNOWN:
                 self._version, self._known = version, _Known(self._read)
             known = self._known
-            if unread := set(ahead).difference(known):
+            if unread := set(filterfalse(known.__contains__, ahead)):  # `difference` would go through all of it
                 cards = catalogue.cards(list(unread))
                 known.update({case: cards.get(case) for case in unread})
         return known.__getitem__
