@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_all, rank_rows
+from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_rows
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss", "write_index"]
 
@@ -97,9 +97,7 @@ class FaissGallery:
         if not wanted or queries.shape[1] != self.dimension:
             return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
         approximate, rows = self._nearest(np.ascontiguousarray(queries, np.float32), wanted)
-        stored = self._stored if self._ready is None else self._ready  # the same numbers, one ready to be multiplied
-        scores = np.stack([exact_scores(stored[found], query) for query, found in zip(queries, rows, strict=True)])
-        ranked = rank_all(self._cases[rows], scores, counts)
+        ranked = [self._ranked(found, query, k) for query, found, k in zip(queries, rows, counts, strict=True)]
         return [
             hits if wanted == self.views or self._is_certain(hits, k, float(last)) else self.search(query, k)
             for query, k, hits, last in zip(queries, counts, ranked, approximate[:, -1], strict=True)
@@ -150,7 +148,8 @@ class FaissGallery:
         return self._stored[rows].astype(np.float32)
 
     def _ranked(self, rows: NDArray[np.int64], query: Embedding, k: int) -> list[Hit]:
-        return rank_rows(self._cases[rows], exact_scores(self._stored[rows], query), k)
+        stored = self._stored if self._ready is None else self._ready  # the same numbers, one ready to be multiplied
+        return rank_rows(self._cases[rows], exact_scores(stored[rows], query), k)
 
     def _is_certain(self, hits: list[Hit], k: int, last: float) -> bool:
         """Whether no view beyond the last that FAISS gave can reach the `k`-th case, not even by a tie."""

@@ -19,14 +19,12 @@ __all__ = [
     "best_among",
     "distinct_cases",
     "exact_scores",
-    "rank_all",
     "rank_cases",
     "rank_rows",
 ]
 
 _BLOCK = 4096
-_NAME = 32
-"""Characters of a case id."""
+_CASE_BYTES = 16
 SCORE_DIGITS = 6
 """Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
 
@@ -100,7 +98,8 @@ def exact_scores(stored: NDArray[np.float16] | NDArray[np.float32], query: Embed
     A library's own scores differ in the last digits with the processor's instructions; these do not: a product of
     float16 and float32 is exact in float64, each row is summed by itself, and the sum is rounded far above its error.
     """
-    products = stored.astype(np.float64) * query.astype(np.float64)  # (n, D)
+    products = stored.astype(np.float64)  # (n, D)
+    products *= query
     scores: NDArray[np.float64] = np.clip(np.round(products.sum(axis=1), SCORE_DIGITS), -1.0, 1.0)  # (n,)
     return scores + 0.0  # turns -0.0 into 0.0
 
@@ -118,17 +117,9 @@ def rank_cases(cases: Iterable[CaseId], scores: Iterable[float], k: int) -> list
 
 def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> list[Hit]:
     """Return what `rank_cases` does for the cases uint8 (n, 16) of scored views (n,): at a fraction of its cost."""
-    return rank_all(cases[None], scores[None], [k])[0]
-
-
-def rank_all(cases: NDArray[np.uint8], scores: NDArray[np.float64], counts: Sequence[int]) -> list[list[Hit]]:
-    """Return what `rank_rows` does for each of many queries: cases uint8 (q, n, 16), scores (q, n), `counts` (q,)."""
-    name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (q, n, 2): as numbers ordered as their names are
-    order = np.lexsort((name[..., 1], name[..., 0], -scores))  # (q, n)
-    names = np.take_along_axis(cases, order[..., None], axis=1).tobytes().hex()
-    ranked = [names[start : start + _NAME] for start in range(0, len(names), _NAME)]
-    found, width = np.take_along_axis(scores, order, axis=1).tolist(), order.shape[1]
-    return [_best(ranked[row * width : (row + 1) * width], found[row], k) for row, k in enumerate(counts)]
+    name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (n, 2): as numbers ordered as their names are
+    order = np.lexsort((name[:, 1], name[:, 0], -scores))  # (n,)
+    return _best(cases[order].tobytes().hex(" ", _CASE_BYTES).split(), scores[order].tolist(), k)
 
 
 def _best(ranked: list[str], scores: list[float], k: int) -> list[Hit]:
