@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CaseId, Embedding
+from silo_app.cases import CASE_BYTES, CaseId, Embedding
 
 __all__ = [
     "SCORE_DIGITS",
@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 _BLOCK = 4096
-_CASE_BYTES = 16
 SCORE_DIGITS = 6
 """Scores are rounded to this many decimals: half precision of unit vectors holds no more (2^-11 a component)."""
 
@@ -119,7 +118,7 @@ def rank_rows(cases: NDArray[np.uint8], scores: NDArray[np.float64], k: int) -> 
     """Return what `rank_cases` does for the cases uint8 (n, 16) of scored views (n,): at a fraction of its cost."""
     name = np.ascontiguousarray(cases).view(">u8").astype(np.uint64)  # (n, 2): as numbers ordered as their names are
     order = np.lexsort((name[:, 1], name[:, 0], -scores))  # (n,)
-    return _best(cases[order].tobytes().hex(" ", _CASE_BYTES).split(), scores[order].tolist(), k)
+    return _best(cases[order].tobytes().hex(" ", CASE_BYTES).split(), scores[order].tolist(), k)
 
 
 def _best(ranked: list[str], scores: list[float], k: int) -> list[Hit]:

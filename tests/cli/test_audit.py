@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import time
 import tracemalloc
 
 import pytest
@@ -93,6 +94,7 @@ def test_alerts_before_the_log_was_rotated_are_listed_too(home):
         alert(home, f"silo-{number}")
         content = home.audit.read_bytes()
         home.audit.unlink()
+        time.sleep(0.002)  # the next one is of another millisecond
         packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(folder.joinpath(name).suffix, bytes)(content)
         (folder / name).write_bytes(packed)
     (folder / "audit.jsonl.3").write_bytes((folder / "audit.jsonl.1").read_bytes())  # a copy tells nothing new
