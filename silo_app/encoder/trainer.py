@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from silo_app.encoder.heard import Hearing, Silent
 from silo_app.errors import (
     CatalogueDamaged,
     CheckpointInvalid,
@@ -59,6 +60,7 @@ class Trainer:
         self._folder = folder
         self._threads = threads
         self._child: subprocess.Popen[str] | None = None
+        self._hearing: Hearing | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._closed = False
         self._asking = threading.RLock()
@@ -84,7 +86,7 @@ class Trainer:
         return self._child.pid if self._child is not None else None
 
     def request(self, op: str, *, progress: Callable[[int, int], None] | None = None, **parameters: Any) -> dict[str, Any]:
-        """Return the child's answer. Raises `ProcessFailed` if it died, or the error that it reported.
+        """Return the child's answer. Raises `ProcessFailed` if it died or hangs, or the error that it reported.
 
         The last "open" is repeated in every new child, so that a crash costs one request and not the ones after it.
         """
@@ -116,11 +118,17 @@ class Trainer:
     ) -> dict[str, Any]:
         try:
             self._send(child, {"op": op, **parameters})
-            while (message := self._receive(child)).get("event") == "progress":
+            while (message := self._receive()).get("event") == "progress":
                 if progress is not None:
                     progress(message["done"], message["total"])
         except (BrokenPipeError, EOFError, ValueError):  # ValueError: a line cut short, a pipe that `close` closed
             raise self._died(child, op) from None
+        except Silent:
+            self._release()
+            raise ProcessFailed(
+                f"the trainer hung during {op!r} and was ended: it did not even say that it is there",
+                remedy="Is memory swapped out, or was the process stopped? The silo answers the next round.",
+            ) from None
         except BaseException:  # of `progress`: what is still to come must not be taken for the next answer
             self._release()
             raise
@@ -151,6 +159,8 @@ class Trainer:
                 env=environment,
                 start_new_session=True,
             )
+            assert self._child.stdout is not None  # noqa: S101  (opened as a pipe)
+            self._hearing = Hearing(self._child.stdout)
             self._tail.clear()
             self._drain = threading.Thread(target=self._keep_tail, args=(self._child,), daemon=True)
             self._drain.start()
@@ -166,6 +176,8 @@ class Trainer:
         _kill(self._child)
         if self._drain is not None:
             self._drain.join(timeout=_LAST_WORDS_S)
+        if self._hearing is not None:
+            self._hearing.close(_LAST_WORDS_S)
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
                 with suppress(BrokenPipeError):  # a request that was never read
@@ -182,10 +194,8 @@ class Trainer:
         child.stdin.write(json.dumps(message) + "\n")
         child.stdin.flush()
 
-    @staticmethod
-    def _receive(child: subprocess.Popen[str]) -> dict[str, Any]:
-        assert child.stdout is not None  # noqa: S101  (opened as a pipe above)
-        line = child.stdout.readline()
+    def _receive(self) -> dict[str, Any]:
+        line = self._hearing.line() if self._hearing is not None else ""
         if not line:
             raise EOFError
         return dict(json.loads(line))

@@ -14,7 +14,7 @@ from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from silo_app.encoder.devices import devices_for
 from silo_app.encoder.embed import embed
 from silo_app.encoder.evaluate import findings_auc
 from silo_app.encoder.examine import examine
+from silo_app.encoder.heard import Speaker
 from silo_app.encoder.losses import known_loss
 from silo_app.encoder.model import Encoder, build, layout_of, load_vector, to_vector
 from silo_app.encoder.own import WHOLE_NETWORKS, Personal, shared_size
@@ -352,13 +353,8 @@ def _told(outcome: RoundOutcome, beside_s: float) -> dict[str, Any]:
     }
 
 
-def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:
+def serve(worker: Worker, requests: SimpleQueue[str], say: Callable[[dict[str, Any]], None]) -> None:
     """Answer requests until the process ends."""
-
-    def say(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-
     told = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -381,7 +377,8 @@ def serve(worker: Worker, requests: SimpleQueue[str], answers: TextIO) -> None:
 
 def main() -> None:
     """Run the child process."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = Speaker(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    answers.live()
     os.dup2(2, 1)  # what a library prints must not look like an answer
     requests: SimpleQueue[str] = SimpleQueue()
 
@@ -391,7 +388,7 @@ def main() -> None:
         os._exit(0)  # the parent is gone: nobody wants the rest of this round
 
     threading.Thread(target=read, daemon=True).start()
-    serve(Worker(Path(sys.argv[1]), Path(sys.argv[2])), requests, answers)
+    serve(Worker(Path(sys.argv[1]), Path(sys.argv[2])), requests, answers.say)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,19 @@ def test_a_killed_child_costs_its_request_and_closing_ends_the_next_in_the_middl
         train(trainer, opened)
 
 
+def test_a_child_that_hangs_costs_its_request_and_not_the_next(trainer, opened, monkeypatch):
+    monkeypatch.setattr("silo_app.encoder.heard.SILENT_S", 10)
+    hung = trainer.pid
+    threading.Timer(0.5, os.kill, (hung, signal.SIGSTOP)).start()
+    late = threading.Timer(60, os.kill, (hung, signal.SIGKILL))
+    late.start()
+    with pytest.raises(ProcessFailed, match="the trainer hung during 'train' and was ended"):
+        train(trainer, opened, LONG)
+    late.cancel()
+    assert gone(hung)
+    assert train(trainer, opened)["steps"] == 2
+
+
 PRIVATE = {"batch_size": 4, "steps": 2, "contrast": 0.0}
 ROUNDS = 3
 
