@@ -21,7 +21,10 @@ class ReopenedCatalogue:
 
     def now(self) -> tuple[Catalogue, Version]:
         """Return the open catalogue, and its version as of now. Raises `NotReady`, `CatalogueDamaged`."""
-        inode = self._path.stat().st_ino if self._path.exists() else 0
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
         if self._opened is None or inode != self._inode:
             self.close()
             self._opened, self._inode, self._times = Catalogue.open(self._path), inode, self._times + 1
