@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from silo_app.encoder.checked_plan import OPTION
 from silo_app.encoder.job_record import RECORD_MARK, REJECTED, UNOPENED, void_in
 from silo_app.errors import CertificateMissing, InputError, JobFailed, JobUnknown, NotReady, ServerUnreachable
 from silo_app.flare.plans import require_sound, with_settings
+from silo_app.flare.reach import require_answer
 from silo_app.job_files import SERVER_FILE
 
 __all__ = ["Console", "JobState", "records_told", "require_job", "stage_job", "told_of_failure", "told_of_rounds"]
@@ -29,7 +29,6 @@ _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,}")
 _ANEW = "Submit it without --resume, or name a job: silo job list."
 _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
-_LISTENS_WITHIN_S = 4.0
 """So long is waited for somebody to listen at the server's port: one that has just been started does soon."""
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
@@ -87,7 +86,7 @@ class Console:
         from nvflare.fuel.utils.config_service import ConfigService
 
         user, host, port = _admin_of(kit)
-        _require_listening(host, port, kit)  # NVFlare would try for 20 s, and then log in all the same
+        require_answer(host, port, kit)
         # without a place of its own NVFlare looks for settings in all folders below the one it was started in
         ConfigService.initialize(section_files={}, config_path=[str(kit / "startup")])
         try:
@@ -360,24 +359,6 @@ def _admin_of(kit: Path) -> tuple[str, str, int]:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise InputError("not an NVFlare admin configuration", where=str(file), remedy="Provision it again.") from None
-
-
-def _require_listening(host: str, port: int, kit: Path) -> None:
-    """Raise `ServerUnreachable` if nobody listens at the server's port, or its name leads nowhere."""
-    end = time.monotonic() + _LISTENS_WITHIN_S
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=max(0.1, end - time.monotonic())).close()
-        except OSError as error:
-            if time.monotonic() + _ASK_AGAIN_S > end:
-                raise ServerUnreachable(
-                    f"nobody answers at {host}:{port} ({error.strerror or error})",
-                    where=str(kit),
-                    remedy="Is the server running (`consortium status`), and does this machine reach it?",
-                ) from None
-            time.sleep(_ASK_AGAIN_S)
-        else:
-            return
 
 
 def _state(meta: Mapping[str, Any]) -> JobState:

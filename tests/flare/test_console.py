@@ -5,7 +5,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from types import SimpleNamespace
 
 import pytest
@@ -104,6 +104,16 @@ def admin_kit(folder, port):
     (folder / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
 
 
+def hanging_up(server):
+    """Answer one connection in the shortest way."""
+
+    def answer():
+        connection, _ = server.accept()
+        connection.close()
+
+    Thread(target=answer).start()
+
+
 def test_a_person_whom_the_server_does_not_let_in_is_told_so(tmp_path, monkeypatch):
     def not_registered(*_args, **_options):
         raise FLCommunicationError("error:client_registration")
@@ -111,6 +121,7 @@ def test_a_person_whom_the_server_does_not_let_in_is_told_so(tmp_path, monkeypat
     monkeypatch.setattr("nvflare.fuel.flare_api.flare_api.new_secure_session", not_registered)
     with socket.create_server(("localhost", 0)) as server:
         admin_kit(tmp_path, server.getsockname()[1])
+        hanging_up(server)
         with pytest.raises(ServerUnreachable, match=r"does not let lead@x\.example in"), Console.open(tmp_path):
             pass
 
@@ -125,6 +136,15 @@ def test_a_server_that_is_down_is_told_within_seconds(tmp_path):
     assert time.monotonic() - start < 10
 
 
+def test_a_server_that_hangs_is_told_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("silo_app.flare.reach._ANSWERS_WITHIN_S", 1.0)
+    with socket.create_server(("localhost", 0)) as server:  # the system takes the connection
+        port = server.getsockname()[1]
+        admin_kit(tmp_path, port)
+        with pytest.raises(ServerUnreachable, match=f"connections at localhost:{port}, and has said nothing for 1 s"):
+            Console.open(tmp_path).__enter__()
+
+
 def test_a_server_that_is_just_being_started_is_waited_for(tmp_path, monkeypatch):
     def not_registered(*_args, **_options):
         raise FLCommunicationError("error:client_registration")
@@ -134,7 +154,12 @@ def test_a_server_that_is_just_being_started_is_waited_for(tmp_path, monkeypatch
         port = taken.getsockname()[1]
     admin_kit(tmp_path, port)
     servers = []
-    Timer(0.5, lambda: servers.append(socket.create_server(("localhost", port)))).start()
+
+    def start():
+        servers.append(socket.create_server(("localhost", port)))
+        hanging_up(servers[0])
+
+    Timer(0.5, start).start()
     with pytest.raises(ServerUnreachable, match="does not let"), Console.open(tmp_path):
         pass
     servers[0].close()
