@@ -40,11 +40,13 @@ def require_answer(host: str, port: int, kit: Path) -> None:
 
 
 def _require_tls(connection: socket.socket, kit: Path, where: str) -> None:
-    """Raise `ServerUnreachable` if nothing comes back; whether it is the right server is for the login to check."""
+    """Raise `ServerUnreachable` if nothing comes back; what is wrong with what does is for the login to say."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.check_hostname = False
+    startup = kit / "startup"
     with contextlib.suppress(OSError):  # the login says what is wrong with them
-        context.load_cert_chain(kit / "startup" / "client.crt", kit / "startup" / "client.key")
+        context.load_verify_locations(startup / "rootCA.pem")
+        context.load_cert_chain(startup / "client.crt", startup / "client.key")
     connection.settimeout(_ANSWERS_WITHIN_S)
     try:
         context.wrap_socket(connection).close()
