@@ -118,7 +118,7 @@ def _settings(
     if preset is not None and file is not None:
         return _preset(preset, file, images, uncertain), file
     labels = home.config.labels if home else None
-    if labels is None and file is not None:
+    if (labels is None or isinstance(labels, NoLabels)) and file is not None:
         return CsvLabels(path=file), file
     if home is None or labels is None or isinstance(labels, NoLabels | TagLabels):
         raise ConfigInvalid(

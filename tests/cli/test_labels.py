@@ -68,6 +68,14 @@ def test_what_cannot_be_checked_is_told(arguments):
     assert isinstance(run(*arguments).exception, ConfigInvalid)
 
 
+def test_a_file_can_be_checked_before_silo_yaml_names_any(make_silo, tmp_path):
+    home, file = make_silo(), tmp_path / "new.csv"
+    file.write_text("study_instance_uid,findings\n1.2.3,Mass\n")
+    done = run("check", file, "--silo", home.kit, "--format", "json")
+    assert done.exit_code == run("check", file).exit_code == 0
+    assert json.loads(done.stdout)["data"]["rows"] == 1
+
+
 def test_a_silo_says_how_many_of_its_images_are_named(tmp_path, make_dicom, make_silo, nih):
     home = make_silo(labels={"kind": "preset", "preset": "nih", "path": str(nih)})
     (tmp_path / "source" / "1.dcm").write_bytes(make_dicom())
