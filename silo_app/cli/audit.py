@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit
+from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import load
 from silo_app.printable import printable
 
@@ -66,8 +66,12 @@ def _change(silo: Any, *, add: list[str] | None = None, remove: list[str] | None
     with Catalogue.open(home.catalogue) as catalogue:
         if missing := [case for case in add or () if catalogue.card(CaseId(case)) is None]:
             raise CaseUnknown(f"this silo holds no case {missing[0]}", remedy="Give the whole case id; nothing was changed.")
-    planted = (read_canaries(home.canaries) | set(map(CaseId, add or ()))) - set(map(CaseId, remove or ()))
+    before = read_canaries(home.canaries)
+    planted = (before | set(map(CaseId, add or ()))) - set(map(CaseId, remove or ()))
     write_canaries(home.canaries, planted)
+    for case in remove or ():
+        if case not in before:
+            people.print(f"{printable(case)} was not planted: give the whole case id.", highlight=False, markup=False)
     typer.echo(f"{len(planted)} planted cases")
 
 

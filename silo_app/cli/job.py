@@ -113,7 +113,12 @@ def forget(
     jobs = config.load(silo).root / "jobs"
     chosen = None if job is None else job_state.named(jobs, job)
     forgotten = job_state.forget_all(jobs) if chosen is None else [chosen] * job_state.forget(jobs, chosen)
-    emit({"forgotten": forgotten}, output, lambda data: print(*data["forgotten"], sep="\n"))  # noqa: T201  (data on stdout)
+    emit(
+        {"forgotten": forgotten}, output, lambda data: typer.echo("".join(f"{one}\n" for one in data["forgotten"]), nl=False)
+    )
+    if not forgotten:
+        of = "any job" if chosen is None else f"job {chosen}"
+        _people.print(f"This silo keeps nothing of {of}.", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("list")

@@ -47,6 +47,15 @@ def test_planting_and_taking_away(home):
     assert read_canaries(home.canaries) == set()
 
 
+def test_who_names_a_case_that_is_not_planted_is_told(home):
+    case = case_of(home)
+    run(home, "plant", case)
+    done = run(home, "unplant", case[:8])
+    assert (done.exit_code, done.stdout) == (0, "1 planted cases\n")
+    assert f"{case[:8]} was not planted" in done.stderr
+    assert not run(home, "unplant", case).stderr
+
+
 def test_a_case_that_the_silo_does_not_hold_changes_nothing(home):
     run(home, "plant", case_of(home))
     assert isinstance(run(home, "plant", "0" * 32).exception, CaseUnknown)

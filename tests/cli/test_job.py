@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -78,6 +79,21 @@ def test_a_job_is_given_up(capsys, tmp_path, named, gone):
 
 
 @pytest.mark.parametrize(
+    ("named", "says"),
+    [((), "This silo keeps nothing of any job"), (("7f2c1e9a",), "This silo keeps nothing of job 7f2c1e9a")],
+)
+def test_that_there_is_nothing_to_give_up_is_told_to_people_alone(capsys, tmp_path, named, says):
+    kit = tmp_path / "alpha"
+    (kit / "local").mkdir(parents=True)
+    (kit / "local" / "silo.yaml").write_text("name: alpha\n")
+    with pytest.raises(SystemExit) as ended:
+        edge.run(app, ["job", "forget", *named, "--silo", str(kit)])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (0, "")
+    assert says in printed.err
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("7f2c1e9a", "7f2c1e9a-00"),
@@ -119,6 +135,7 @@ def test_a_server_that_is_away_is_one_error_and_nothing_of_nvflares(capsys, tmp_
     with socket.create_server(("localhost", 0)) as server:
         admin = {"username": "lead@example.org", "host": "localhost", "port": server.getsockname()[1]}
         (tmp_path / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+        Thread(target=lambda: server.accept()[0].close(), daemon=True).start()  # noqa: PLW0108  (not before it is awaited)
         with pytest.raises(SystemExit):
             edge.run(app, ["job", "list", "--admin", str(tmp_path)])
     printed = capsys.readouterr()
