@@ -23,6 +23,8 @@ CROWD = 128
 """About so many of the nearest views are kept back, and no more: who is as near as that many strangers is hidden among
 them."""
 _COHORT = 1024
+_MOST_COHORT = 16_384
+"""Views that every query is compared with: 16 MB, and 2 ms."""
 _FEWEST = 8
 """Of the cohort: of fewer one could not say where a part of the gallery as small as that begins."""
 _VIEWS = 2000
@@ -93,7 +95,8 @@ class Sense:
 def sense_of(index: GalleryIndex, likeness: Likeness | None) -> Sense:
     """Return the sense of a gallery; one that was published without an estimate gets one that knows no patients."""
     random = np.random.default_rng(0)
-    cohort = index.vectors(_some(random, index.views, _COHORT))
+    fine = _FEWEST * index.views // CROWD  # so many that a crowd has its fewest among them
+    cohort = index.vectors(_some(random, index.views, min(_MOST_COHORT, max(_COHORT, fine))))
     if likeness is None:
         rows = _some(random, index.views, _VIEWS)
         cases = [index.case_of(int(row)) for row in rows]

@@ -94,7 +94,15 @@ def some_views(count, dimension=32):
 
 @pytest.mark.parametrize(
     ("views", "share", "kept_back"),
-    [(100, 0.1, 10), (1000, 0.1, 100), (1000, 0.02, 20), (1000, 0.0, 1), (4000, 0.1, CROWD), (4000, 0.01, 40)],
+    [
+        (100, 0.1, 10),
+        (1000, 0.1, 100),
+        (1000, 0.02, 20),
+        (1000, 0.0, 1),
+        (4000, 0.1, CROWD),
+        (4000, 0.01, 40),
+        (60_000, 0.1, CROWD),
+    ],
 )
 def test_the_nearest_share_is_kept_back_and_no_more_than_a_crowd(views, share, kept_back):
     query, vectors, cases = some_views(views)
