@@ -194,11 +194,7 @@ class Lab:
                 stack.callback(self.federation.start, f"{silo}.index")
             for silo in self.federation.silos:
                 stack.enter_context(_standing_in(self.federation.kit(silo)))
-            end = time.monotonic() + _READY_S
-            while ask() == math.inf:
-                if time.monotonic() > end:
-                    raise TimeoutError("the stand-ins do not answer")
-                time.sleep(0.5)
+            _await(lambda: ask() < math.inf, "the stand-ins do not answer")
             yield ask
         self.await_answers()
 
@@ -223,11 +219,8 @@ class Lab:
 
     def await_answers(self) -> None:
         """Wait until every silo asks, and all answer from the generation in use."""
-        end, query = time.monotonic() + _READY_S, unit_vectors(99, 1)
-        while any(self._indexed(asker, query[0]) != self._cases for asker in self.askers()):
-            if time.monotonic() > end:
-                raise TimeoutError("the silos do not answer")
-            time.sleep(0.5)
+        (query,) = unit_vectors(99, 1)
+        _await(lambda: all(self._indexed(asker, query) == self._cases for asker in self.askers()), "the silos do not answer")
 
     @staticmethod
     def _indexed(asker: Asker, query: NDArray[np.float32]) -> int:
@@ -245,13 +238,18 @@ class Lab:
 @contextmanager
 def _standing_in(kit: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "benchmarks.stand_in", str(kit)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            if process.stdout is None or not process.stdout.readline():
-                raise RuntimeError("a stand-in did not start")
-            yield
-        finally:
-            process.terminate()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # ends with its input
+        if process.stdout is None or not process.stdout.readline():
+            raise RuntimeError("a stand-in did not start")
+        yield
+
+
+def _await(is_there: Callable[[], bool], problem: str) -> None:
+    end = time.monotonic() + _READY_S
+    while not is_there():
+        if time.monotonic() > end:
+            raise TimeoutError(problem)
+        time.sleep(0.5)
 
 
 def stock(home: SiloHome, seed: int, views: int) -> None:

@@ -29,7 +29,6 @@ _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{7,}")
 _ANEW = "Submit it without --resume, or name a job: silo job list."
 _POLL_S = 1.0
 _ASK_AGAIN_S = 0.1
-"""So long is waited for somebody to listen at the server's port: one that has just been started does soon."""
 _PANIC = "Aborting current RUN due to FATAL_SYSTEM_ERROR received:"
 """NVFlare's words in a server's log before the reason for which a controller ended its job."""
 _CRITICAL = " - CRITICAL - "

@@ -15,6 +15,7 @@ from silo_app.errors import ServerUnreachable
 __all__ = ["require_answer"]
 
 _LISTENS_WITHIN_S = 4.0
+"""So long is waited for somebody to listen at the server's port: one that has just been started does soon."""
 _ANSWERS_WITHIN_S = 10.0
 """TLS takes two or three ways there and back, beside what else the server does."""
 _ASK_AGAIN_S = 0.1

@@ -64,8 +64,9 @@ def indexed(root: Path, name: str, version: EncoderVersion) -> NDArray[np.uint8]
     folder, info = root / name, read_manifest(root / name)
     if info.encoder_version != version:
         return None
-    digests, cases = (folder / DIGESTS_FILE, (info.views, 32)), (folder / CASES_FILE, (info.views, CASE_BYTES))
-    return np.hstack([read_rows(*digests), read_rows(*cases)])
+    digests = read_rows(folder / DIGESTS_FILE, (info.views, 32))
+    cases = read_rows(folder / CASES_FILE, (info.views, CASE_BYTES))
+    return np.hstack([digests, cases])
 
 
 def contents_of(generation: Generation) -> NDArray[np.uint8]:

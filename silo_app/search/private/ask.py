@@ -210,7 +210,7 @@ class PrivateSession:
         return _Part(report, request.query_id, slots, scores, answer.levels, answer.kept_back, answer.most)
 
     def _cards(self, part: _Part, chosen: float, common: dict[str, object]) -> _Shown:
-        """Ask one silo for the cards of those of its views that may be among the best of all silos."""
+        """Ask one silo for the cards of those of its views that may be among the best of the other silos."""
         scores = dict(zip(part.slots, part.scores, strict=True))
         silo = part.report.silo
         wanted = sum(score >= chosen for score in part.others)
@@ -240,7 +240,7 @@ def _best(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _chosen(parts: Iterable[_Part], k: int) -> float:
-    """Return the similarity from which on a view may be among the best of all silos: nobody is asked for more."""
+    """Return the similarity from which on a view may be among the best of the other silos: nobody is asked for more."""
     scores = sorted((score for part in parts for score in part.others), reverse=True)
     wanted = k + _SPARE_SLOTS  # several views may be of one case, or of a case that was recalled
     return scores[wanted - 1] if len(scores) >= wanted else -2.0
