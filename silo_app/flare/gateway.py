@@ -24,7 +24,7 @@ from silo_app.search.local import Connections, FrameServer, error_frame
 from silo_app.search.meeting import VOUCHER_ASKED
 
 _log = logging.getLogger(__name__)
-_MARGIN_S = 0.15
+_MARGIN_S = 0.08
 """How much longer than its own budget anybody waits for a query here; the broker ends before that budget does."""
 _THREADS = 32
 _VOUCHER_S = 1.0
