@@ -21,8 +21,11 @@ class PrivateSettings(Settings):
     """Whether this silo answers private queries; not while `min_similarity` is set, which it could not enforce."""
     queries_per_day: int = Field(default=50, ge=0)
     """How many of them each silo may ask in a day (UTC)."""
-    noise: float = Field(default=0.0002, ge=0, le=0.01)
-    """The largest change of each similarity at random; what it costs in exactness is measured by `benchmarks/search.py`."""
+    noise: float = Field(default=0.0001, ge=0, le=0.01)
+    """The largest change of each similarity at random; what it costs in exactness is measured by `benchmarks/search.py`.
+
+    It hides last digits, not embeddings: the budget is what keeps these.
+    """
     max_views: int = Field(default=250_000, ge=1, le=270_000)
     """A larger gallery answers no private queries: an answer is 15 bytes a view, a message 4 MiB."""
     processes: int = Field(default=2, ge=1, le=64)

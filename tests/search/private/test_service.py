@@ -27,7 +27,7 @@ from silo_app.search.server import IndexProcess
 
 ENCODER = "ab" * 32
 DEFAULT = "private: {answer: true, processes: 1}"
-NOISE = 0.0002
+NOISE = 0.0001
 ROUNDING = 0.001
 """What half precision and whole numbers change."""
 DAY_S = 86_400
