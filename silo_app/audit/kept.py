@@ -8,19 +8,22 @@ import gzip
 import json
 import lzma
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from silo_app.audit.chain import verify_lines
 from silo_app.errors import AuditDamaged, NotReady
 
-__all__ = ["verified_records"]
+__all__ = ["PACKED", "UNPACKING_FAILED", "kept_files", "opened", "verified_records"]
 
 _MORE = r"[.-]\d[\d.:T_-]*"
-_UNPACKING_FAILED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+PACKED = (".gz", ".xz")
+UNPACKING_FAILED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 
 def verified_records(path: Path, event: str) -> list[dict[str, Any]]:
@@ -38,27 +41,33 @@ def verified_records(path: Path, event: str) -> list[dict[str, Any]]:
             if record.get("event") == event:
                 found[record["digest"]] = record
 
-    kept = _kept(path)
+    kept = kept_files(path)
     try:
         for file in kept:
-            with _opened(file) as lines:
+            with opened(file) as lines:
                 _verify(noting(lines), file)
     except FileNotFoundError:
         kept = {}
-    if kept != _kept(path):
+    if kept != kept_files(path):
         raise NotReady("the audit log is being rotated", where=str(path), remedy="Ask again in a moment.")
     return sorted(found.values(), key=lambda record: str(record.get("at")))
 
 
-def _kept(path: Path) -> dict[Path, int]:
+def kept_files(path: Path) -> dict[Path, int]:
     """Return the files of the log, by name, each with its inode; none if nothing was written yet."""
     stem, ending = re.escape(path.stem), re.escape(path.suffix)
     name = re.compile(rf"{stem}({ending}({_MORE})?|{_MORE}({ending})?)(\.gz|\.xz)?")
     files = sorted(file for file in path.parent.glob("*") if name.fullmatch(file.name))
-    return {file: file.stat().st_ino for file in files if file.is_file()}
+    found = {}
+    for file in files:
+        with suppress(FileNotFoundError):  # it was given another name since
+            if stat.S_ISREG((status := file.stat()).st_mode):
+                found[file] = status.st_ino
+    return found
 
 
-def _opened(file: Path) -> AbstractContextManager[Iterable[bytes]]:
+def opened(file: Path) -> AbstractContextManager[BufferedIOBase]:
+    """Open a file of a log, unpacked if it is packed. Raises `OSError`; reading one of those `UNPACKING_FAILED` too."""
     match file.suffix:
         case ".gz":
             return gzip.open(file)
@@ -71,6 +80,6 @@ def _opened(file: Path) -> AbstractContextManager[Iterable[bytes]]:
 def _verify(lines: Iterable[bytes], file: Path) -> None:
     try:
         verify_lines(lines, where=file.name)
-    except _UNPACKING_FAILED as error:
+    except UNPACKING_FAILED as error:
         remedy = "If it is being packed just now, ask again; else compare it with a backup."
         raise AuditDamaged(f"it cannot be unpacked ({error})", where=file.name, remedy=remedy) from None

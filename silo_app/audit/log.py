@@ -204,17 +204,6 @@ def verify(path: Path, *, previous: str | None = None) -> Chain:
         return verify_lines(file, previous=previous, where=path.name)
 
 
-def last_records(path: Path, count: int = 10_000) -> list[dict[str, Any]]:
-    """Return up to `count` of the newest records that lie in the log's last bytes, oldest first; none if unreadable."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL * 8))
-            lines = file.read().splitlines()[-count:]
-    except OSError:
-        return []
-    return [record for line in lines if isinstance(record := _loaded(line), dict)]
-
-
 def _place(descriptor: int) -> tuple[int, int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino, status.st_size

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from silo_app.audit.log import AuditLog, last_records
+from silo_app.audit.log import AuditLog
+from silo_app.audit.recent import newest_records
 from silo_app.cases import CaseId
 from silo_app.config import SiloHome
 from silo_app.errors import CatalogueDamaged, IndexDamaged, MessageInvalid, NotReady, SignatureInvalid
@@ -35,7 +36,7 @@ from silo_app.search.private.messages import CardsRequest, PrivateAnswer, Privat
 from silo_app.search.private.service import PrivateAnswers
 from silo_app.search.records import Event, Reply, record, who_asks
 from silo_app.search.refusals import FreeRefusals
-from silo_app.search.replays import SeenQueries
+from silo_app.search.replays import FRESH_S, SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.thumbnails import illustrated
@@ -73,10 +74,9 @@ class IndexProcess:
         self._audit = AuditLog(home.audit, sync_within_s=home.audit_within_s)
         self._refusals = FreeRefusals()
         self._seen = SeenQueries()
-        self._seen.remember(
-            ((str(r["asker"]), str(r["query"])) for r in last_records(home.audit) if {"asker", "query"} <= r.keys()),
-            clock(),
-        )
+        answered = newest_records(home.audit, clock() - 2 * FRESH_S)  # an asker's clock may be ahead of ours
+        asked = ((str(record["asker"]), str(record["query"])) for record in answered if {"asker", "query"} <= record.keys())
+        self._seen.remember(asked, clock())
         self._watch = Watch(home)
         self._private = PrivateAnswers(self._silo, self._settings, self._catalogue, home.root / "private")
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo_app.audit.chain import START, line_of, verify_lines
-from silo_app.audit.log import AuditLog, last_records, verify
+from silo_app.audit.log import AuditLog, verify
 from silo_app.errors import AuditDamaged
 
 
@@ -184,14 +184,6 @@ def test_after_a_disk_that_failed_nothing_more_is_taken_until_somebody_heard(pat
     log.append("answer", {"number": 3})
     log.close()
     verify(path)
-
-
-def test_the_newest_records_come_back(path):
-    fill(path, 5)
-    with path.open("ab") as file:
-        file.write(b"half")
-    assert [record["number"] for record in last_records(path, 3)] == [3, 4]
-    assert last_records(path.with_name("none")) == []
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=20))

@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from silo_app.audit.log import last_records, verify
+from silo_app.audit.log import verify
+from silo_app.audit.recent import newest_records
 from silo_app.cases import CaseId
 from silo_app.catalogue import Catalogue, FileRecord, SiloKey, StudyIdentity, Vault
 from silo_app.catalogue.whois import look_up
@@ -79,7 +80,7 @@ def test_whois_finds_the_study_and_is_audited(make_silo, make_dicom, tmp_path):
     assert (found.case, found.study) == (view.case, STUDY)
     assert found.files == (f"{tmp_path / 'source'}: one.dcm",)
     assert verify(home.audit).lines == 1
-    (line,) = last_records(home.audit)
+    (line,) = newest_records(home.audit)
     assert (line["event"], line["case"], line["user"], line["reason"]) == ("whois", view.case, "ann", "care")
     assert "1.2.3" not in str(line)
     file.unlink()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from silo_app.audit.log import last_records
+from silo_app.audit.recent import newest_records
 from silo_app.encoder import checkpoint, export
 from silo_app.encoder.model import build, to_vector
 from silo_app.errors import CheckpointInvalid, ConfigInvalid, SignatureInvalid
@@ -44,7 +44,7 @@ def test_an_export_is_verified_and_kept_elsewhere(exported, tmp_path):
 
 def test_the_audit_log_says_what_went_to_whom(exported):
     home, _, version, told, _ = exported
-    record = last_records(home.audit)[-1]
+    record = next(newest_records(home.audit))
     assert (record["event"], record["to"], record["version"]) == ("encoder-exported", "silo", version)
     assert record["file_sha256"] == told["file_sha256"]
 

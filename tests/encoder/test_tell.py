@@ -5,7 +5,7 @@ import json
 import pytest
 
 from silo_app import config
-from silo_app.audit.log import last_records
+from silo_app.audit.recent import newest_records
 from silo_app.config import EvaluationSettings
 from silo_app.encoder.evaluation_answer import SiloAnswer
 from silo_app.encoder.tell import EvaluationPlan, Telling, require_allowed
@@ -43,7 +43,7 @@ def test_an_answer_is_in_the_audit_log_before_it_leaves(make_silo, tmp_path):
     assert ask() == answer()
     assert trainer.asked == [("examine", {"version": "b" * 32, "floors": False})]
     assert trainer.closed
-    last = last_records(home.audit)[-1]
+    last = next(newest_records(home.audit))
     assert (last["event"], last["job"], last["encoder"], last["groups"]) == ("evaluation", "job", "a" * 32, ["sex F"])
 
 
@@ -52,7 +52,7 @@ def test_a_silo_that_takes_no_part_loads_nothing(make_silo, tmp_path):
     with pytest.raises(ReleaseRefused, match="takes part in no evaluation"):
         ask()
     assert trainer.asked == []
-    assert last_records(home.audit)[-1]["event"] == "evaluation-refusal"
+    assert next(newest_records(home.audit))["event"] == "evaluation-refusal"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_the_policy_does_not_allow_does_not_leave(make_silo, tmp_path, foun
     with pytest.raises(kind):
         ask()
     assert trainer.closed
-    record = last_records(home.audit)[-1]
+    record = next(newest_records(home.audit))
     assert (record["event"], record["code"]) == ("evaluation-refusal", kind.code)
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from silo_app import config
-from silo_app.audit.log import last_records
+from silo_app.audit.recent import newest_records
 from silo_app.encoder import checkpoint
 from silo_app.encoder.evaluation_record import read_record
 
@@ -45,7 +45,7 @@ def test_every_silo_tells_on_its_own_terms(evaluated):
     for silo, least in (("hospital-a", 2), ("hospital-b", 3)):
         told = record.silos[silo]
         assert (told.encoder, told.kind, told.min_patients) == (current, "federated", least)
-        last = last_records(config.load(lab.federation.kit(silo)).audit)[-1]
+        last = next(newest_records(config.load(lab.federation.kit(silo)).audit))
         assert (last["event"], last["job"], last["encoder"]) == ("evaluation", job, current)
     assert {one.by for one in record.silos["hospital-a"].groups} <= {"sex"}
     assert record.silos["hospital-b"].groups == ()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from silo_app import config
-from silo_app.audit.log import last_records
+from silo_app.audit.recent import newest_records
 from silo_app.catalogue import Catalogue
 from silo_app.privacy.questions import exact_counts
 from silo_app.privacy.result import read_result
@@ -50,7 +50,7 @@ def test_every_silo_answers_on_its_own_terms(lab, surveyed):
     assert (result.silos["hospital-a"].epsilon, result.silos["hospital-a"].min_count) == (None, 2)
     assert (result.silos["hospital-b"].epsilon, result.silos["hospital-b"].min_count) == (20.0, 3)
     for silo, event in (("hospital-a", "survey"), ("hospital-b", "survey")):
-        last = last_records(config.load(lab.federation.kit(silo)).audit)[-1]
+        last = next(newest_records(config.load(lab.federation.kit(silo)).audit))
         assert (last["event"], last["job"]) == (event, job)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silo_app.audit.log import last_records
+from silo_app.audit.recent import newest_records
 from silo_app.cases import Finding, PatientKey, Sex, Split
 from silo_app.catalogue import Catalogue, FileRecord, Label, ViewKeys, ViewRecord
 from silo_app.config import SurveySettings
@@ -136,7 +136,7 @@ def test_asking_again_gives_the_same_numbers_whatever_came_in(silo):
     fill(home, range(100, 400))
     assert release(home, job="2") == first
     assert first.spent == first.epsilon == 5.0
-    assert [(r["event"], r["job"], r["spent"]) for r in last_records(home.audit)] == [
+    assert [(r["event"], r["job"], r["spent"]) for r in reversed([*newest_records(home.audit)])] == [
         ("survey", "1", 5.0),
         ("survey", "2", 5.0),
     ]
@@ -191,7 +191,7 @@ def test_a_refusal_for_too_few_patients_is_in_the_audit_log(silo):
     home = silo(3, epsilon=None)
     with pytest.raises(ReleaseRefused, match="fewer than 11 patients"):
         release(home, job="j")
-    assert [record["event"] for record in last_records(home.audit)] == ["survey-refusal"]
+    assert [record["event"] for record in newest_records(home.audit)] == ["survey-refusal"]
 
 
 def test_without_a_catalogue_nothing_is_drawn(make_silo):

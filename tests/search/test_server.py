@@ -200,6 +200,16 @@ def test_a_replayed_request_is_refused_also_after_a_restart(silo, start, stocked
     assert told(again, frame).code is RefusalCode.REPLAYED
 
 
+def test_a_replayed_request_is_refused_also_after_a_rotation_and_a_restart(silo, start, stocked, request_of, told):
+    frame = seal(stocked.federation.identity("north"), request_of())
+    process = start(silo.home)
+    assert isinstance(told(process, frame), SiloAnswer)
+    silo.home.audit.rename(silo.home.audit.with_name("audit.jsonl.1"))
+    process.close()
+    again = start(silo.home)
+    assert told(again, frame).code is RefusalCode.REPLAYED
+
+
 def test_forged_and_malformed_requests_are_refused(silo, start, stocked, authority, request_of, told):
     process = start(silo.home)
     forged = {

@@ -1,0 +1,91 @@
+"""The newest records of an audit log, also of files that it was rotated to meanwhile."""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+from silo_app.audit.kept import PACKED, UNPACKING_FAILED, kept_files, opened
+
+__all__ = ["newest_records"]
+
+_BLOCK = 1 << 18
+
+
+def newest_records(path: Path, since: float = 0.0) -> Iterator[dict[str, Any]]:
+    """Yield the records of the log at `path` that were written at `since` or later, seconds since 1970.
+
+    Of each file the newest comes first, and the file that is written now before the others. What cannot be read is left
+    out: nothing is verified here. A file that changes its name meanwhile may be read twice, and is not left out.
+    """
+    oldest = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="milliseconds")
+    read: set[int] = set()
+    while new := [file for file, inode in kept_files(path).items() if inode not in read]:
+        for file in sorted(new, key=lambda one: (one != path, -_changed(one))):
+            try:
+                with opened(file) as content:
+                    read.add(os.fstat(content.fileno()).st_ino)
+                    if _changed(file) >= since:
+                        yield from _newest(content, file, oldest)
+            except FileNotFoundError:
+                continue  # it has another name by now, and comes in the next turn
+            except OSError:
+                read.add(_inode(file))
+
+
+def _newest(content: BufferedIOBase, file: Path, oldest: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file that are not older, newest first."""
+    if file.suffix in PACKED:  # it can only be read from its start
+        yield from reversed([record for record in _records(_unpacked(content)) if str(record.get("at")) >= oldest])
+        return
+    for record in _records(_backwards(content)):
+        if str(record.get("at")) < oldest:
+            return
+        yield record
+
+
+def _records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _unpacked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a packed file, as far as it can be unpacked: it may be being packed now."""
+    try:
+        yield from lines
+    except UNPACKING_FAILED:
+        return
+
+
+def _backwards(file: BufferedIOBase) -> Iterator[bytes]:
+    """Yield a file's lines, the last one first, and read no more of it than is asked for."""
+    place, rest = file.seek(0, os.SEEK_END), b""
+    while place:
+        length = min(_BLOCK, place)
+        place -= length
+        file.seek(place)
+        rest, *lines = (file.read(length) + rest).split(b"\n")
+        yield from reversed(lines)
+    yield rest
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _inode(file: Path) -> int:
+    try:
+        return file.stat().st_ino
+    except FileNotFoundError:
+        return 0
