@@ -13,6 +13,8 @@ from silo_app.audit.kept import PACKED, UNPACKING_FAILED, kept_files, opened
 __all__ = ["newest_records"]
 
 _BLOCK = 1 << 18
+_COARSE_S = 2.0
+"""How far the time of a file may lie before that of its newest record: of some file systems it is so coarse."""
 
 
 def newest_records(path: Path, since: float = 0.0) -> Iterator[dict[str, Any]]:
@@ -28,7 +30,7 @@ def newest_records(path: Path, since: float = 0.0) -> Iterator[dict[str, Any]]:
             try:
                 with opened(file) as content:
                     read.add(os.fstat(content.fileno()).st_ino)
-                    if _changed(file) >= since:
+                    if _changed(file) >= since - _COARSE_S:
                         yield from _newest(content, file, oldest)
             except FileNotFoundError:
                 continue  # it has another name by now, and comes in the next turn
