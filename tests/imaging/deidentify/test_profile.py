@@ -32,10 +32,10 @@ def item(**attributes):
 
 
 def test_patient_goes_and_the_file_says_so(make_dicom):
-    content = make_dicom(PatientName="Doe^Jane", PatientID="4711", StudyDate="20200317", ViewPosition="PA", KVP="120")
+    content = make_dicom(PatientName="Doe^Jane", PatientID="PLANT4711X", StudyDate="20200317", ViewPosition="PA", KVP="120")
     ds = read(encoded(deidentified(content, ONE)))
     assert (str(ds.PatientName), str(ds.StudyDate)) != ("Doe^Jane", "20200317")
-    assert b"4711" not in encoded(ds)
+    assert b"4711X" not in encoded(ds)
     assert ds.PatientID.startswith("SILO")
     assert (ds.PatientIdentityRemoved, ds.LongitudinalTemporalInformationModified) == ("YES", "REMOVED")
     assert all(len(value) <= 64 for value in ds.DeidentificationMethod)
