@@ -1,8 +1,10 @@
 """An exact gallery in FAISS: inner product over half-precision vectors, two bytes a component, read by memory map."""
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch, IndexDamaged
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_rows
+from silo_app.index.gallery import Enough, Hit, best_among, distinct_cases, exact_scores, rank_rows
 
 __all__ = ["FEW", "FaissGallery", "damaged", "selected", "write_faiss", "write_index"]
 
@@ -91,17 +93,47 @@ class FaissGallery:
             wanted = min(most, 2 * wanted)
         return []
 
-    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
-        """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS."""
+    def search_many(
+        self, queries: NDArray[np.float32], counts: Sequence[int], enough: Sequence[Enough | None] = ()
+    ) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D), with one call of FAISS, or what is enough."""
         wanted = min(self.views, _views_for(max(counts))) if counts else 0
         if not wanted or queries.shape[1] != self.dimension:
             return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
         approximate, rows = self._nearest(np.ascontiguousarray(queries, np.float32), wanted)
-        ranked = [self._ranked(found, query, k) for query, found, k in zip(queries, rows, counts, strict=True)]
+        found = zip(queries, counts, enough or repeat(None, len(counts)), approximate, rows, strict=True)
         return [
-            hits if wanted == self.views or self._is_certain(hits, k, float(last)) else self.search(query, k)
-            for query, k, hits, last in zip(queries, counts, ranked, approximate[:, -1], strict=True)
+            self._of_few(query, k, part, similar, near) or self._of_many(query, k, similar, near)
+            for query, k, part, similar, near in found
         ]
+
+    def _of_many(self, query: Embedding, k: int, similar: NDArray[np.float32], rows: NDArray[np.int64]) -> list[Hit]:
+        """Return the nearest `k` cases, of what FAISS has found or of what it is asked for now."""
+        hits = self._ranked(rows, query, k)
+        if len(rows) == self.views or self._is_certain(hits, k, float(similar[-1])):
+            return hits
+        return self.search(query, k)
+
+    def _of_few(
+        self, query: Embedding, k: int, enough: Enough | None, similar: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> list[Hit]:
+        """Return what is enough, of no more views than that takes; nothing if it cannot be told from these.
+
+        To rank a view costs more than to find it.
+        """
+        if enough is None:
+            return []
+        near = int(np.searchsorted(-similar, self._doubt - enough.similarity, side="right"))
+        few = near + _views_for(enough.more)
+        if few >= len(rows):
+            return []
+        hits = self._ranked(rows[:few], query, k)
+        above = bisect_right(hits, -enough.similarity, key=lambda hit: -hit.score)
+        ended = hits[: above + enough.more]
+        if len(ended) < above + enough.more:
+            return []
+        least = ended[-1].score if enough.more else enough.similarity
+        return ended if least > float(similar[few - 1]) + self._doubt else []
 
     def _nearest(self, queries: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return similarities, not to the last digit, and rows of the `wanted` nearest views to each query; best first."""

@@ -14,6 +14,7 @@ from silo_app.cases import CASE_BYTES, CaseId, Embedding
 
 __all__ = [
     "SCORE_DIGITS",
+    "Enough",
     "GalleryIndex",
     "Hit",
     "best_among",
@@ -38,6 +39,15 @@ class Hit(NamedTuple):  # every query makes many: a dataclass would take three t
     def all_of(cls, pairs: Iterable[tuple[str, float]]) -> "list[Hit]":
         """Return pairs of case and similarity as hits; for many, at a third of the cost of making each."""
         return list(map(tuple.__new__, repeat(cls), pairs))
+
+
+class Enough(NamedTuple):
+    """Where a search may end before it has as many cases as were asked for."""
+
+    similarity: float
+    """All cases of at least this similarity are wanted,"""
+    more: int
+    """and so many of the next ones."""
 
 
 class GalleryIndex(Protocol):
@@ -69,8 +79,13 @@ class GalleryIndex(Protocol):
         """Return the nearest `k` cases to a unit vector, float32 (D,)."""
         ...
 
-    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
-        """Return what `search` does for each of many unit vectors, float32 (n, D), with its own `k`, in less time."""
+    def search_many(
+        self, queries: NDArray[np.float32], counts: Sequence[int], enough: Sequence[Enough | None] = ()
+    ) -> list[list[Hit]]:
+        """Return what `search` does for each of many unit vectors, float32 (n, D), with its own `k`, in less time.
+
+        With what is `enough` for each of them, a list may end there: in it is the beginning of what `search` returns.
+        """
         ...
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

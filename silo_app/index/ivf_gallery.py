@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from silo_app.cases import CaseId, Embedding
 from silo_app.errors import EncoderMismatch
 from silo_app.index.faiss_gallery import damaged, selected, write_index
-from silo_app.index.gallery import Hit, distinct_cases, exact_scores, rank_rows
+from silo_app.index.gallery import Enough, Hit, distinct_cases, exact_scores, rank_rows
 
 __all__ = ["EXACT_AMONG", "MIN_VIEWS", "RECALL", "IvfGallery", "write_ivf"]
 
@@ -106,8 +106,11 @@ class IvfGallery:
                 remedy="Ask with the encoder that the index was made with.",
             )
 
-    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
-        """Return the nearest cases to each of many queries, float32 (n, D)."""
+    def search_many(
+        self, queries: NDArray[np.float32], counts: Sequence[int], enough: Sequence[Enough | None] = ()
+    ) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D), as many as were asked for."""
+        del enough  # to rank a view costs little beside what it takes to find it
         return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

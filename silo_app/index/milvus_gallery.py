@@ -17,7 +17,7 @@ from silo_app import durable
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged, NotReady
-from silo_app.index.gallery import Hit, best_among, distinct_cases, exact_scores, rank_cases
+from silo_app.index.gallery import Enough, Hit, best_among, distinct_cases, exact_scores, rank_cases
 
 __all__ = ["MilvusGallery", "collections_of", "drop_others", "has_collection", "write_milvus"]
 
@@ -98,8 +98,11 @@ class MilvusGallery:
                 return hits
             wanted = min(most, 4 * wanted)
 
-    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
-        """Return the nearest cases to each of many queries, float32 (n, D)."""
+    def search_many(
+        self, queries: NDArray[np.float32], counts: Sequence[int], enough: Sequence[Enough | None] = ()
+    ) -> list[list[Hit]]:
+        """Return the nearest cases to each of many queries, float32 (n, D), as many as were asked for."""
+        del enough  # to rank a view costs little beside what it takes to find it
         return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:

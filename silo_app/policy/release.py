@@ -27,6 +27,7 @@ __all__ = [
     "Release",
     "Released",
     "barred",
+    "candidates_beyond",
     "candidates_for",
     "card_of",
     "hits_allowed",
@@ -137,6 +138,11 @@ def candidates_for(settings: ReleaseSettings, k: int, alike: float | None) -> in
     """
     kept_back = 0 if alike is None else min(MOST_KEPT_BACK, math.ceil(_MORE * alike) + _AND_MORE)
     return max(hits_allowed(settings, k), settings.min_cases) + _BEYOND + kept_back
+
+
+def candidates_beyond(settings: ReleaseSettings, k: int) -> int:
+    """Return how many cases the rules likely have to look at behind those that are as near as the query's own patient."""
+    return max(hits_allowed(settings, k), settings.min_cases) + 2 * _BEYOND  # some are of patients who are kept back
 
 
 def shows_same_patient(settings: ReleaseSettings, purpose: str) -> bool:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, repeat
+from operator import is_
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from silo_app.cases import CASE_BYTES, CaseId, EncoderVersion, PatientKey, View
+from silo_app.cases import CASE_BYTES, CaseId, Embedding, EncoderVersion, PatientKey, View
 from silo_app.config import ReleaseSettings
 from silo_app.hex_rows import hex_rows, row_values
 from silo_app.index.gallery import GalleryIndex, Hit
@@ -51,6 +52,10 @@ CardLookup = Callable[[CaseId], View | None]
 """What the catalogue knows of a case now; None once the study was recalled."""
 
 
+def _nobody_knows(_query: Embedding) -> int | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class SearchableCases:
     """One open generation: an index, what it was made with, and how alike its views are."""
@@ -62,6 +67,8 @@ class SearchableCases:
     """None is estimated anew with every query: for tests."""
     serial: int = field(default_factory=count(1).__next__, compare=False)
     """Another for each that was opened: an index that was removed and built again gives a generation an old name."""
+    at_hand: Callable[[Embedding], int | None] = field(default=_nobody_knows, compare=False)
+    """How many of the cases nearest to a query were found already, if that is likely enough."""
 
     @property
     def judge(self) -> Sense:
@@ -118,7 +125,7 @@ def answer(
     sense = gallery.judge
     bound = bound_of(request, sense, silo=silo, settings=settings)
     look_around = partial(around, request, gallery.index, view_of, settings, request.k, bound)
-    ranked, released = look_around()
+    ranked, released = look_around(first=gallery.at_hand(request.embedding))
     about = released.nearest
     if rows is not None:
         kept_back = [candidate for candidate in ranked if candidate.view.patient in released.withheld]
@@ -159,14 +166,16 @@ def around(
     rows: NDArray[np.int64] | None = None,
     also: AbstractSet[PatientKey] = frozenset(),
     known: Sequence[Candidate] = (),
+    first: int | None = None,
 ) -> tuple[list[Candidate], Release]:
     """Return the nearest cases, best first, as many as the rules have to look at, and what they release of them.
 
     Of those rows, for which the filters hold, or of all; held by the catalogue still. `also` is kept back, too. `known` are
-    cases that the same query, not narrowed, has found, and that have none of the rows.
+    cases that the same query, not narrowed, has found, and that have none of the rows. At `first` so many are looked at,
+    or as many as are likely enough.
     """
     limit, alike = (bound.limit, bound.alike) if bound else (None, None)
-    wanted = candidates_for(settings, k, alike if rows is None else None)
+    wanted = first or candidates_for(settings, k, alike if rows is None else None)
     query = request.embedding
     while True:
         hits = index.search(query, wanted) if rows is None else index.search_among(query, wanted, rows)
@@ -240,7 +249,7 @@ def _held(hits: Sequence[Hit], view_of: CardLookup) -> list[Candidate]:
         return []
     cases, scores = zip(*hits, strict=True)  # by columns: this is done for every case that the rules look at
     views = list(map(view_of, cases))
-    if all(views):
+    if not any(map(is_, views, repeat(None))):
         return Candidate.all_of(zip(cases, scores, cast("list[View]", views), strict=True))
     found = zip(cases, scores, views, strict=True)
     return [Candidate(case, score, view) for case, score, view in found if view is not None]

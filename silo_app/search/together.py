@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from silo_app.cases import CaseId, Embedding
 from silo_app.config import ReleaseSettings
-from silo_app.index.gallery import GalleryIndex, Hit
+from silo_app.index.gallery import Enough, GalleryIndex, Hit
 from silo_app.policy.refusal import RefusalCode
-from silo_app.policy.release import candidates_for, refusal
+from silo_app.policy.release import candidates_beyond, candidates_for, refusal
 from silo_app.search.answer import CardLookup, SearchableCases, bound_of
 from silo_app.search.current import OpenCatalogue
 from silo_app.search.messages import SearchRequest
@@ -57,14 +57,18 @@ def search_together(
     ]
     if fit:
         bounds = [bound_of(request, sense, silo=silo, settings=settings) for request in fit]
-        counts = [
-            candidates_for(settings, one.k, bound.alike if bound else None) for one, bound in zip(fit, bounds, strict=True)
-        ]
-        hits = index.search_many(np.stack([request.embedding for request in fit]), counts)
-        found = {request.vector: (count, one) for request, count, one in zip(fit, counts, hits, strict=True)}
+        each = list(zip(fit, bounds, strict=True))
+        counts = [candidates_for(settings, one.k, bound.alike if bound else None) for one, bound in each]
+        enough = [Enough(bound.limit, candidates_beyond(settings, one.k)) if bound else None for one, bound in each]
+        hits = index.search_many(np.stack([request.embedding for request in fit]), counts, enough)
+        for request, count, one in zip(fit, counts, hits, strict=True):
+            at_hand = len(one) if 0 < len(one) < min(count, index.cases) else count
+            if at_hand > found.get(request.vector, (0, []))[0]:  # asked twice: who wants more decides
+                found[request.vector] = (at_hand, one)
     ahead = map(itemgetter(0), chain.from_iterable(hits for _, hits in found.values()))
     view_of = catalogue.as_it_is(ahead)
-    return Together(replace(gallery, index=_Searched(index, catalogue.as_it_is, found), sense=sense), view_of)
+    searched = _Searched(index, catalogue.as_it_is, found)
+    return Together(replace(gallery, index=searched, sense=sense, at_hand=searched.at_hand), view_of)
 
 
 def reading_ahead(index: GalleryIndex, ahead: Callable[[Sequence[CaseId]], object]) -> GalleryIndex:
@@ -104,16 +108,24 @@ class _Searched:
     def cases(self) -> int:
         return self._index.cases
 
+    def at_hand(self, query: Embedding) -> int | None:
+        return self._known(query)[0] or None
+
+    def _known(self, query: Embedding) -> tuple[int, list[Hit]]:
+        return self._found.get(query.astype("<f4").tobytes(), (0, []))
+
     def search(self, query: Embedding, k: int) -> list[Hit]:
-        count, hits = self._found.get(query.astype("<f4").tobytes(), (0, []))
+        count, hits = self._known(query)
         if 0 < k <= count:
             return hits[:k]
         hits = self._index.search(query, k)
         self._ahead([hit.case for hit in hits])
         return hits
 
-    def search_many(self, queries: NDArray[np.float32], counts: Sequence[int]) -> list[list[Hit]]:
-        return self._index.search_many(queries, counts)
+    def search_many(
+        self, queries: NDArray[np.float32], counts: Sequence[int], enough: Sequence[Enough | None] = ()
+    ) -> list[list[Hit]]:
+        return self._index.search_many(queries, counts, enough)
 
     def search_among(self, query: Embedding, k: int, rows: NDArray[np.int64]) -> list[Hit]:
         return self._index.search_among(query, k, rows)

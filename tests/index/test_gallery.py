@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from silo_app.cases import CaseId
 from silo_app.config import MilvusSettings
 from silo_app.errors import EncoderMismatch, IndexDamaged
+from silo_app.index import faiss_gallery as in_faiss
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
-from silo_app.index.gallery import exact_scores, rank_cases
+from silo_app.index.gallery import Enough, exact_scores, rank_cases
 from silo_app.index.milvus_gallery import MilvusGallery, write_milvus
 
 
@@ -94,6 +95,39 @@ def test_many_queries_find_what_each_finds_alone(make, queries):
     counts = [int(k) for k in rng.choice([1, 7, 40, 90, 500], len(asked))]
     together = [[(hit.score, hit.case) for hit in hits] for hits in gallery.search_many(asked, counts)]
     assert together == [brute_force(vectors, names, query, k) for query, k in zip(asked, counts, strict=True)]
+
+
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("similarity", [-1.0, 0.0, 0.3, 0.999999, 1.0])
+def test_what_is_enough_is_the_beginning_of_what_is_found(make, queries, similarity):
+    rng = np.random.default_rng(queries)
+    vectors = unit_rows(rng, 600, 16)
+    vectors[100:200] = vectors[:100]  # ties, also at the limit
+    names = case_names(rng, 400)
+    names = [names[i] for i in rng.integers(0, 400, 600)]
+    gallery = make(vectors, names)
+    asked = np.concatenate([unit_rows(rng, queries, 16), vectors[:5]])
+    counts = [int(k) for k in rng.choice([1, 40, 150, 300, 500], len(asked))]
+    enough = [Enough(similarity, int(more)) if more >= 0 else None for more in rng.choice([-1, 0, 1, 20], len(asked))]
+    found = gallery.search_many(asked, counts, enough)
+    for query, k, part, hits in zip(asked, counts, enough, found, strict=True):
+        whole = brute_force(vectors, names, query, k)
+        assert [(hit.score, hit.case) for hit in hits] == whole[: len(hits)]
+        least = len(whole) if part is None else sum(score >= similarity for score, _ in whole) + part.more
+        assert len(hits) >= min(len(whole), least)
+
+
+def test_of_many_views_no_more_are_ranked_than_are_enough(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    gallery = faiss_gallery(tmp_path, unit_rows(rng, 2000, 16), case_names(rng, 2000))
+    (query,) = unit_rows(rng, 1, 16)
+    limit = gallery.search(query, 50)[-1].score
+    ranked = []
+    ranking = in_faiss.exact_scores
+    monkeypatch.setattr(in_faiss, "exact_scores", lambda *two: ranked.append(len(two[0])) or ranking(*two))
+    (hits,) = gallery.search_many(query[None, :], [500], [Enough(limit, 10)])
+    assert len(hits) == 60
+    assert ranked == [50 + 10 + 16 + 1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 150, 1400, 2500])

@@ -127,8 +127,16 @@ class BruteForceGallery:
     def rows_of(self, cases):
         return np.array([row for row, name in enumerate(self.names) if name in set(cases)], np.int64)
 
-    def search_many(self, queries, counts):
-        return [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+    def search_many(self, queries, counts, enough=()):
+        """As short lists as the contract allows."""
+        found = [self.search(query, k) for query, k in zip(queries, counts, strict=True)]
+        if not enough:
+            return found
+        ends = [
+            part and sum(hit.score >= part.similarity for hit in hits) + part.more
+            for part, hits in zip(enough, found, strict=True)
+        ]
+        return [hits[:end] for hits, end in zip(found, ends, strict=True)]
 
 
 def unit_rows(rng, count, dimension=DIMENSION):
