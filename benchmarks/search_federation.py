@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import Figure, Target
 from benchmarks.searching import ENCODER, SILOS, Lab, Load, cpu_seconds, memory_mb, thread_count, unit_vectors
 from silo_app.cases import CaseId
+from silo_app.collector import settle
 from silo_app.index.faiss_gallery import FaissGallery, write_faiss
 from silo_app.index.gallery import GalleryIndex
 from silo_app.index.generations import open_current
@@ -43,6 +44,7 @@ def federated(*, quick: bool) -> list[Figure]:
     """Measure galleries of 10,000 vectors a silo; in a full run also of 100,000 and a million, and 10,000 queries."""
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="search-") as folder, Lab.running(Path(folder), _SIZES["10k"]) as lab:
+        settle()  # as `silo desk` does, which asks for a hospital
         figures += _sized(lab, "10k", Path(folder), quick=quick)
         figures += [_least(lab, 100 if quick else 400), *_lasting(lab, 300 if quick else 10_000)]
         for name in () if quick else ("100k", "1m"):

@@ -5,6 +5,7 @@ import signal
 import threading
 
 from silo_app.cli.edge import SiloOption, people
+from silo_app.collector import settle
 from silo_app.config import load
 
 
@@ -28,6 +29,7 @@ def desk(silo: SiloOption) -> None:
         signal.signal(number, lambda *_: ended.set())
     process = DeskProcess(home)
     process.start()
+    settle()
     people.print(f"{home.config.name} can be asked at {home.desk_socket}", highlight=False, soft_wrap=True)
     try:
         ended.wait()

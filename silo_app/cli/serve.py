@@ -1,15 +1,12 @@
 """`silo serve`: the silo's index process."""
 
-import gc
 import logging
 import signal
 import threading
 
 from silo_app.cli.edge import SiloOption, people
+from silo_app.collector import settle
 from silo_app.config import load
-
-_YOUNG = 20_000
-"""So many objects are made before they are looked through: a query makes a thousand, and hardly any outlives it."""
 
 
 def serve(silo: SiloOption) -> None:
@@ -32,9 +29,7 @@ def serve(silo: SiloOption) -> None:
         signal.signal(number, lambda *_: ended.set())
     process = IndexProcess(home)
     process.start()
-    gc.collect()
-    gc.freeze()  # modules and the open index outlive every query: not to be looked through again with each few
-    gc.set_threshold(_YOUNG)
+    settle()
     people.print(f"{home.config.name} answers at {home.index_socket}", highlight=False, soft_wrap=True)
     try:
         ended.wait()
