@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from silo_app.audit.log import AuditLog
@@ -26,22 +25,24 @@ from silo_app.search.answer import Found, Look, answer
 from silo_app.search.counts.messages import CountAnswer, CountRequest
 from silo_app.search.counts.service import Counting
 from silo_app.search.current import CurrentGallery, OpenCatalogue
-from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_reply, unbundled, unkeyed
+from silo_app.search.envelope import AnyQuestion, open_request, reveal, seal_reply, unkeyed
 from silo_app.search.local import FrameServer
 from silo_app.search.meeting import VOUCHER_ASKED
 from silo_app.search.messages import Bundle, BundleReply, Refusal, SearchRequest, SiloAnswer
 from silo_app.search.own_identity import own_identity
+from silo_app.search.pace import Pace
 from silo_app.search.parcels import Content, Parcel, is_parcel, pack, unpack
 from silo_app.search.private.messages import CardsRequest, PrivateAnswer, PrivateRequest
 from silo_app.search.private.service import PrivateAnswers
-from silo_app.search.records import Event, Reply, record, who_asks
+from silo_app.search.records import Reply
 from silo_app.search.refusals import FreeRefusals
 from silo_app.search.replays import FRESH_S, SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.standing import GENERATION_ASKED
 from silo_app.search.thumbnails import illustrated
-from silo_app.search.together import Together, fitting, roomy, search_together
-from silo_app.search.watch import CANARY, Watch
+from silo_app.search.together import fitting, roomy, search_together
+from silo_app.search.underway import Case, Opened, in_turns, take_out
+from silo_app.search.watch import Watch
 from silo_app.search.wire import encode
 
 __all__ = ["IndexProcess"]
@@ -80,6 +81,7 @@ class IndexProcess:
         self._watch = Watch(home)
         self._private = PrivateAnswers(self._silo, self._settings, self._catalogue, home.root / "private")
         self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
+        self._pace, self._pace_narrowed = Pace(), Pace()
         self._server = FrameServer(home.index_socket, self.answer_frame)
 
     def start(self) -> None:
@@ -143,13 +145,13 @@ class IndexProcess:
         self._recorded(cases, start)
         return [self._sealed(one) for one in opened]
 
-    def _opened(self, frame: bytes, budget_s: float) -> "_Opened":
+    def _opened(self, frame: bytes, budget_s: float) -> Opened:
         """Verify who signed a frame, and take the requests out of it."""
-        alone = _Case(budget_s)
+        alone = Case(budget_s)
         bundles: list[Bundle] = []
         signed, key = unkeyed(frame)
 
-        def read(case: _Case) -> None:
+        def read(case: Case) -> None:
             request = open_request(self._trust, signed)
             opened = reveal(self._identity, signed, request, key) if isinstance(request, SealedRequest) else request
             if opened is None and isinstance(request, SealedRequest):
@@ -162,13 +164,13 @@ class IndexProcess:
 
         self._guarded(alone, read)
         if not bundles:
-            return _Opened(signed, [alone])
-        cases = [_Case(budget_s) for _ in bundles[0].requests]
+            return Opened(signed, [alone])
+        cases = [Case(budget_s) for _ in bundles[0].requests]
         for case, content in zip(cases, bundles[0].requests, strict=True):
-            self._guarded(case, partial(_unbundled, bundles[0], content))
-        return _Opened(signed, cases, bundled=True)
+            self._guarded(case, partial(take_out, bundles[0], content))
+        return Opened(signed, cases, bundled=True)
 
-    def _admitted(self, case: "_Case") -> None:
+    def _admitted(self, case: Case) -> None:
         """Refuse who may not ask, before anything is remembered or counted; then what was asked before, or too often."""
         request = case.request
         if request is None:
@@ -180,7 +182,7 @@ class IndexProcess:
         else:
             case.has_cost = not isinstance(request, CardsRequest)
 
-    def _alone(self, case: "_Case", *, start: float) -> None:
+    def _alone(self, case: Case, *, start: float) -> None:
         """Answer what is not searched for together with others."""
         if isinstance(case.request, CountRequest):
             case.reply = self._how_many(case, case.request, start)
@@ -189,7 +191,7 @@ class IndexProcess:
         elif isinstance(case.request, CardsRequest):
             case.reply = self._private.cards(case.request, self._clock(), self._look(case))
 
-    def _how_many(self, case: "_Case", request: CountRequest, start: float) -> Reply:
+    def _how_many(self, case: Case, request: CountRequest, start: float) -> Reply:
         """Count when there is a free processor; busy if there is none within its budget."""
         if not self._places.acquire(timeout=max(0.0, case.left_s(start))):
             return self._refuse(request, RefusalCode.BUSY)
@@ -207,35 +209,52 @@ class IndexProcess:
         finally:
             self._places.release()
 
-    def _narrowing(self, narrowed: list["_Case"], all_of_parcel: list["_Case"], start: float) -> None:
+    def _narrowing(self, narrowed: list[Case], all_of_parcel: list[Case], start: float) -> None:
         """Have read what the narrowed ones need; busy if that takes longer than all who came with them can wait."""
         if narrowed:
             left_s = min((left for case in all_of_parcel if (left := case.left_s(start)) > 0), default=0.0)
             if not self._catalogue.prepare_narrowing(_PATIENCE * left_s):
-                for case in narrowed:
-                    case.reply = self._refuse(case.request, RefusalCode.BUSY)
+                self._busy(narrowed)
 
-    def _searched(self, cases: list["_Case"], start: float) -> None:
+    def _searched(self, cases: list[Case], start: float) -> None:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
-        if not cases:
-            return
-        longest_s = max(case.left_s(start) for case in cases)
-        placed = self._places.acquire(timeout=max(0.0, longest_s))
-        try:
-            for case in cases:
-                if not placed or case.left_s(start) <= 0:
-                    case.reply = self._refuse(case.request, RefusalCode.BUSY)
-            asked = [case for case in cases if case.reply is None]
-            self._search_together(asked)
-            self._counted([case for case in asked if not case.is_narrowed], self._search)
-            for case in asked:
-                if case.reply is None:  # the narrowed ones look at the index once more: nobody's count waits for that
-                    self._guarded(case, self._search)
-        finally:
-            if placed:
+        longest_s = max((case.left_s(start) for case in cases), default=0.0)
+        if cases and not self._places.acquire(timeout=max(0.0, longest_s)):
+            self._busy(cases)
+        elif cases:
+            try:
+                self._searched_in_time(cases, start)
+            finally:
                 self._places.release()
 
-    def _search_together(self, cases: list["_Case"]) -> None:
+    def _searched_in_time(self, cases: Sequence[Case], start: float) -> None:
+        """Search for as many as there is time for, some at once; the others are told at once that they are too many.
+
+        What is answered too late is of no use to anybody, and has taken the time of those who come next.
+        """
+        waiting, asked = list(cases), list[Case]()
+        pace = self._pace_narrowed if cases[0].is_narrowed else self._pace
+        while True:
+            # the first ones are always tried, or a silo that was slow for a moment would never know that it no longer is
+            self._busy([case for case in waiting if not pace.allows(case.left_s(start), is_known=bool(asked))])
+            if not (waiting := [case for case in waiting if case.reply is None]):
+                return
+            many = pace.fitting(min(case.left_s(start) for case in waiting), len(waiting))
+            if many < len(waiting):
+                waiting = in_turns(waiting)
+            asked, waiting = waiting[:many], waiting[many:]
+            with pace.of(len(asked)):
+                self._search_together(asked)
+                self._counted([case for case in asked if not case.is_narrowed], self._search)
+                for case in asked:
+                    if case.reply is None:  # the narrowed ones look at the index once more: nobody's count waits for that
+                        self._guarded(case, self._search)
+
+    def _busy(self, cases: Sequence[Case]) -> None:
+        for case in cases:
+            case.reply = self._refuse(case.request, RefusalCode.BUSY)
+
+    def _search_together(self, cases: list[Case]) -> None:
         """Look at the index once for all; if that fails, each is searched for alone, and fails alone."""
         requests = [case.request for case in cases if isinstance(case.request, SearchRequest)]
         try:
@@ -247,7 +266,7 @@ class IndexProcess:
         for case in cases:
             case.found = found
 
-    def _search(self, case: "_Case") -> None:
+    def _search(self, case: Case) -> None:
         if isinstance(case.request, SearchRequest):
             gallery = case.found.gallery if case.found else self._gallery.get()
             view_of = case.found.view_of if case.found else self._catalogue.as_it_is()
@@ -264,7 +283,7 @@ class IndexProcess:
                 reply = illustrated(reply, self._settings, view_of, self._cache)
             case.reply = reply
 
-    def _look(self, case: "_Case") -> Look:
+    def _look(self, case: Case) -> Look:
         """Return the look at what was found for a case: whose it is, and whether it was planted."""
 
         def look(found: Found) -> RefusalCode | None:
@@ -275,7 +294,7 @@ class IndexProcess:
 
         return look
 
-    def _counted(self, cases: list["_Case"], step: Callable[["_Case"], None]) -> None:
+    def _counted(self, cases: list[Case], step: Callable[[Case], None]) -> None:
         """Do one step for each case, and count towards the budgets for all at once; uncounted, nothing is answered."""
         try:
             with self._watch.together():
@@ -286,7 +305,7 @@ class IndexProcess:
             for case in cases:
                 case.reply = self._refuse(case.request, RefusalCode.INTERNAL)
 
-    def _guarded(self, case: "_Case", step: Callable[["_Case"], None]) -> None:
+    def _guarded(self, case: Case, step: Callable[[Case], None]) -> None:
         """Do one step for one case; whatever fails becomes that case's refusal."""
         try:
             step(case)
@@ -309,7 +328,7 @@ class IndexProcess:
     def _refuse(self, request: AnyQuestion | None, code: RefusalCode) -> Refusal:
         return Refusal.of(self._silo, code, query_id=request.query_id if request else "")
 
-    def _recorded(self, cases: list["_Case"], start: float) -> None:
+    def _recorded(self, cases: list[Case], start: float) -> None:
         """Write the replies into the audit log; without a record nothing is released."""
         took_us = int((time.perf_counter() - start) * 1e6)
         events = self._refusals.due(now := self._clock())
@@ -328,70 +347,13 @@ class IndexProcess:
             if isinstance(case.reply, SiloAnswer | PrivateAnswer | CountAnswer):
                 case.reply = case.reply.model_copy(update={"took_us": took_us})
 
-    def _reply(self, case: "_Case") -> Reply:
+    def _reply(self, case: Case) -> Reply:
         return case.reply or self._refuse(case.request, RefusalCode.INTERNAL)
 
-    def _sealed(self, opened: "_Opened") -> bytes:
+    def _sealed(self, opened: Opened) -> bytes:
         """Return the reply to a frame, for its asker alone."""
         replies = [self._reply(case) for case in opened.cases]
         if not opened.bundled:
             return seal_reply(self._identity, opened.frame, replies[0])
         bundled = BundleReply(silo=self._silo, replies=roomy([encode(reply) for reply in replies], BundleReply.max_bytes))
         return seal_reply(self._identity, opened.frame, bundled)
-
-
-@dataclass(eq=False)
-class _Case:
-    """One request on its way through."""
-
-    budget_s: float = 0.0
-    """What the relay says is left; 0 where it says nothing."""
-    request: AnyQuestion | None = None
-    reply: Reply | None = None
-    unread: SealedRequest | None = None
-    """What can be read of a request, where that is all."""
-    found: Together | None = None
-    """What was found for all that came together."""
-    kept_back: int = 0
-    canaries: tuple[str, ...] = ()
-    has_cost: bool = False
-    """Whether it was counted towards its asker's budget."""
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it was refused at no cost to whoever asked, and nothing was found: there may be any number of these."""
-        return isinstance(self.reply, Refusal) and not (self.has_cost or self.kept_back or self.canaries)
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether it asks for some cases only."""
-        return isinstance(self.request, SearchRequest | CountRequest) and bool(self.request.filters)
-
-    def left_s(self, start: float) -> float:
-        """Return what is left of its budget."""
-        given_s = self.request.budget_ms / 1000 if self.request else 0.0
-        return min(given_s, self.budget_s or given_s) - (time.perf_counter() - start)
-
-    def events(self, reply: Reply, took_us: int) -> list[Event]:
-        """Return what the audit log says of the request and its reply; an alert comes with it, without a time of its own."""
-        event, said = record(self.request, reply, took_us)
-        if self.unread is not None:  # not "query": a question that was not read is not a question that was asked before
-            said |= {"asker": self.unread.asker, "unread": self.unread.query_id}
-        if self.kept_back:
-            said["kept_back"] = self.kept_back
-        if not self.canaries or self.request is None:
-            return [(event, said)]
-        return [(event, said), (CANARY, {**who_asks(self.request), "cases": list(self.canaries)})]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A frame, and the requests in it: one, or those of a bundle."""
-
-    frame: bytes
-    cases: list[_Case]
-    bundled: bool = False
-
-
-def _unbundled(bundle: Bundle, content: bytes, case: _Case) -> None:
-    case.request = unbundled(bundle, content)

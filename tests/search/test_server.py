@@ -21,13 +21,13 @@ from silo_app.policy.refusal import RefusalCode
 from silo_app.search.envelope import CONTEXT, conceal, keyed, keys_for, open_reply, seal
 from silo_app.search.local import exchange
 from silo_app.search.meeting import VOUCHER_ASKED, meet
-from silo_app.search.messages import Refusal, SiloAnswer
+from silo_app.search.messages import Bundle, BundleReply, Refusal, SiloAnswer
 from silo_app.search.parcels import Content, Parcel, pack, unpack
 from silo_app.search.replays import SeenQueries
 from silo_app.search.sealed import SealedRequest
 from silo_app.search.server import IndexProcess
 from silo_app.search.standing import open_generation, wait_until_taken
-from silo_app.search.wire import encode
+from silo_app.search.wire import decode, encode
 from silo_app.session_key import encrypted
 
 FORTIES = Filters(age_bands=("40-49",))
@@ -208,6 +208,37 @@ def test_a_replayed_request_is_refused_also_after_a_rotation_and_a_restart(silo,
     process.close()
     again = start(silo.home)
     assert told(again, frame).code is RefusalCode.REPLAYED
+
+
+def test_a_silo_that_is_asked_too_much_answers_what_it_has_time_for_and_the_rest_is_busy_at_once(
+    silo, start, stocked, request_of, monkeypatch
+):
+    process, north, now = start(silo.home), stocked.federation.identity("north"), [1000.0]
+    search = process._search
+
+    def slow(case):
+        now[0] += 0.1
+        search(case)
+
+    monkeypatch.setattr(process, "_search", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    requests = [request_of(vector, budget_ms=1000) for vector in np.eye(16, dtype=np.float32)]
+    requests.append(request_of(budget_ms=150))  # who has little time costs the others nothing
+    bundle = Bundle(
+        budget_ms=1000,
+        asker="north",
+        encoder_version=requests[0].encoder_version,
+        k=max(one.k for one in requests),
+        requests=tuple(encode(one) for one in requests),
+    )
+    frame = seal(north, bundle)
+    (content,) = unpack(process.answer_frame(pack(Parcel((Content(1, frame, 1000),))))).contents
+    replies = open_reply(north, "south", frame, content.body, BundleReply, Refusal).replies
+    said = [decode(one, SiloAnswer, Refusal) for one in replies]
+    assert [one.query_id for one in said] == [one.query_id for one in requests]
+    refused = [one.code for one in said if isinstance(one, Refusal)]
+    assert refused == [RefusalCode.BUSY] * 8
+    assert now[0] == pytest.approx(1000.9)
 
 
 def test_forged_and_malformed_requests_are_refused(silo, start, stocked, authority, request_of, told):

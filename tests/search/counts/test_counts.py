@@ -229,7 +229,7 @@ def test_a_replayed_count_is_refused(counting):
 
 def test_without_time_it_is_busy(counting, monkeypatch):
     _, ask = counting()
-    monkeypatch.setattr("silo_app.search.server._Case.left_s", lambda *_: 0.0)
+    monkeypatch.setattr("silo_app.search.underway.Case.left_s", lambda *_: 0.0)
     assert ask().code is RefusalCode.BUSY
 
 
