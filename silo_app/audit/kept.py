@@ -10,47 +10,71 @@ import lzma
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from silo_app.audit.chain import verify_lines
+from silo_app.audit.chain import Chain, verify_lines
 from silo_app.errors import AuditDamaged, NotReady
 
-__all__ = ["PACKED", "UNPACKING_FAILED", "kept_files", "opened", "verified_records"]
+__all__ = [
+    "LONGEST_LINE",
+    "PACKED",
+    "UNPACKING_FAILED",
+    "kept_files",
+    "last_digest",
+    "opened",
+    "verified",
+    "verified_records",
+]
 
 _MORE = r"[.-]\d[\d.:T_-]*"
 PACKED = (".gz", ".xz")
+_NEWEST = 3
+LONGEST_LINE = 1 << 20
+"""Bytes: no line of a log is longer."""
 UNPACKING_FAILED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 
 def verified_records(path: Path, event: str) -> list[dict[str, Any]]:
     """Return the records of one event from all files of the log at `path`, newest last; what was copied comes once.
 
-    Only these are held in memory: a log of years is larger. Raises `AuditDamaged` naming the file and its line, `NotReady`
-    if the files change their names meanwhile.
+    Only these are held in memory: a log of years is larger. Raises as `verified` does.
     """
     found: dict[str, dict[str, Any]] = {}
 
-    def noting(lines: Iterable[bytes]) -> Iterator[bytes]:
+    def see(_file: Path, record: dict[str, Any]) -> None:
+        if record.get("event") == event:
+            found[record["digest"]] = record
+
+    verified(path, see)
+    return sorted(found.values(), key=lambda record: str(record.get("at")))
+
+
+def verified(path: Path, see: Callable[[Path, dict[str, Any]], None]) -> dict[Path, Chain]:
+    """Verify all files of the log at `path`, line by line, and give each record to `see`; return the files' chains.
+
+    Raises `AuditDamaged` naming the file and its line, `NotReady` if the files change their names meanwhile.
+    """
+
+    def seen(file: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
             yield line
-            record = json.loads(line)  # a sound one: whoever took it verifies a line before it takes the next
-            if record.get("event") == event:
-                found[record["digest"]] = record
+            see(file, json.loads(line))  # a sound one: whoever took it verifies a line before it takes the next
 
-    kept = kept_files(path)
+    kept, chains = kept_files(path), dict[Path, Chain]()
     try:
         for file in kept:
             with opened(file) as lines:
-                _verify(noting(lines), file)
+                chains[file] = _verify(seen(file, lines), file)
     except FileNotFoundError:
         kept = {}
     if kept != kept_files(path):
         raise NotReady("the audit log is being rotated", where=str(path), remedy="Ask again in a moment.")
-    return sorted(found.values(), key=lambda record: str(record.get("at")))
+    return chains
 
 
 def kept_files(path: Path) -> dict[Path, int]:
@@ -66,6 +90,37 @@ def kept_files(path: Path) -> dict[Path, int]:
     return found
 
 
+def last_digest(path: Path, *, packed: bool = True) -> str:
+    """Return the digest of the newest line of the files that the log at `path` was rotated to; empty if none can be read.
+
+    Of packed files only if they are asked for: they are read from their start.
+    """
+    rotated = [file for file in kept_files(path) if file != path and (packed or file.suffix not in PACKED)]
+    newest = sorted(rotated, key=_changed, reverse=True)[:_NEWEST]  # one may be a copy of an older one
+    records = [record for file in newest if (record := _last_record(file))]
+    return str(max(records, key=lambda record: str(record.get("at"))).get("digest", "")) if records else ""
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _last_record(file: Path) -> dict[str, Any]:
+    """Return the record of a file's last whole line; empty if it cannot be read."""
+    try:
+        with opened(file) as lines:
+            if file.suffix not in PACKED:
+                lines.seek(max(0, file.stat().st_size - 2 * LONGEST_LINE))
+            (line,) = deque((line for line in lines if line.endswith(b"\n")), maxlen=1) or (b"",)
+        record = json.loads(line)
+    except (OSError, ValueError, RecursionError, *UNPACKING_FAILED):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def opened(file: Path) -> AbstractContextManager[BufferedIOBase]:
     """Open a file of a log, unpacked if it is packed. Raises `OSError`; reading one of those `UNPACKING_FAILED` too."""
     match file.suffix:
@@ -77,9 +132,9 @@ def opened(file: Path) -> AbstractContextManager[BufferedIOBase]:
             return file.open("rb")
 
 
-def _verify(lines: Iterable[bytes], file: Path) -> None:
+def _verify(lines: Iterable[bytes], file: Path) -> Chain:
     try:
-        verify_lines(lines, where=file.name)
+        return verify_lines(lines, where=file.name)
     except UNPACKING_FAILED as error:
         remedy = "If it is being packed just now, ask again; else compare it with a backup."
         raise AuditDamaged(f"it cannot be unpacked ({error})", where=file.name, remedy=remedy) from None

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from silo_app.audit.chain import START, Chain, line_of, verify_lines
+from silo_app.audit.kept import LONGEST_LINE, last_digest
 from silo_app.durable import PRIVATE, private_folder, sync_folder
 
 __all__ = ["AuditLog", "verify"]
 
 Value = str | int | float | bool | list[str] | None
-_TAIL = 1 << 20
-"""Bytes at the end of a log in which its last line is looked for; no line is longer."""
 _USUAL_LINE = 4096
 
 
@@ -132,15 +131,17 @@ class AuditLog:
         whole = tail.rfind(b"\n") + 1
         if whole < len(tail):
             os.ftruncate(self._descriptor, size - len(tail) + whole)
-        if whole:  # an empty file continues the one before it, if this process wrote that
+        if whole:
             self._digest = _digest_of(tail[tail.rfind(b"\n", 0, whole - 1) + 1 : whole])
+        else:  # a new file continues the one before it, to which somebody else may have written last
+            self._digest = last_digest(self._path, packed=self._digest == START) or self._digest
 
     def _tail(self, size: int) -> bytes:
         """Return the end of the file, with its last whole line: mostly that is short."""
         length = _USUAL_LINE
         while True:
             tail = os.pread(self._descriptor, length, max(0, size - length))
-            if tail.count(b"\n") > 1 or length >= min(size, _TAIL):
+            if tail.count(b"\n") > 1 or length >= min(size, LONGEST_LINE):
                 return tail
             length *= 8
 

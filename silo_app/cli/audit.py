@@ -1,12 +1,15 @@
 """`silo audit`: what the silo's privacy officer looks at: planted cases that were found, and whether the log is whole."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from silo_app.cli.edge import FormatOption, OutputFormat, SiloOption, emit, people
 from silo_app.config import load
 from silo_app.printable import printable
+
+if TYPE_CHECKING:
+    from silo_app.audit.whole import WholeLog
 
 app = typer.Typer(no_args_is_help=True, help="Alerts, planted cases, and the audit log itself.")
 
@@ -32,6 +35,41 @@ def alerts(silo: SiloOption, output: FormatOption = OutputFormat.TABLE) -> None:
     told = ("at", "asker", "user", "purpose", "query", "cases")
     found = [{key: record.get(key) for key in told} for record in verified_records(load(silo).audit, _CANARY)]
     emit(found, output, _print)
+
+
+@app.command("verify")
+def verify(
+    silo: SiloOption,
+    noted: Annotated[
+        str | None, typer.Option("--noted", help="A digest that was noted before: one of the lines must have it.")
+    ] = None,
+    output: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Verify the audit log: no line was changed, put in or taken out, and no file between others is missing.
+
+    The log and what it was rotated to in the same folder, as `silo audit alerts` reads it. That lines are missing at its
+    end cannot be seen: note the last digest elsewhere, and give it with --noted the next time. The exit status is 1 if the
+    log is not whole.
+
+    Examples:
+        silo audit verify --silo kits/st-anna
+
+        silo audit verify --silo kits/st-anna --noted 5c0d... --format json
+    """
+    from dataclasses import asdict
+
+    from silo_app.audit.whole import whole_log
+    from silo_app.errors import AuditDamaged
+
+    path = load(silo).audit
+    log = whole_log(path, noted)
+    if log.problems:
+        raise AuditDamaged(
+            "; ".join(log.problems),
+            where=str(path),
+            remedy="Keep the files as they are, compare them with a backup, and tell whoever answers for data protection.",
+        )
+    emit({**asdict(log), "digest": log.digest, "has_older": log.has_older}, output, lambda _: _print_whole(log))
 
 
 @app.command("plant")
@@ -73,6 +111,20 @@ def _change(silo: Any, *, add: list[str] | None = None, remove: list[str] | None
         if case not in before:
             people.print(f"{printable(case)} was not planted: give the whole case id.", highlight=False, markup=False)
     typer.echo(f"{len(planted)} planted cases")
+
+
+def _print_whole(log: "WholeLog") -> None:
+    for file in log.files:
+        events = ", ".join(f"{count} {event}" for event, count in file.events.items())
+        typer.echo(printable(f"{' = '.join(file.names)}: {file.first_at} to {file.last_at}, {file.lines} lines ({events})"))
+    if not log.files:
+        typer.echo("nothing was written yet")
+        return
+    if log.has_older:
+        typer.echo("Older files are not here: what they said cannot be verified.")
+    for name in log.anew:
+        typer.echo(f"{printable(name)} begins anew: whether something was between it and the one before cannot be seen.")
+    typer.echo(f"The log is whole. Note its last digest elsewhere: {log.digest}")
 
 
 def _print(found: list[dict[str, Any]]) -> None:

@@ -155,3 +155,30 @@ def test_a_log_of_years_does_not_have_to_fit_into_memory(home):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < home.audit.stat().st_size / 4
+
+
+def test_a_whole_log_is_told_file_by_file_with_its_last_digest(home):
+    alert(home, "silo-1")
+    home.audit.rename(home.audit.with_name("audit.jsonl.1"))
+    alert(home, "silo-2")
+    told = json.loads(run(home, "verify", "--format", "json").stdout)["data"]
+    assert [file["names"] for file in told["files"]] == [["audit.jsonl.1"], ["audit.jsonl"]]
+    shown = run(home, "verify", "--noted", told["digest"]).stdout
+    assert "audit.jsonl.1: 20" in shown
+    assert f"The log is whole. Note its last digest elsewhere: {told['digest']}" in shown
+
+
+def test_a_log_that_is_not_whole_is_an_error(home):
+    for number in range(3):
+        alert(home, f"silo-{number}")
+        home.audit.rename(home.audit.with_name(f"audit.jsonl.{number}"))
+    home.audit.with_name("audit.jsonl.1").unlink()
+    error = run(home, "verify").exception
+    assert isinstance(error, AuditDamaged)
+    assert "audit.jsonl.2 continues a line that is in no file" in str(error)
+    assert isinstance(run(home, "verify", "--noted", "ab" * 32).exception, AuditDamaged)
+
+
+def test_nothing_written_yet_is_said(home):
+    home.audit.unlink(missing_ok=True)
+    assert run(home, "verify").stdout == "nothing was written yet\n"
