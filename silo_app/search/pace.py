@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 __all__ = ["Pace"]
 
-_AT_ONCE = 0.25
+_AT_ONCE = 0.4
 """Of the time that is left, what the next ones may take: then it is seen how many more there is time for."""
 _LAST = 0.8
 """Of the time that is left, what one more may take: the rest is for the record and the way back."""
