@@ -284,18 +284,19 @@ class FrameServer:
     def _answers_next(self, connection: socket.socket) -> bool:
         """Answer one frame; False if the other side ended the connection."""
         length = announced(connection, self._limits.frame)
-        if length is None:
+        reply = None if length is None else self._reply(connection, length)
+        if reply is None:
             return False
-        with self._holding(length) as has_room:
-            if has_room:
-                frame = exactly(connection, length)
-                reply = None if frame is None else self._answer(frame)
-            else:
-                reply = self._limits.busy if passed_over(connection, length) else None
-            if reply is None:
-                return False
-            send(connection, reply, MAX_REPLY_BYTES)
+        send(connection, reply, MAX_REPLY_BYTES)  # the frame holds no room any more: who has the reply may ask at once
         return True
+
+    def _reply(self, connection: socket.socket, length: int) -> bytes | None:
+        """Read one frame and return what is said to it; None if the other side ended the connection."""
+        with self._holding(length) as has_room:
+            if not has_room:
+                return self._limits.busy if passed_over(connection, length) else None
+            frame = exactly(connection, length)
+            return None if frame is None else self._answer(frame)
 
     @contextmanager
     def _holding(self, length: int) -> Iterator[bool]:
