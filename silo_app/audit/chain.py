@@ -5,20 +5,21 @@ What a chain cannot show is a missing end: keep a copy of the last digest elsewh
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from silo_app.errors import AuditDamaged
 
-__all__ = ["START", "Chain", "line_of", "verify_lines"]
+__all__ = ["REMEDY", "START", "Chain", "line_of", "record_of", "verify_lines"]
 
 START = "0" * 64
 """What the first line of a log has as the digest before it."""
 
 _AS_IS = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-_REMEDY = "Keep the file as it is, compare it with a backup, and tell whoever is responsible for data protection."
+REMEDY = "Keep the file as it is, compare it with a backup, and tell whoever is responsible for data protection."
+"""Where a log is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,16 @@ def line_of(record: Mapping[str, Any], previous: str) -> tuple[str, str]:
     return _AS_IS.encode({**content, "digest": digest}) + "\n", digest
 
 
-def verify_lines(lines: Iterable[bytes], *, previous: str | None = None, where: str = "") -> Chain:
+def verify_lines(
+    lines: Iterable[bytes],
+    *,
+    previous: str | None = None,
+    where: str = "",
+    see: Callable[[dict[str, Any]], None] = lambda _record: None,
+) -> Chain:
     """Check a log, line by line; `previous` is the last digest of the log that it continues, if that is known.
+
+    Each record is given to `see` once it is known to be sound.
 
     Raises `AuditDamaged` naming the first line that is not as it was written.
     """
@@ -52,6 +61,7 @@ def verify_lines(lines: Iterable[bytes], *, previous: str | None = None, where: 
             raise _damaged(where, number, "it does not follow the line before: a line was taken out or put in")
         if hashlib.sha256(_canonical(content)).hexdigest() != digest:
             raise _damaged(where, number, "it was changed")
+        see({**content, "digest": digest})
         last, count = str(digest), number
     return Chain(lines=count, previous=first or START, digest=last or START)
 
@@ -60,15 +70,21 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     return _SORTED.encode(content).encode()
 
 
-def _parsed(line: bytes, where: str, number: int) -> dict[str, Any]:
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record that a line says, unverified; None if it says none."""
     try:
-        content = json.loads(line)
+        record = json.loads(line)
     except (ValueError, RecursionError):
-        content = None
-    if not line.endswith(b"\n") or not isinstance(content, dict):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _parsed(line: bytes, where: str, number: int) -> dict[str, Any]:
+    content = record_of(line)
+    if not line.endswith(b"\n") or content is None:
         raise _damaged(where, number, "it is not a whole line of an audit log")
     return content
 
 
 def _damaged(where: str, number: int, problem: str) -> AuditDamaged:
-    return AuditDamaged(problem, where=f"{where}:{number}", remedy=_REMEDY)
+    return AuditDamaged(problem, where=f"{where}:{number}", remedy=REMEDY)

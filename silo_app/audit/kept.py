@@ -5,19 +5,20 @@ Whoever rotates it (logrotate, a script) names them with a number or a date, as 
 """
 
 import gzip
-import json
 import lzma
+import os
 import re
 import stat
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from silo_app.audit.chain import Chain, verify_lines
+from silo_app.audit.chain import Chain, record_of, verify_lines
 from silo_app.errors import AuditDamaged, NotReady
 
 __all__ = [
@@ -31,12 +32,13 @@ __all__ = [
     "verified_records",
 ]
 
-_MORE = r"[.-]\d[\d.:T_-]*"
-PACKED = (".gz", ".xz")
-_NEWEST = 3
 LONGEST_LINE = 1 << 20
 """Bytes: no line of a log is longer."""
+PACKED = (".gz", ".xz")
 UNPACKING_FAILED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+_MORE = r"[.-]\d[\d.:T_-]*"
+_NEWEST = 3
+"""So many of the files are looked at for the newest line: one may be a copy of an older one."""
 
 
 def verified_records(path: Path, event: str) -> list[dict[str, Any]]:
@@ -59,26 +61,20 @@ def verified(path: Path, see: Callable[[Path, dict[str, Any]], None]) -> dict[Pa
 
     Raises `AuditDamaged` naming the file and its line, `NotReady` if the files change their names meanwhile.
     """
-
-    def seen(file: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
-        for line in lines:
-            yield line
-            see(file, json.loads(line))  # a sound one: whoever took it verifies a line before it takes the next
-
     kept, chains = kept_files(path), dict[Path, Chain]()
     try:
         for file in kept:
             with opened(file) as lines:
-                chains[file] = _verify(seen(file, lines), file)
+                chains[file] = _verify(lines, file, partial(see, file))
     except FileNotFoundError:
         kept = {}
-    if kept != kept_files(path):
+    if _inodes(kept) != _inodes(kept_files(path)):
         raise NotReady("the audit log is being rotated", where=str(path), remedy="Ask again in a moment.")
     return chains
 
 
-def kept_files(path: Path) -> dict[Path, int]:
-    """Return the files of the log, by name, each with its inode; none if nothing was written yet."""
+def kept_files(path: Path) -> dict[Path, os.stat_result]:
+    """Return the files of the log, by name, each with its status; none if nothing was written yet."""
     stem, ending = re.escape(path.stem), re.escape(path.suffix)
     name = re.compile(rf"{stem}({ending}({_MORE})?|{_MORE}({ending})?)(\.gz|\.xz)?")
     files = sorted(file for file in path.parent.glob("*") if name.fullmatch(file.name))
@@ -86,8 +82,12 @@ def kept_files(path: Path) -> dict[Path, int]:
     for file in files:
         with suppress(FileNotFoundError):  # it was given another name since
             if stat.S_ISREG((status := file.stat()).st_mode):
-                found[file] = status.st_ino
+                found[file] = status
     return found
+
+
+def _inodes(files: Mapping[Path, os.stat_result]) -> dict[Path, int]:
+    return {file: status.st_ino for file, status in files.items()}
 
 
 def last_digest(path: Path, *, packed: bool = True) -> str:
@@ -95,17 +95,11 @@ def last_digest(path: Path, *, packed: bool = True) -> str:
 
     Of packed files only if they are asked for: they are read from their start.
     """
-    rotated = [file for file in kept_files(path) if file != path and (packed or file.suffix not in PACKED)]
-    newest = sorted(rotated, key=_changed, reverse=True)[:_NEWEST]  # one may be a copy of an older one
+    kept = kept_files(path)
+    rotated = [file for file in kept if file != path and (packed or file.suffix not in PACKED)]
+    newest = sorted(rotated, key=lambda file: kept[file].st_mtime, reverse=True)[:_NEWEST]
     records = [record for file in newest if (record := _last_record(file))]
     return str(max(records, key=lambda record: str(record.get("at"))).get("digest", "")) if records else ""
-
-
-def _changed(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _last_record(file: Path) -> dict[str, Any]:
@@ -115,10 +109,9 @@ def _last_record(file: Path) -> dict[str, Any]:
             if file.suffix not in PACKED:
                 lines.seek(max(0, file.stat().st_size - 2 * LONGEST_LINE))
             (line,) = deque((line for line in lines if line.endswith(b"\n")), maxlen=1) or (b"",)
-        record = json.loads(line)
-    except (OSError, ValueError, RecursionError, *UNPACKING_FAILED):
+    except (OSError, *UNPACKING_FAILED):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record_of(line) or {}
 
 
 def opened(file: Path) -> AbstractContextManager[BufferedIOBase]:
@@ -132,9 +125,9 @@ def opened(file: Path) -> AbstractContextManager[BufferedIOBase]:
             return file.open("rb")
 
 
-def _verify(lines: Iterable[bytes], file: Path) -> Chain:
+def _verify(lines: Iterable[bytes], file: Path, see: Callable[[dict[str, Any]], None]) -> Chain:
     try:
-        return verify_lines(lines, where=file.name)
+        return verify_lines(lines, where=file.name, see=see)
     except UNPACKING_FAILED as error:
         remedy = "If it is being packed just now, ask again; else compare it with a backup."
         raise AuditDamaged(f"it cannot be unpacked ({error})", where=file.name, remedy=remedy) from None

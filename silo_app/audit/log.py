@@ -11,16 +11,14 @@ time that an `AuditLog` is given (docs/decisions/audit-before-answer.md).
 import datetime as dt
 import errno
 import fcntl
-import json
 import os
 import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from silo_app.audit.chain import START, Chain, line_of, verify_lines
+from silo_app.audit.chain import START, Chain, line_of, record_of, verify_lines
 from silo_app.audit.kept import LONGEST_LINE, last_digest
 from silo_app.durable import PRIVATE, private_folder, sync_folder
 
@@ -210,14 +208,6 @@ def _place(descriptor: int) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_size
 
 
-def _loaded(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _digest_of(line: bytes) -> str:
     """Return a line's digest; for one that is damaged, START: verification will name it."""
-    record = _loaded(line)
-    return str(record.get("digest", START)) if isinstance(record, dict) else START
+    return str((record_of(line) or {}).get("digest", START))

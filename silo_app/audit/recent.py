@@ -1,13 +1,13 @@
 """The newest records of an audit log, also of files that it was rotated to meanwhile."""
 
 import datetime as dt
-import json
 import os
 from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from silo_app.audit.chain import record_of
 from silo_app.audit.kept import PACKED, UNPACKING_FAILED, kept_files, opened
 
 __all__ = ["newest_records"]
@@ -25,17 +25,18 @@ def newest_records(path: Path, since: float = 0.0) -> Iterator[dict[str, Any]]:
     """
     oldest = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="milliseconds")
     read: set[int] = set()
-    while new := [file for file, inode in kept_files(path).items() if inode not in read]:
-        for file in sorted(new, key=lambda one: (one != path, -_changed(one))):
+    while new := {file: status for file, status in kept_files(path).items() if status.st_ino not in read}:
+        for file, listed in sorted(new.items(), key=lambda one: (one[0] != path, -one[1].st_mtime)):
             try:
                 with opened(file) as content:
-                    read.add(os.fstat(content.fileno()).st_ino)
-                    if _changed(file) >= since - _COARSE_S:
+                    status = os.fstat(content.fileno())
+                    read.add(status.st_ino)
+                    if status.st_mtime >= since - _COARSE_S:
                         yield from _newest(content, file, oldest)
             except FileNotFoundError:
                 continue  # it has another name by now, and comes in the next turn
             except OSError:
-                read.add(_inode(file))
+                read.add(listed.st_ino)
 
 
 def _newest(content: BufferedIOBase, file: Path, oldest: str) -> Iterator[dict[str, Any]]:
@@ -50,13 +51,7 @@ def _newest(content: BufferedIOBase, file: Path, oldest: str) -> Iterator[dict[s
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
+    return (record for line in lines if (record := record_of(line)) is not None)
 
 
 def _unpacked(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -77,17 +72,3 @@ def _backwards(file: BufferedIOBase) -> Iterator[bytes]:
         rest, *lines = (file.read(length) + rest).split(b"\n")
         yield from reversed(lines)
     yield rest
-
-
-def _changed(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _inode(file: Path) -> int:
-    try:
-        return file.stat().st_ino
-    except FileNotFoundError:
-        return 0

@@ -10,16 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from silo_app.audit.chain import START, Chain
+from silo_app.audit.chain import REMEDY, START, Chain
 from silo_app.audit.kept import verified
 from silo_app.errors import AuditDamaged
 
 __all__ = ["LogFile", "WholeLog", "whole_log"]
-
-_REMEDY = (
-    "Lines at its end were removed, or whole files. Compare it with a backup, and tell whoever is responsible for data "
-    "protection."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,8 @@ def whole_log(path: Path, noted: str | None = None) -> WholeLog:
 
     chains = verified(path, see)
     if not is_noted:
-        raise AuditDamaged("no line has the digest that was noted", where=str(path), remedy=_REMEDY)
+        problem = "no line has the digest that was noted: lines at its end were removed, or whole files"
+        raise AuditDamaged(problem, where=str(path), remedy=REMEDY)
     return _joined([seen[file].of(file.name, chain) for file, chain in chains.items() if chain.lines])
 
 

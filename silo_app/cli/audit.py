@@ -58,17 +58,14 @@ def verify(
     """
     from dataclasses import asdict
 
+    from silo_app.audit.chain import REMEDY
     from silo_app.audit.whole import whole_log
     from silo_app.errors import AuditDamaged
 
     path = load(silo).audit
     log = whole_log(path, noted)
     if log.problems:
-        raise AuditDamaged(
-            "; ".join(log.problems),
-            where=str(path),
-            remedy="Keep the files as they are, compare them with a backup, and tell whoever answers for data protection.",
-        )
+        raise AuditDamaged("; ".join(log.problems), where=str(path), remedy=REMEDY)
     emit({**asdict(log), "digest": log.digest, "has_older": log.has_older}, output, lambda _: _print_whole(log))
 
 

@@ -135,9 +135,9 @@ def test_alerts_are_not_missed_where_the_log_is_rotated_meanwhile(home, monkeypa
     alert(home, "north")
     really = kept._verify
 
-    def rotated(lines, file):
+    def rotated(*given):
         home.audit.rename(home.audit.with_name("audit.jsonl.1"))
-        return really(lines, file)
+        return really(*given)
 
     monkeypatch.setattr(kept, "_verify", rotated)
     error = run(home, "alerts").exception
