@@ -218,14 +218,16 @@ class IndexProcess:
 
     def _searched(self, cases: list[Case], start: float) -> None:
         """Search for all together when there is a free processor; busy for whom there is none within its budget."""
-        longest_s = max((case.left_s(start) for case in cases), default=0.0)
-        if cases and not self._places.acquire(timeout=max(0.0, longest_s)):
+        if not cases:
+            return
+        longest_s = max(case.left_s(start) for case in cases)
+        if not self._places.acquire(timeout=max(0.0, longest_s)):
             self._busy(cases)
-        elif cases:
-            try:
-                self._searched_in_time(cases, start)
-            finally:
-                self._places.release()
+            return
+        try:
+            self._searched_in_time(cases, start)
+        finally:
+            self._places.release()
 
     def _searched_in_time(self, cases: Sequence[Case], start: float) -> None:
         """Search for as many as there is time for, some at once; the others are told at once that they are too many.
